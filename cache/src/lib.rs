@@ -1,0 +1,1 @@
+//! A small key-value flash cache on the tierce allocator.

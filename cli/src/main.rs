@@ -1,0 +1,2 @@
+//! The `tierce` command.
+fn main() {}

@@ -1,0 +1,31 @@
+//! The parts of tierce that need neither threads nor devices: what a bucket is, which changes
+//! of it are legal, how large things are, and what the bytes on a device mean.
+//!
+//! | file | read it to learn |
+//! |---|---|
+//! | [`bucket`] | the life of a bucket; [`BucketIndex`], [`Gen`], [`Prio`], [`Mark`] |
+//! | [`word`] | the 64-bit state of a bucket and every legal transition of it |
+//! | [`geometry`] | every limit and derived constant |
+//! | [`reserve`] | the four free lists and how large they are |
+//! | [`policy`] | which bucket is reused next, and the LRU key |
+//! | [`record`] | the bytes on a device: superblock, journal, prio sets, keys |
+//! | [`spec`] | the sequential allocator everything concurrent is checked against |
+//!
+//! No atomics, no I/O, no unsafe.
+#![forbid(unsafe_code)]
+
+pub mod bucket;
+pub mod error;
+pub mod geometry;
+pub mod policy;
+pub mod record;
+pub mod reserve;
+pub mod spec;
+pub mod word;
+
+pub use bucket::{BucketId, BucketIndex, DeviceIndex, Gen, Mark, Prio};
+pub use error::Error;
+pub use geometry::Geometry;
+pub use policy::Policy;
+pub use reserve::{Reserve, Sizes};
+pub use word::Snapshot;

@@ -1,0 +1,1 @@
+//! The records on a device, one file each: layout, encode, decode, checks.

@@ -1,0 +1,224 @@
+//! The four free lists of a device, so that no user of space can starve another.
+//!
+//! | reserve | for whom |
+//! |---|---|
+//! | [`Btree`](Reserve::Btree) | index nodes |
+//! | [`Prio`](Reserve::Prio) | the prio write itself |
+//! | [`MovingGc`](Reserve::MovingGc) | moving live data out of nearly empty buckets |
+//! | [`None`](Reserve::None) | everything else |
+//!
+//! A bucket that became ready fills `prio` first, then btree, prio, moving_gc, none
+//! ([`REFILL_ORDER`]). Whoever allocates takes from `none` first, then from his own reserve.
+
+use crate::error::Error;
+use crate::geometry::Geometry;
+use core::fmt;
+
+/// A free list, named for whom it is kept.
+///
+/// ```
+/// use tierce_core::Reserve;
+/// assert_eq!(Reserve::MovingGc.to_string(), "moving_gc");
+/// assert_eq!(Reserve::ALL[Reserve::Prio.as_usize()], Reserve::Prio);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u8)]
+pub enum Reserve {
+    /// Index nodes.
+    Btree = 0,
+    /// The prio write.
+    Prio = 1,
+    /// Moving garbage collection.
+    MovingGc = 2,
+    /// Everything else.
+    None = 3,
+}
+
+impl Reserve {
+    /// How many there are.
+    pub const COUNT: usize = 4;
+    /// All, in the order in which they are listed everywhere.
+    pub const ALL: [Self; Self::COUNT] = [Self::Btree, Self::Prio, Self::MovingGc, Self::None];
+
+    /// Its place in [`ALL`](Self::ALL).
+    #[must_use]
+    pub const fn as_usize(self) -> usize {
+        self as usize
+    }
+
+    /// What a bucket taken for this reserve's users becomes.
+    #[must_use]
+    pub const fn purpose(self) -> crate::word::Purpose {
+        match self {
+            Self::Btree | Self::Prio => crate::word::Purpose::Metadata,
+            Self::MovingGc | Self::None => crate::word::Purpose::Data,
+        }
+    }
+}
+
+impl fmt::Display for Reserve {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Btree => "btree",
+            Self::Prio => "prio",
+            Self::MovingGc => "moving_gc",
+            Self::None => "none",
+        })
+    }
+}
+
+/// The order in which a bucket that became ready is offered to the reserves. The prio write
+/// comes first, or nothing else could ever become ready.
+pub const REFILL_ORDER: [Reserve; 4] =
+    [Reserve::Prio, Reserve::Btree, Reserve::MovingGc, Reserve::None];
+
+/// How many buckets the free lists of one device, `free_inc` and the candidate heap hold.
+///
+/// ```
+/// use tierce_core::{Geometry, Sizes};
+/// let g = Geometry::new(65536, 1, 1024, 8)?;
+/// let s = Sizes::tierce(&g, 256);
+/// assert_eq!((s.none, s.moving_gc, s.free_inc, s.prio), (64, 64, 256, 1));
+/// s.validate(&g)?;
+/// # Ok::<(), tierce_core::Error>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Sizes {
+    /// The reserve of index nodes.
+    pub btree: u32,
+    /// The reserve of the prio write: at least `prio_buckets`.
+    pub prio: u32,
+    /// The reserve of moving GC.
+    pub moving_gc: u32,
+    /// What everybody takes from.
+    pub none: u32,
+    /// How many invalidated buckets one prio write makes reusable.
+    pub free_inc: u32,
+    /// How many candidates an LRU pass selects.
+    pub candidates: u32,
+}
+
+impl Sizes {
+    /// The original's sizes, with `free = next_power_of_two(nbuckets) / 1024`: btree as many as
+    /// there are journal buckets (8 if none), moving_gc and none `free`, free_inc 4·free,
+    /// candidates 8·free; a size above 4 becomes next_power_of_two − 1, except prio
+    /// (`prio_buckets` exactly) and candidates.
+    #[must_use]
+    pub fn bcache(geometry: &Geometry, journal_buckets: u32) -> Self {
+        let free = geometry.nbuckets().next_power_of_two() / 1024;
+        Self {
+            btree: Self::fifo_size(if journal_buckets == 0 { 8 } else { journal_buckets }),
+            prio: geometry.prio_buckets(),
+            moving_gc: Self::fifo_size(free),
+            none: Self::fifo_size(free),
+            free_inc: Self::fifo_size(4 * free),
+            candidates: 8 * free,
+        }
+    }
+
+    /// What a requested size becomes in the original's ring buffers.
+    fn fifo_size(requested: u32) -> u32 {
+        if requested > 4 { requested.next_power_of_two() - 1 } else { requested }
+    }
+
+    /// The default. As [`bcache`](Self::bcache) without the rounding, but small devices get
+    /// more, or they would flush for every few buckets: none at least 64 (at most
+    /// nbuckets / 32), moving_gc at least 8, free_inc at least 64 (at most nbuckets / 16).
+    #[must_use]
+    pub fn tierce(geometry: &Geometry, journal_buckets: u32) -> Self {
+        let nbuckets = geometry.nbuckets();
+        let free = nbuckets.next_power_of_two() / 1024;
+        let free_inc = (4 * free).max(64).min(nbuckets / 16).max(1);
+        Self {
+            btree: if journal_buckets == 0 { 8 } else { journal_buckets },
+            prio: geometry.prio_buckets(),
+            moving_gc: free.max(8),
+            none: free.max(64).min(nbuckets / 32).max(1),
+            free_inc,
+            candidates: (8 * free).max(2 * free_inc),
+        }
+    }
+
+    /// The size of one reserve.
+    #[must_use]
+    pub const fn of(&self, reserve: Reserve) -> u32 {
+        match reserve {
+            Reserve::Btree => self.btree,
+            Reserve::Prio => self.prio,
+            Reserve::MovingGc => self.moving_gc,
+            Reserve::None => self.none,
+        }
+    }
+
+    /// How many of `none`'s places each of `cpus` CPUs keeps in cells of its own:
+    /// min(16, none / (2·cpus)), possibly 0. They count against `none`.
+    #[must_use]
+    pub fn cells_per_cpu(&self, cpus: u32) -> u32 {
+        (self.none / (2 * cpus.max(1))).min(16)
+    }
+
+    /// Checks the sizes against each other and against the device.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limit`] if `prio` is less than the prio write needs, `none`, `free_inc` or
+    /// `candidates` is 0, or the lists together hold more than the device has.
+    pub fn validate(&self, geometry: &Geometry) -> Result<(), Error> {
+        let usable = geometry.buckets().len() as u64;
+        if self.prio < geometry.prio_buckets() {
+            let wanted = format!("at least prio_buckets, {}", geometry.prio_buckets());
+            return Err(Error::limit("sizes.prio", self.prio, wanted));
+        }
+        for (what, size) in [
+            ("sizes.none", self.none),
+            ("sizes.free_inc", self.free_inc),
+            ("sizes.candidates", self.candidates),
+        ] {
+            if size == 0 {
+                return Err(Error::limit(what, size, "at least 1".into()));
+            }
+        }
+        let sum = [self.btree, self.prio, self.moving_gc, self.none, self.free_inc]
+            .iter()
+            .map(|&size| u64::from(size))
+            .sum::<u64>();
+        if sum > usable {
+            let wanted = format!("at most the {usable} buckets of the device");
+            return Err(Error::limit("the sum of sizes", sum, wanted));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::MIN_DEVICE_BUCKETS;
+
+    #[test]
+    fn sizes_of_the_original() {
+        let g = Geometry::new(1024, 1, 128, 1).unwrap();
+        let s = Sizes::bcache(&g, 8);
+        assert_eq!((s.btree, s.prio, s.moving_gc, s.none), (7, 1, 1, 1));
+        assert_eq!((s.free_inc, s.candidates), (4, 8));
+        let g = Geometry::new(16384, 2, 16, 8).unwrap();
+        let s = Sizes::bcache(&g, 128);
+        assert_eq!((s.btree, s.prio, s.moving_gc, s.none), (127, 7, 15, 15));
+        assert_eq!((s.free_inc, s.candidates), (63, 128));
+    }
+
+    /// Whatever a device's size, its default sizes fit it.
+    #[test]
+    fn default_sizes_fit_every_device() {
+        for nbuckets in (MIN_DEVICE_BUCKETS..5000).chain([1 << 16, 1 << 20, 1 << 25]) {
+            for bucket_sectors in [16, 128, 1024, 4096] {
+                let g = Geometry::new(nbuckets, 3, bucket_sectors, 8).unwrap();
+                let journal = (nbuckets >> 7).clamp(2, 256);
+                let s = Sizes::tierce(&g, journal);
+                s.validate(&g).unwrap();
+                assert!(s.candidates > s.free_inc, "{s:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The io_uring pipeline, devices, journal and recovery of tierce.

@@ -1,0 +1,1 @@
+//! The concurrent bucket allocator.

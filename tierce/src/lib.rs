@@ -1,0 +1,1 @@
+//! Bucket allocation for flash caches.

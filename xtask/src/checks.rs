@@ -2,6 +2,7 @@
 
 use crate::report::Outcome;
 use crate::run::{self, Show};
+use crate::{fuzz, loom, place};
 use anyhow::{Result, ensure};
 use std::process::Command;
 
@@ -32,14 +33,33 @@ fn check(command: Command) -> Result<Outcome> {
     })
 }
 
-/// The code is formatted.
+/// The code is formatted, that of the fuzz crates too, which are workspaces of their own.
 pub(crate) fn format() -> Result<Outcome> {
+    for package in fuzz::packages()? {
+        let mut command = run::cargo(["fmt", "--check"]);
+        command.current_dir(package.join("fuzz"));
+        let outcome = check(command)?;
+        if outcome.failed > 0 {
+            return Ok(outcome);
+        }
+    }
     check(run::cargo(["fmt", "--all", "--check"]))
 }
 
 /// No lint complains; `incompatible_msrv` is among them and holds the code to rust-version.
+/// The models, and what only they compile, are a second run.
 pub(crate) fn clippy() -> Result<Outcome> {
-    check(run::cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    let lints = ["--all-targets", "--", "-D", "warnings"];
+    let mut command = run::cargo(["clippy", "--workspace"]);
+    command.args(lints);
+    let outcome = check(command)?;
+    if outcome.failed > 0 || !loom::exists()? {
+        return Ok(outcome);
+    }
+    let mut command = run::cargo(["clippy", "-p", "tierce-loom-tests", "-p", "tierce-lockfree"]);
+    command.args(lints).env("RUSTFLAGS", run::rustflags("--cfg tierce_loom"));
+    command.env("CARGO_TARGET_DIR", place::target("loom"));
+    check(command)
 }
 
 /// The documentation builds without a warning.

@@ -114,7 +114,7 @@ fn cargo_fuzz(package: &Path, verb: &str) -> Command {
 }
 
 /// The packages that have a `fuzz/`.
-fn packages() -> Result<Vec<PathBuf>> {
+pub(crate) fn packages() -> Result<Vec<PathBuf>> {
     let has_fuzz = |package: &PathBuf| package.join("fuzz/Cargo.toml").is_file();
     Ok(place::packages()?.into_iter().filter(has_fuzz).collect())
 }
@@ -151,7 +151,7 @@ pub(crate) fn run(options: &Options) -> Result<Outcome> {
     let (mut passed, mut crashed, mut inputs) = (0, Vec::new(), 0);
     for target in targets(options.target.as_deref())? {
         let output = target.run(&setting, Show::OnFailure)?;
-        let ran = tally::sum_before(&output.text, "Done ", "runs");
+        let ran = tally::numbers_before(&output.text, "Done ", "runs").sum::<u64>();
         println!("{:<24} {ran} inputs, {}", target.name, output.status);
         inputs += ran;
         if output.status.success() && ran > 0 {

@@ -49,7 +49,7 @@ fn worth_a_line(line: &str) -> bool {
 /// Runs all models.
 pub(crate) fn run(options: &Options) -> Result<Outcome> {
     let (output, tally) = models(options.bound, None).run(Show::Picked(worth_a_line), None)?;
-    let iterations = tally::sum_before(&output.text, "model ", "iterations");
+    let iterations = tally::numbers_before(&output.text, "model ", "iterations").sum::<u64>();
     let note = format!("models; {iterations} iterations, bound {}", options.bound);
     Ok(suites::outcome(&output, &tally, note))
 }

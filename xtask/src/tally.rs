@@ -112,18 +112,22 @@ fn count_and_word(text: &str) -> Option<(u64, &str)> {
     Some((words.next()?.parse().ok()?, words.next()?))
 }
 
-/// Adds up the numbers before ` unit` in lines that contain `marker`.
+/// The numbers before ` unit` in lines that contain `marker`.
 ///
 /// ```text
 /// model racy_take: 1234 iterations
 /// Done 98765 runs in 11 second(s)
 /// ```
-pub(crate) fn sum_before(text: &str, marker: &str, unit: &str) -> u64 {
-    let number = |line: &str| {
+pub(crate) fn numbers_before(
+    text: &str,
+    marker: &str,
+    unit: &str,
+) -> impl DoubleEndedIterator<Item = u64> {
+    let number = move |line: &str| {
         let (before, _) = line.split_once(&format!(" {unit}"))?;
         before.rsplit(' ').next()?.parse::<u64>().ok()
     };
-    text.lines().filter(|line| line.contains(marker)).filter_map(number).sum()
+    text.lines().filter(move |line| line.contains(marker)).filter_map(number)
 }
 
 #[cfg(test)]
@@ -196,10 +200,10 @@ test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
     }
 
     #[test]
-    fn units_are_summed_over_marked_lines() {
+    fn numbers_are_read_from_marked_lines() {
         let text = "model a: 12 iterations\nsomething else: 5 iterations\n model b: 3 iterations";
-        assert_eq!(sum_before(text, "model ", "iterations"), 15);
-        assert_eq!(sum_before("Done 98765 runs in 11 second(s)", "Done ", "runs"), 98765);
-        assert_eq!(sum_before("Done", "Done", "runs"), 0);
+        assert!(numbers_before(text, "model ", "iterations").eq([12, 3]));
+        assert!(numbers_before("Done 98765 runs in 11 second(s)", "Done ", "runs").eq([98765]));
+        assert_eq!(numbers_before("Done", "Done", "runs").count(), 0);
     }
 }

@@ -129,7 +129,7 @@ fn execute(
 }
 
 fn fuzz_verdict(output: &Output) -> Verdict {
-    let ran = tally::sum_before(&output.text, "Done ", "runs");
+    let ran = tally::numbers_before(&output.text, "Done ", "runs").sum::<u64>();
     match output.status.success() {
         true if ran > 0 => Verdict::Survived,
         false if output.text.contains("SUMMARY: ") => Verdict::Killed,

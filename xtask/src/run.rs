@@ -131,7 +131,11 @@ fn describe(command: &Command) -> String {
     line
 }
 
-/// A thread that ends a process group when its time is over.
+/// How long a command that was told to end may take to end what it has started.
+const GRACE: Duration = Duration::from_secs(15);
+
+/// A thread that ends a process group when its time is over: first by SIGTERM, for nextest puts
+/// each test into a group of its own and only it can end them, then by SIGKILL.
 struct Watchdog {
     finished: mpsc::Sender<()>,
     thread: thread::JoinHandle<bool>,
@@ -141,13 +145,17 @@ impl Watchdog {
     fn start(group: u32, limit: Duration) -> Self {
         let (finished, waiting) = mpsc::channel();
         let thread = thread::spawn(move || {
-            let late = waiting.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout);
-            if late {
+            let mut wait = limit;
+            for signal in ["-TERM", "-KILL"] {
+                if waiting.recv_timeout(wait) != Err(mpsc::RecvTimeoutError::Timeout) {
+                    return signal == "-KILL"; // it has ended, by itself or by the first signal
+                }
                 let group = format!("-{group}");
                 // The group may be gone already; then there is nothing left to end.
-                let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+                let _ = Command::new("kill").args([signal, "--", &group]).status();
+                wait = GRACE;
             }
-            late
+            true
         });
         Self { finished, thread }
     }
@@ -183,6 +191,15 @@ mod tests {
         let limit = Some(Duration::from_millis(200));
         let output = run_within(shell("sleep 1000 & sleep 1000"), Show::Never, limit).unwrap();
         assert!(output.timed_out && !output.status.success());
+    }
+
+    #[test]
+    fn a_command_may_end_what_it_has_started() {
+        let script = "trap 'echo told; exit 1' TERM; while :; do sleep 0.05; done";
+        let output = run_within(shell(script), Show::Never, Some(Duration::from_millis(200)));
+        let output = output.unwrap();
+        assert!(output.timed_out);
+        assert!(output.text.ends_with("told\n"), "{}", output.text);
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub(crate) fn baseline(mutants: &[Mutant]) -> Result<HashMap<Kill, Duration>> {
             bail!("without any break: {kill}: {verdict}\n{}", output.text);
         }
         println!("{:<18} {:>7.1} s  {kill}", "passes as it is", took.as_secs_f64());
-        limits.insert(kill.clone(), took * 10 + Duration::from_secs(60));
+        limits.insert(kill.clone(), took * 10 + Duration::from_secs(30));
     }
     Ok(limits)
 }
@@ -147,7 +147,9 @@ fn tests(kill: &Kill, mutant: Option<&str>) -> Result<Tests> {
                 Some(test) => select.extend(["--test", test]),
                 None => select.push("--lib"),
             }
-            Tests::select(select).env("CARGO_TARGET_DIR", place::target("mutants"))
+            Tests::select(select)
+                .env("CARGO_TARGET_DIR", place::target("mutants"))
+                .env("CARGO_PROFILE_DEV_DEBUG", "0") // quicker to build and to link
         }
         Kill::Fuzz { .. } | Kill::Equivalent(_) => bail!("{kill} is no test"),
     };

@@ -281,7 +281,7 @@ mod tests {
     use tierce_core::Geometry;
 
     fn sizes() -> Sizes {
-        let geometry = Geometry::new(2048, 1, 128, 1).unwrap();
+        let geometry = Geometry::new(2048, 1, 128, 1).expect("a legal shape");
         let mut sizes = Sizes::tierce(&geometry, 16);
         sizes.none = 64;
         sizes

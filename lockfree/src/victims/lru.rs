@@ -26,10 +26,10 @@ where
         let candidate = (lru_key(word, pass.min_prio), bucket);
         if heap.len() < candidates {
             heap.push(candidate);
-        } else if let Some(mut worst) = heap.peek_mut() {
-            if candidate < *worst {
-                *worst = candidate;
-            }
+        } else if let Some(mut worst) = heap.peek_mut()
+            && candidate < *worst
+        {
+            *worst = candidate;
         }
     }
     for (_, bucket) in heap.into_sorted_vec() {

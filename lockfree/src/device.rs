@@ -63,7 +63,7 @@ pub(crate) struct DeviceCounters {
     pub(crate) invalidated: Counter,
     pub(crate) prio_writes: Counter,
     pub(crate) discards: Counter,
-    /// Buckets in free_inc or in a batch.
+    /// Buckets invalidated and not free yet: in free_inc, in a batch, on their way to a list.
     pub(crate) free_inc: AtomicU64,
 }
 

@@ -172,6 +172,7 @@ impl Reclaimer {
                 return Step::Ended;
             }
             self.age();
+            self.offer_leftovers();
             let stopped = match self.phase {
                 Phase::Drain => self.drain(),
                 Phase::Choose => self.choose(),
@@ -202,7 +203,6 @@ impl Reclaimer {
 
     /// Phase 1: everything that is ready goes to the free lists.
     fn drain(&mut self) -> Option<Step> {
-        self.offer_leftovers();
         loop {
             let next = self.in_hand.take().or_else(|| Some((self.ready.pop_front()?, false)));
             let Some((bucket, discarded)) = next else { break };
@@ -227,13 +227,14 @@ impl Reclaimer {
         device.release(bucket).map(drop)
     }
 
-    /// Buckets that are free but found no place, or were pinned by somebody else.
+    /// Buckets that are free but found no place, or were pinned by somebody else. In every
+    /// phase: they may be all that those who wait can get.
     fn offer_leftovers(&self) {
         let device = self.dev();
-        let leftovers = core::mem::take(&mut *device.leftovers.lock());
-        for bucket in leftovers {
-            let free = device.table().read(bucket).pin_count() == 1;
-            if !free || device.release(bucket).is_err() {
+        for bucket in device.take_leftovers() {
+            if device.table().read(bucket).pin_count() != 1 {
+                device.set_aside(bucket);
+            } else if device.release(bucket).is_err() {
                 device.leftovers.lock().push(bucket);
             }
         }

@@ -266,6 +266,11 @@ impl Device {
 
     /// Makes a bucket free that has just become safe to reuse.
     pub(crate) fn release(&self, bucket: BucketIndex) -> Result<Reserve, BucketIndex> {
+        // Before those who wait: without its reserve the prio write could make nothing free.
+        if self.reserves.refill_prio(bucket) {
+            self.offered(Reserve::Prio);
+            return Ok(Reserve::Prio);
+        }
         if self.waits.hand_over(Reserve::None, bucket).is_ok() {
             return Ok(Reserve::None);
         }
@@ -371,4 +376,28 @@ pub(crate) enum Hunger {
     Room = 1,
     /// Buckets for the prio write.
     Buckets = 2,
+}
+
+#[cfg(all(test, not(tierce_loom)))]
+mod tests {
+    use super::*;
+    use crate::wait::{PATIENCE, Turn};
+    use std::task::Waker;
+
+    /// If they came first and never gave back, no gen could ever become durable again.
+    #[test]
+    fn the_prio_write_comes_before_waiters_who_are_due() {
+        let geometry = Geometry::new(64, 1, 128, 8).expect("a legal shape");
+        let table = DeviceTable::empty(geometry);
+        let device = Device::new(DeviceIndex::FIRST, table, &Config::default());
+        let waiter = device.waits.line_up(Reserve::None, Waker::noop());
+        for _ in 0..PATIENCE {
+            device.waits.serve(Some(Reserve::None), |_| None);
+        }
+        let [first, second] = [1, 2].map(BucketIndex::new);
+        assert_eq!(device.release(first), Ok(Reserve::Prio));
+        assert_eq!(waiter.poll(Waker::noop()), Turn::Wait);
+        assert_eq!(device.release(second), Ok(Reserve::None));
+        assert_eq!(waiter.poll(Waker::noop()), Turn::Bucket(second));
+    }
 }

@@ -43,6 +43,9 @@ pub mod config;
 pub mod error;
 pub mod future;
 pub mod gc;
+#[cfg(tierce_loom)]
+#[doc(hidden)]
+pub mod model;
 pub mod prio_write;
 pub mod readers;
 pub mod reclaimer;

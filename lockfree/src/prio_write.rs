@@ -83,6 +83,11 @@ impl PrioWrite {
         self.sets_encoded.iter().all(|&done| done)
     }
 
+    #[cfg(test)]
+    pub(crate) fn batch(&self) -> &[BucketIndex] {
+        &self.batch
+    }
+
     /// The batch in the order of invalidation, each with the gen that was encoded.
     pub(crate) fn into_batch(self) -> impl Iterator<Item = (BucketIndex, Gen)> {
         let Self { batch, encoded, .. } = self;

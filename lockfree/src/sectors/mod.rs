@@ -352,14 +352,23 @@ impl OpenBuckets {
 fn open(allocator: &Allocator, slot: &Slot, word: SlotWord, bucket: BucketId) -> bool {
     let device = &allocator.devices()[bucket.device().as_usize()];
     let prepaid = u16::try_from(device.bucket_units() - 1).expect("a bucket has ≤ 8191 units");
-    device.table().prepay(bucket.bucket(), prepaid);
+    if !cfg!(tierce_mutant = "slot_before_prepay") {
+        device.table().prepay(bucket.bucket(), prepaid);
+    }
     let next = word.opened(bucket).bits();
     // Release: the pins were taken before; pairs with the Acquire in `alloc`. Relaxed
     // (failure): the caller loads it again.
     let order = (Ordering::Release, Ordering::Relaxed);
     let opened = slot.word.compare_exchange(word.bits(), next, order.0, order.1).is_ok();
+    if cfg!(tierce_mutant = "slot_before_prepay") {
+        device.table().prepay(bucket.bucket(), prepaid);
+    }
     if opened {
         allocator.note_opened(bucket.device());
+    } else if cfg!(tierce_mutant = "spare_back_before_settled") {
+        device.give_back(bucket.bucket());
+        device.table().unpin(bucket.bucket(), prepaid);
+        return true;
     } else {
         device.table().unpin(bucket.bucket(), prepaid);
     }

@@ -229,52 +229,48 @@ pub enum Error {
         /// nbuckets · bucket size.
         wanted: u64,
     },
-    /// The device was formatted with blocks smaller than it can write now.
+    /// Blocks smaller than what the device can write.
     #[error(
-        "{device}: was formatted with blocks of {found} bytes, but its logical block is {wanted}: \
-         format it again with --block {wanted} --force"
+        "{device}: blocks of {found} bytes are smaller than its logical block, {wanted}: format it \
+         with --block {wanted} (and --force if it is formatted already)"
     )]
     BlockTooSmall {
         /// The path.
         device: Arc<str>,
-        /// The superblock's block size in bytes.
+        /// The block size in bytes, from the superblock or the options of format.
         found: u32,
         /// The device's logical block in bytes.
         wanted: u32,
     },
-    /// An option of format is out of range.
-    #[error("{what} is {found}, wanted {wanted}")]
-    Option {
-        /// The option.
-        what: &'static str,
-        /// What was given.
-        found: String,
-        /// What is possible.
-        wanted: String,
-    },
     /// A record on the device is not what it must be.
-    #[error("{device}: {record} in bucket {bucket}: {cause}")]
+    #[error("{device}: {cause}")]
     Corrupt {
         /// The device.
         device: Arc<str>,
-        /// Superblock, journal entry, prio set.
-        record: &'static str,
-        /// The bucket it was read from.
-        bucket: BucketIndex,
-        /// Field, found and wanted.
+        /// Record, bucket, field, found and wanted.
         cause: tierce_core::Error,
     },
-    /// The records on a device contradict each other.
-    #[error("{device}: {what} is {found}, wanted {wanted}")]
-    Inconsistent {
+    /// The superblock says that the device is in use, but its journal holds no entry.
+    #[error(
+        "{device}: no valid journal entry in buckets {first} to {last}: the gens are lost; format \
+         it again with --force"
+    )]
+    NoJournalEntry {
         /// The device.
         device: Arc<str>,
-        /// Which value.
-        what: &'static str,
-        /// What was found.
-        found: String,
-        /// What was wanted.
-        wanted: String,
+        /// The first journal bucket.
+        first: BucketIndex,
+        /// The last one.
+        last: BucketIndex,
+    },
+    /// The newest journal entry has the highest number there is: no entry can follow it. No
+    /// device lives that long; somebody wrote it.
+    #[error("{device}: the newest journal entry is number {seq}, the last there is")]
+    JournalEnded {
+        /// The device.
+        device: Arc<str>,
+        /// 2⁶⁴ − 1.
+        seq: u64,
     },
     /// The journal has no bucket that may be overwritten.
     #[error("{device}: journal full: bucket {bucket} holds entry {seq}, which is still needed")]
@@ -286,7 +282,17 @@ pub enum Error {
         /// Its newest entry.
         seq: u64,
     },
-    /// A geometry or a size that core refuses.
+    /// A geometry, a size or a label that core refuses.
     #[error(transparent)]
     Core(#[from] tierce_core::Error),
+}
+
+impl Error {
+    /// What core says of bytes on `device`, with the device's name.
+    pub(crate) fn on(self, device: &Arc<str>) -> Self {
+        match self {
+            Self::Core(cause) => Self::Corrupt { device: device.clone(), cause },
+            other => other,
+        }
+    }
 }

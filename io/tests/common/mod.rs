@@ -1,6 +1,8 @@
 //! What several test files need: devices of every kind to test on.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
+pub mod recorder;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;

@@ -26,7 +26,7 @@ fn options() -> FormatOptions {
 
 fn formatted() -> Vec<u8> {
     let device = Recorder::new(blank());
-    format_on(&*device, &options()).unwrap();
+    format_on(&*device, &options()).expect("formats");
     std::mem::take(&mut device.state().image)
 }
 
@@ -68,12 +68,12 @@ fn run(rounds: u64) -> (Vec<u8>, Vec<Event>, Vec<(usize, usize)>) {
     let device = Recorder::new(image.clone());
     let mut places = vec![];
     let begin = device.now();
-    let volume = Volume::open_on(device.clone(), Owner::Allocator).unwrap();
+    let volume = Volume::open_on(device.clone(), Owner::Allocator).expect("opens");
     places.push((begin, device.now()));
     let (_, mut writer) = volume.into_parts();
     for round in 1..=rounds {
         let begin = device.now();
-        publish(&mut writer, round).unwrap();
+        publish(&mut writer, round).expect("publishes");
         places.push((begin, device.now()));
     }
     let log = device.state().log.clone();

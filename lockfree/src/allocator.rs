@@ -285,14 +285,17 @@ impl Allocator {
     }
 
     /// Sleeps until a collection is due, the set is closed or `deadline` has passed. One thread
-    /// at a time, the one that collects. `true` if a collection is due.
+    /// at a time, the one that collects. `true` if a collection is due; `false` also when every
+    /// device has ended.
     pub fn wait_gc_due(&self, deadline: Option<Instant>) -> bool {
         loop {
+            if self.devices.iter().all(|device| device.check().is_err()) {
+                return false;
+            }
             if self.gc_due() {
                 return true;
             }
-            let ended = self.devices.iter().all(|device| device.check().is_err());
-            if ended || !self.gc.bell.wait(deadline) {
+            if !self.gc.bell.wait(deadline) {
                 return false;
             }
         }

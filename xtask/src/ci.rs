@@ -38,7 +38,7 @@ pub(crate) fn run(options: &Options, report: &mut Report) {
     report.stage("loom", || if_there_is(loom::exists()?, "model", models));
     report.stage("fuzz", || fuzz_stage(strict));
     report.stage("kill-test", || if_there_is(kill_test::exists(), "program", kill));
-    report.stage("mutants", || if_there_is(mutants::exist()?, "mutant", mutant_sample));
+    report.stage("mutants", || if_there_is(mutants::exist()?, "mutant with a test", mutant_sample));
     report.stage("licences", || with("deny", strict, checks::licences));
     report.stage("lean", checks::lean);
 }

@@ -151,7 +151,7 @@ fn tests(kill: &Kill, mutant: Option<&str>) -> Result<Tests> {
                 .env("CARGO_TARGET_DIR", place::target("mutants"))
                 .env("CARGO_PROFILE_DEV_DEBUG", "0") // quicker to build and to link
         }
-        Kill::Fuzz { .. } | Kill::Equivalent(_) => bail!("{kill} is no test"),
+        Kill::Fuzz { .. } | Kill::Equivalent(_) | Kill::Open(_) => bail!("{kill} is no test"),
     };
     if let Kill::Loom { filter, .. } | Kill::Test { filter, .. } = kill {
         tests.filter.clone_from(filter);

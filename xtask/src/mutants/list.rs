@@ -53,6 +53,15 @@ pub(crate) enum Kill {
     },
     /// Nothing can notice, for this reason.
     Equivalent(String),
+    /// There is no test yet; this is what it will have to be.
+    Open(String),
+}
+
+impl Kill {
+    /// Whether there is a test to run.
+    pub(crate) fn is_test(&self) -> bool {
+        !matches!(self, Self::Equivalent(_) | Self::Open(_))
+    }
 }
 
 impl fmt::Display for Kill {
@@ -67,6 +76,7 @@ impl fmt::Display for Kill {
                 write!(f, "fuzz {directory}/{target}, {seconds} s")
             }
             Self::Equivalent(reason) => write!(f, "equivalent: {reason}"),
+            Self::Open(wanted) => write!(f, "no test yet: {wanted}"),
         }
     }
 }
@@ -89,10 +99,10 @@ fn parse(text: &str) -> Result<Vec<Mutant>> {
     let mutants = toml::from_str::<File>(text)?.mutant;
     let mut seen = BTreeSet::new();
     for Mutant { name, breaks, .. } in &mutants {
-        let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
         ensure!(
             !name.is_empty() && name.chars().all(legal),
-            "mutant name {name:?}: lower-case letters, digits and - are wanted"
+            "mutant name {name:?}: lower-case letters, digits, - and _ are wanted"
         );
         ensure!(!breaks.is_empty(), "mutant {name} does not say what it breaks");
         ensure!(seen.insert(name), "mutant {name} is listed twice");
@@ -124,11 +134,23 @@ mod tests {
             name = "d"
             breaks = "x"
             kill.equivalent = "because"
+            [[mutant]]
+            name = "e_e"
+            breaks = "x"
+            kill.open = "a model"
         "#;
         let mutants = parse(text).unwrap();
         let kills = mutants.iter().map(|mutant| mutant.kill.to_string()).collect::<Vec<_>>();
-        let wanted = ["loom word::f", "tierce-core f", "fuzz core/t, 30 s", "equivalent: because"];
+        let wanted = [
+            "loom word::f",
+            "tierce-core f",
+            "fuzz core/t, 30 s",
+            "equivalent: because",
+            "no test yet: a model",
+        ];
         assert_eq!(kills, wanted);
+        let tests = mutants.iter().filter(|mutant| mutant.kill.is_test());
+        assert_eq!(tests.count(), 3);
         assert!(mutants[0].hangs && !mutants[1].hangs);
         assert!(parse("").unwrap().is_empty());
     }

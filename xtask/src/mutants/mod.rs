@@ -27,7 +27,7 @@ use std::time::Instant;
 pub(crate) struct Options {
     /// Try only these
     names: Vec<String>,
-    /// Try only so many, drawn at random
+    /// Try only so many, drawn at random among those that have a test
     #[arg(long, conflicts_with = "names")]
     sample: Option<usize>,
     /// What the random draw starts from
@@ -45,9 +45,9 @@ impl Options {
     }
 }
 
-/// Whether there are any, listed or only in the sources.
+/// Whether there are any with a test that is to kill them.
 pub(crate) fn exist() -> Result<bool> {
-    Ok(!list::read()?.is_empty() || !hooks::find(place::root())?.is_empty())
+    Ok(list::read()?.iter().any(|mutant| mutant.kill.is_test()))
 }
 
 /// Prints the list.
@@ -72,11 +72,17 @@ pub(crate) fn run(options: &Options) -> Result<Outcome> {
     let all = checked_list()?;
     let count = all.len();
     let chosen = choose(all, options)?;
-    let (argued, tried): (Vec<_>, Vec<_>) =
-        chosen.into_iter().partition(|mutant| matches!(mutant.kill, Kill::Equivalent(_)));
-    ensure!(!tried.is_empty(), "there is no mutant to try");
+    let (tried, others): (Vec<_>, Vec<_>) =
+        chosen.into_iter().partition(|mutant| mutant.kill.is_test());
+    let (mut killed, mut argued, mut failed) = (0, 0, Vec::new());
+    for Mutant { name, kill, .. } in others {
+        println!("{name}: {kill}");
+        match kill {
+            Kill::Equivalent(_) => argued += 1,
+            _ => failed.push(name),
+        }
+    }
     let limits = kill::baseline(&tried)?;
-    let (mut killed, mut failed) = (0, Vec::new());
     for mutant in tried {
         let started = Instant::now();
         let verdict = kill::attempt(&mutant, limits[&mutant.kill])?;
@@ -89,7 +95,7 @@ pub(crate) fn run(options: &Options) -> Result<Outcome> {
         }
     }
     kill::clean_up()?;
-    let mut note = format!("of {count} mutants; {} argued equivalent", argued.len());
+    let mut note = format!("of {count} mutants; {argued} argued equivalent");
     if !failed.is_empty() {
         note = format!("not killed: {}", failed.join(", "));
     }
@@ -116,7 +122,7 @@ fn choose(mut all: Vec<Mutant>, options: &Options) -> Result<Vec<Mutant>> {
         all.retain(|mutant| options.names.contains(&mutant.name));
     }
     if let Some(sample) = options.sample {
-        all.retain(|mutant| !matches!(mutant.kill, Kill::Equivalent(_)));
+        all.retain(|mutant| mutant.kill.is_test());
         draw(&mut all, sample, options.seed);
     }
     Ok(all)

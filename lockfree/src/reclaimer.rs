@@ -337,14 +337,13 @@ impl Reclaimer {
         let mut chain = Vec::with_capacity(sets);
         // The last set is written first, so it gets the first bucket.
         while chain.len() < sets {
-            let Some((bucket, _)) = device.take(Reserve::Prio) else {
-                chain.into_iter().rev().for_each(|bucket| device.give_back(bucket));
+            let Some((free, _)) = device.take(Reserve::Prio) else {
+                chain.into_iter().rev().for_each(|free| device.give_back(free));
                 return None;
             };
-            chain.push(bucket);
+            chain.push(free);
         }
-        chain.reverse();
-        Some(chain)
+        Some(chain.into_iter().rev().map(|free| free.bucket).collect())
     }
 
     /// The sets, the flush and the journal entry of `write` are durable.

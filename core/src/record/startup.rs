@@ -1,0 +1,145 @@
+//! What start-up makes of a device: the word of every bucket, from the records alone.
+//!
+//! # Why
+//!
+//! Gens on the device can lag behind pointers: a bucket that nothing durable pointed into may
+//! be reused without waiting for its gen to become durable, and a bucket may have been handed
+//! out under a journal entry that did not survive. So before the first allocation every pointer
+//! of the index is observed, and one that is *ahead* of its bucket raises the bucket's gen.
+//!
+//! # Protocol
+//!
+//! 1. every word from the prio sets: gen, prio, last_gc = gen, nothing marked ([`loaded`]);
+//! 2. every pointer that [`walk`](super::walk) meets ([`observe`]);
+//! 3. the journal's buckets and those of the prio chain are marked metadata.
+//!
+//! Then marks are as valid as after a garbage collection, and the free lists can be filled.
+
+use super::walk::{Met, PointerKind};
+use super::{ChainSet, PrioChain, Superblock};
+use crate::bucket::{BucketIndex, Gen, Mark, Prio};
+use crate::geometry::Geometry;
+use crate::word::Snapshot;
+
+/// The word of a bucket as a prio set gives it.
+///
+/// ```
+/// use tierce_core::{Gen, Prio, record::startup::loaded};
+/// let word = loaded(Prio::new(9), Gen::new(3));
+/// assert_eq!((word.gen_(), word.last_gc(), word.gc_gen()), (Gen::new(3), Gen::new(3), 0));
+/// ```
+#[must_use]
+pub const fn loaded(prio: Prio, generation: Gen) -> Snapshot {
+    Snapshot::from_bits(0).with_gen(generation).with_last_gc(generation).with_prio(prio)
+}
+
+/// The word after a pointer into the bucket with gen `pointer`, to `sectors` sectors (in the
+/// word's units), was observed; `None` if the pointer is stale.
+///
+/// A pointer that is ahead raises the gen. A node makes the bucket metadata, with its prio;
+/// data in a bucket with the prio of metadata makes it fresh. The uuid bucket is only marked.
+///
+/// ```
+/// use tierce_core::{Gen, Mark, Prio};
+/// use tierce_core::record::{startup::{loaded, observe}, walk::PointerKind};
+/// let word = loaded(Prio::METADATA, Gen::new(3));
+/// assert_eq!(observe(word, Gen::new(2), 8, PointerKind::Clean), None, "stale");
+/// let word = observe(word, Gen::new(4), 8, PointerKind::Clean).expect("ahead, so live");
+/// assert_eq!((word.gen_(), word.prio()), (Gen::new(4), Prio::FRESH));
+/// assert_eq!((word.mark(), word.sectors()), (Mark::Reclaimable, 8));
+/// ```
+#[must_use]
+pub fn observe(word: Snapshot, pointer: Gen, sectors: u32, kind: PointerKind) -> Option<Snapshot> {
+    if pointer.is_stale(word.gen_()) {
+        return None;
+    }
+    let word = word.with_gen(pointer);
+    let is_metadata = word.prio() == Prio::METADATA;
+    let word = match kind {
+        PointerKind::UuidBucket => return Some(word.with_mark(Mark::Metadata)),
+        PointerKind::Node => word.with_prio(Prio::METADATA),
+        PointerKind::Dirty | PointerKind::Clean if is_metadata => word.with_prio(Prio::FRESH),
+        PointerKind::Dirty | PointerKind::Clean => word,
+    };
+    let word = match (kind, word.mark()) {
+        (PointerKind::Node, _) => word.with_mark(Mark::Metadata),
+        (PointerKind::Dirty, _) => word.with_mark(Mark::Dirty),
+        (_, Mark::None) => word.with_mark(Mark::Reclaimable),
+        _ => word,
+    };
+    Some(word.with_sectors(u32::from(word.sectors()).saturating_add(sectors)))
+}
+
+/// The words of one device while it starts up.
+///
+/// ```
+/// use tierce_core::{BucketIndex, Geometry};
+/// use tierce_core::record::StartUp;
+/// let geometry = Geometry::new(1024, 1, 128, 1)?;
+/// let start_up = StartUp::new(geometry);
+/// assert_eq!(start_up.words().len(), 1024);
+/// # Ok::<(), tierce_core::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct StartUp {
+    geometry: Geometry,
+    words: Vec<Snapshot>,
+    stale: u64,
+}
+
+impl StartUp {
+    /// A device of this shape, whose prio sets were not read yet.
+    #[must_use]
+    pub fn new(geometry: Geometry) -> Self {
+        Self { geometry, words: vec![Snapshot::default(); geometry.nbuckets() as usize], stale: 0 }
+    }
+
+    /// Takes the gens and prios of a prio set.
+    pub fn load(&mut self, set: &ChainSet<'_>) {
+        for (bucket, prio, generation) in set.records() {
+            if let Some(word) = self.words.get_mut(bucket.as_usize()) {
+                *word = loaded(prio, generation);
+            }
+        }
+    }
+
+    /// Observes a pointer into this device; whether it is live.
+    pub fn observe(&mut self, met: &Met) -> bool {
+        let unit = 1 << self.geometry.sector_shift();
+        let Some(word) = self.words.get_mut(met.bucket.bucket().as_usize()) else { return false };
+        let sectors = met.sectors.div_ceil(unit);
+        let observed = observe(*word, met.pointer.gen_(), sectors, met.kind);
+        match observed {
+            Some(next) => *word = next,
+            None => self.stale += 1,
+        }
+        observed.is_some()
+    }
+
+    /// Marks the buckets of the journal and of the prio chain.
+    pub fn finish(&mut self, superblock: &Superblock, chain: &PrioChain) {
+        let journal = superblock.journal_buckets();
+        for bucket in journal.chain(chain.buckets.iter().copied()) {
+            if let Some(word) = self.words.get_mut(bucket.as_usize()) {
+                *word = word.with_mark(Mark::Metadata);
+            }
+        }
+    }
+
+    /// The words, bucket 0 first.
+    #[must_use]
+    pub fn words(&self) -> &[Snapshot] {
+        &self.words
+    }
+
+    /// The words of the buckets that can be allocated.
+    pub fn usable(&self) -> impl ExactSizeIterator<Item = (BucketIndex, Snapshot)> + use<'_> {
+        self.geometry.buckets().map(|bucket| (bucket, self.words[bucket.as_usize()]))
+    }
+
+    /// How many of the pointers observed were stale.
+    #[must_use]
+    pub const fn stale(&self) -> u64 {
+        self.stale
+    }
+}

@@ -13,12 +13,15 @@
 //! 2. every pointer that [`walk`](super::walk) meets ([`observe`]);
 //! 3. the journal's buckets and those of the prio chain are marked metadata.
 //!
-//! Then marks are as valid as after a garbage collection, and the free lists can be filled.
+//! Then marks are as valid as after a garbage collection, and the free lists can be filled
+//! ([`StartUp::fill`]).
 
 use super::walk::{Met, PointerKind};
 use super::{ChainSet, PrioChain, Superblock};
 use crate::bucket::{BucketIndex, Gen, Mark, Prio};
 use crate::geometry::Geometry;
+use crate::policy::{Policy, lru_key};
+use crate::reserve::{Reserve, Sizes};
 use crate::word::Snapshot;
 
 /// The word of a bucket as a prio set gives it.
@@ -34,40 +37,40 @@ pub const fn loaded(prio: Prio, generation: Gen) -> Snapshot {
 }
 
 /// The word after a pointer into the bucket with gen `pointer`, to `sectors` sectors (in the
-/// word's units), was observed; `None` if the pointer is stale.
+/// word's units), was observed, and whether the pointer is live.
 ///
-/// A pointer that is ahead raises the gen. A node makes the bucket metadata, with its prio;
-/// data in a bucket with the prio of metadata makes it fresh. The uuid bucket is only marked.
+/// Of a stale pointer only last_gc takes note. One that is ahead raises the gen. A node makes
+/// the bucket metadata, with the prio of metadata; data in a bucket of that prio makes it fresh.
+/// The uuid bucket is marked, nothing else.
 ///
 /// ```
 /// use tierce_core::{Gen, Mark, Prio};
 /// use tierce_core::record::{startup::{loaded, observe}, walk::PointerKind};
 /// let word = loaded(Prio::METADATA, Gen::new(3));
-/// assert_eq!(observe(word, Gen::new(2), 8, PointerKind::Clean), None, "stale");
-/// let word = observe(word, Gen::new(4), 8, PointerKind::Clean).expect("ahead, so live");
-/// assert_eq!((word.gen_(), word.prio()), (Gen::new(4), Prio::FRESH));
+/// let (word, live) = observe(word, Gen::new(2), 8, PointerKind::Clean);
+/// assert_eq!((live, word.last_gc(), word.mark()), (false, Gen::new(2), Mark::None), "stale");
+/// let (word, live) = observe(word, Gen::new(4), 8, PointerKind::Clean);
+/// assert_eq!((live, word.gen_(), word.prio()), (true, Gen::new(4), Prio::FRESH), "ahead");
 /// assert_eq!((word.mark(), word.sectors()), (Mark::Reclaimable, 8));
 /// ```
 #[must_use]
-pub fn observe(word: Snapshot, pointer: Gen, sectors: u32, kind: PointerKind) -> Option<Snapshot> {
+pub fn observe(word: Snapshot, pointer: Gen, sectors: u32, kind: PointerKind) -> (Snapshot, bool) {
+    let word = if word.last_gc().is_after(pointer) { word.with_last_gc(pointer) } else { word };
     if pointer.is_stale(word.gen_()) {
-        return None;
+        return (word, false);
     }
-    let word = word.with_gen(pointer);
-    let is_metadata = word.prio() == Prio::METADATA;
-    let word = match kind {
-        PointerKind::UuidBucket => return Some(word.with_mark(Mark::Metadata)),
-        PointerKind::Node => word.with_prio(Prio::METADATA),
-        PointerKind::Dirty | PointerKind::Clean if is_metadata => word.with_prio(Prio::FRESH),
-        PointerKind::Dirty | PointerKind::Clean => word,
+    let (mark, prio) = (word.mark(), word.prio());
+    let (mark, prio) = match kind {
+        PointerKind::UuidBucket => return (word.with_mark(Mark::Metadata), true),
+        PointerKind::Node => (Mark::Metadata, Prio::METADATA),
+        PointerKind::Dirty => (Mark::Dirty, prio),
+        PointerKind::Clean if mark == Mark::None => (Mark::Reclaimable, prio),
+        PointerKind::Clean => (mark, prio),
     };
-    let word = match (kind, word.mark()) {
-        (PointerKind::Node, _) => word.with_mark(Mark::Metadata),
-        (PointerKind::Dirty, _) => word.with_mark(Mark::Dirty),
-        (_, Mark::None) => word.with_mark(Mark::Reclaimable),
-        _ => word,
-    };
-    Some(word.with_sectors(u32::from(word.sectors()).saturating_add(sectors)))
+    let is_data = kind != PointerKind::Node;
+    let prio = if is_data && prio == Prio::METADATA { Prio::FRESH } else { prio };
+    let sectors = u32::from(word.sectors()).saturating_add(sectors);
+    (word.with_gen(pointer).with_mark(mark).with_prio(prio).with_sectors(sectors), true)
 }
 
 /// The words of one device while it starts up.
@@ -108,12 +111,10 @@ impl StartUp {
         let unit = 1 << self.geometry.sector_shift();
         let Some(word) = self.words.get_mut(met.bucket.bucket().as_usize()) else { return false };
         let sectors = met.sectors.div_ceil(unit);
-        let observed = observe(*word, met.pointer.gen_(), sectors, met.kind);
-        match observed {
-            Some(next) => *word = next,
-            None => self.stale += 1,
-        }
-        observed.is_some()
+        let (observed, live) = observe(*word, met.pointer.gen_(), sectors, met.kind);
+        *word = observed;
+        self.stale += u64::from(!live);
+        live
     }
 
     /// Marks the buckets of the journal and of the prio chain.
@@ -124,6 +125,45 @@ impl StartUp {
                 *word = word.with_mark(Mark::Metadata);
             }
         }
+    }
+
+    /// Fills the reserves `prio` and `btree` as start-up does, with buckets that nothing marked:
+    /// in ascending order, prio first. Nothing points into them, so no prio write is needed
+    /// before they are used. Returns the buckets taken; they are invalidated.
+    ///
+    /// Fewer than both reserves hold means that there were no more such buckets.
+    pub fn fill(&mut self, sizes: &Sizes) -> Vec<BucketIndex> {
+        let wanted = (sizes.of(Reserve::Prio) + sizes.of(Reserve::Btree)) as usize;
+        let mut taken = Vec::new();
+        for bucket in self.geometry.buckets() {
+            if taken.len() == wanted {
+                break;
+            }
+            let word = &mut self.words[bucket.as_usize()];
+            if word.mark() == Mark::None
+                && let Some(next) = word.invalidate()
+            {
+                *word = next;
+                taken.push(bucket);
+            }
+        }
+        taken
+    }
+
+    /// The buckets that the first pass of `policy` would invalidate, in order: as many as
+    /// `free_inc` holds, if there are so many. `None` for the random policy.
+    #[must_use]
+    pub fn first_pass(&self, policy: Policy, sizes: &Sizes) -> Option<Vec<BucketIndex>> {
+        let mut candidates: Vec<_> =
+            self.usable().filter(|(_, word)| word.can_invalidate()).collect();
+        match policy {
+            Policy::Fifo => (),
+            // The sort is stable: ties go to the lowest bucket.
+            Policy::Lru => candidates.sort_by_key(|(_, word)| lru_key(*word, Prio::OLDEST)),
+            Policy::Random => return None,
+        }
+        candidates.truncate(sizes.free_inc as usize);
+        Some(candidates.into_iter().map(|(bucket, _)| bucket).collect())
     }
 
     /// The words, bucket 0 first.

@@ -3,10 +3,15 @@
 //! # Order
 //!
 //! 1. the uuid bucket;
-//! 2. the root, then every node below it, each followed by what it points to: pointers to nodes
-//!    above the leaves, extents of the merged keys in them;
+//! 2. the root, then every node below it as it is descended into; in a leaf, the extents of the
+//!    merged keys; above, first every key to a node that any of the bsets holds. So a node below
+//!    the root is met twice, and one that a later bset replaced is met once, where it lowers
+//!    its bucket's last_gc;
 //! 3. the keys of live journal entries, in order of seq ([`journal_keys`]). A key that is in the
 //!    index already is met twice.
+//!
+//! These are the pointers that Linux meets when it starts, as often as it does: what it counts
+//! twice, so do we, until the first garbage collection.
 //!
 //! Placeholders and tombstones are passed over. Whether a pointer is stale is for the caller to
 //! say, who has the gens; the walk does not descend through stale ones.
@@ -122,15 +127,18 @@ pub fn index<E: From<Error>>(
             }
             continue;
         };
-        let keys = walk.node(at, &key, level, &mut read)?;
+        let node = walk.node(at, &key, &mut read)?;
         let place = Place::bucket(at.bucket(), 0);
         if level > 0 {
-            let children = keys.into_iter().filter(|key| !key.is_tombstone());
+            for key in node.bsets.iter().flatten().filter(|key| !key.is_tombstone()) {
+                walk.live_copy(key, place, &mut live)?;
+            }
+            let children = node.merged(level).into_iter().filter(|key| !key.is_tombstone());
             pending.extend(children.rev().map(|key| (key, level - 1, place)));
             continue;
         }
-        walk.counts.leaf_keys += keys.len() as u64;
-        for key in keys {
+        for key in node.merged(level) {
+            walk.counts.leaf_keys += 1;
             extent(devices, &key, place, &mut live)?;
         }
     }
@@ -230,14 +238,13 @@ impl Walk<'_> {
         Ok(copy)
     }
 
-    /// The merged keys of the node in bucket `at`, to which `key` points.
+    /// The node in bucket `at`, to which `key` points.
     fn node<E: From<Error>>(
         &mut self,
         at: BucketId,
         key: &Key,
-        level: u16,
         read: &mut impl FnMut(BucketId, &mut [u8]) -> Result<(), E>,
-    ) -> Result<Vec<Key>, E> {
+    ) -> Result<Node, E> {
         let place = Place::bucket(at.bucket(), 0);
         let check = Check::new(RecordKind::Node, place);
         check.that(self.seen.insert(at), "bucket", "in the index twice", "once")?;
@@ -250,6 +257,6 @@ impl Walk<'_> {
         let node = Node::decode(&buffer, self.set, first, block_bytes, place)?;
         self.counts.nodes += 1;
         self.counts.bsets += node.bsets.len() as u64;
-        Ok(node.merged(level))
+        Ok(node)
     }
 }

@@ -9,6 +9,7 @@
 //! | [`reserve`] | the four free lists and how large they are |
 //! | [`policy`] | which bucket is reused next, and the LRU key |
 //! | [`record`] | the bytes on a device: superblock, journal, prio sets, keys |
+//! | [`stats`] | how full and how old a device's buckets are |
 //! | [`spec`] | the sequential allocator everything concurrent is checked against |
 //!
 //! No atomics, no I/O, no unsafe.
@@ -22,6 +23,7 @@ pub mod policy;
 pub mod record;
 pub mod reserve;
 pub mod spec;
+pub mod stats;
 pub mod word;
 
 pub use bucket::{BucketId, BucketIndex, DeviceIndex, Gen, Mark, Prio};

@@ -245,11 +245,10 @@ impl Shared {
         }
         self.allocator.account_io(sectors);
         // Before the extent's pin is dropped: garbage collection relies on it.
-        self.index.insert(hash, Location {
-            bucket: extent.bucket_ref(),
-            offset_sectors: extent.offset(),
-            sectors,
-        });
+        self.index.insert(
+            hash,
+            Location { bucket: extent.bucket_ref(), offset_sectors: extent.offset(), sectors },
+        );
         Ok(())
     }
 

@@ -107,9 +107,8 @@ impl Index {
     }
 
     pub(crate) fn len(&self) -> usize {
-        let lock = |shard: &Mutex<Shard>| {
-            shard.lock().unwrap_or_else(PoisonError::into_inner).len()
-        };
+        let lock =
+            |shard: &Mutex<Shard>| shard.lock().unwrap_or_else(PoisonError::into_inner).len();
         self.shards.iter().map(lock).sum()
     }
 }

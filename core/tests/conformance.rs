@@ -11,8 +11,8 @@ use tierce_core::spec::{Set, sim};
 
 /// The scripts of a directory, by name.
 fn scripts(directory: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(directory).unwrap();
-    let paths = entries.map(|entry| entry.unwrap().path());
+    let entries = fs::read_dir(directory).expect("the directory can be read");
+    let paths = entries.map(|entry| entry.expect("so can its entries").path());
     let mut scripts: Vec<_> =
         paths.filter(|path| path.extension().is_some_and(|e| e == "ops")).collect();
     scripts.sort();
@@ -21,7 +21,7 @@ fn scripts(directory: &Path) -> Vec<PathBuf> {
 
 /// Runs a script; an error ends the output.
 fn answer(script: &Path) -> String {
-    let text = fs::read_to_string(script).unwrap();
+    let text = fs::read_to_string(script).expect("the script can be read");
     let mut runner = sim::Runner::<Set>::new(sim::Limits::default());
     let mut out = String::new();
     for line in text.lines() {

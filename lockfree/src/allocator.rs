@@ -133,10 +133,7 @@ impl Allocator {
         if taken.is_none() {
             device.counters.alloc_fails.add(1);
         }
-        Ok(taken.map(|(bucket, word)| {
-            let id = BucketId::new(device.index(), bucket);
-            Allocation::new(self, BucketRef::new(id, word.gen_()))
-        }))
+        Ok(taken.map(|(free, word)| Allocation::new(self, device.index(), free, word.gen_())))
     }
 
     /// A bucket of `device`, as soon as one is free. Fair: waiters are served in the order in

@@ -43,6 +43,7 @@ pub(crate) mod slot;
 use crate::allocator::Allocator;
 use crate::bucket_ref::BucketRef;
 use crate::error::Error;
+use crate::reserves::Free;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crossbeam_utils::CachePadded;
 use slot::{SlotWord, Take};
@@ -395,7 +396,9 @@ struct Spare<'a> {
 impl Drop for Spare<'_> {
     fn drop(&mut self) {
         if let Some(bucket) = self.bucket {
-            self.allocator.devices()[bucket.device().as_usize()].give_back(bucket.bucket());
+            let device = &self.allocator.devices()[bucket.device().as_usize()];
+            // Open buckets come from `none`.
+            device.give_back(Free::none(bucket.bucket()));
         }
     }
 }

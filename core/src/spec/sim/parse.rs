@@ -34,7 +34,7 @@ impl<'a> Line<'a> {
 
     /// The error that `argument` of this line is not what it could be.
     pub(super) fn error(&self, argument: &str, found: impl Display, wanted: impl Display) -> Error {
-        let what = if argument.is_empty() {
+        let what = if argument.is_empty() || argument == self.op {
             self.op.to_owned()
         } else {
             format!("{} {argument}", self.op)
@@ -51,6 +51,9 @@ impl<'a> Line<'a> {
     pub(super) fn wrap(&self, e: Error) -> Error {
         match e {
             Error::Limit { what, found, wanted } => self.error(what, found, wanted),
+            Error::State { what, found, wanted } if what == self.op => {
+                self.error("", found, wanted)
+            }
             Error::State { what, found, wanted } => self.error(&format!("({what})"), found, wanted),
             other => other,
         }

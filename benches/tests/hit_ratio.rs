@@ -1,5 +1,6 @@
 //! The page mode against exact caches in memory, on real traces: the hit ratios are those that
 //! other simulators reached on the same traces. Capacities are a 100th and a 10th of the pages.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail them by panicking")]
 
 mod common;
 

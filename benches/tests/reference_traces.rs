@@ -1,5 +1,6 @@
 //! Real traces: every encoding of the same thousand requests reads the same, and whole traces
 //! have the counts that other decoders found.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail them by panicking")]
 
 mod common;
 

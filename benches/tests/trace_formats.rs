@@ -1,5 +1,6 @@
 //! Every format on vectors of our own, the same few requests in each encoding, and what each
 //! says about damaged input.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail them by panicking")]
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+type Values = HashMap<Box<[u8]>, Box<[u8]>>;
+
 /// Keeps everything, in memory, behind one lock. Its hit ratio is the limit for any cache.
 ///
 /// ```
@@ -15,11 +17,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// ```
 #[derive(Default, Debug)]
 pub struct Unbounded {
-    values: Mutex<HashMap<Box<[u8]>, Box<[u8]>>>,
+    values: Mutex<Values>,
 }
 
 impl Unbounded {
-    fn values(&self) -> MutexGuard<'_, HashMap<Box<[u8]>, Box<[u8]>>> {
+    fn values(&self) -> MutexGuard<'_, Values> {
         // No operation leaves the map half-changed, not even one that panics.
         self.values.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -5,7 +5,7 @@
 //! [`Request`] after the other without ever holding more than a buffer of it.
 //!
 //! A format is one file of this folder: its layout is drawn at the top, and it implements
-//! [`Decode`]. To add one, write that file and add a line to each `match` in `format.rs`.
+//! `Decode`. To add one, write that file and add a line to each `match` in `format.rs`.
 //!
 //! | formats | name | what a request names |
 //! |---|---|---|

@@ -54,7 +54,7 @@ impl Target {
     pub const fn key(self) -> u64 {
         match self {
             Self::Object(id) => id,
-            Self::Extent { volume, offset } => (volume as u64) << 48 | offset / SECTOR_BYTES,
+            Self::Extent { volume, offset } => ((volume as u64) << 48) | (offset / SECTOR_BYTES),
         }
     }
 

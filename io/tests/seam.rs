@@ -240,3 +240,25 @@ fn a_refused_ring_falls_back_and_says_why_once() {
     let error = tierce_io::open_device(&path, &options.clone().engine(Engine::Uring)).unwrap_err();
     assert!(matches!(error, Error::Setup { .. }), "{error}");
 }
+
+/// A request that arrives just when the ring's thread goes to sleep, over and over.
+#[test]
+fn no_request_is_overlooked_by_a_thread_going_to_sleep() {
+    // In memory where that is possible: the shorter an operation, the closer the race.
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| dir());
+    let path = file(&dir, "race", MIB);
+    for engine in engines() {
+        let device = open(&path, engine);
+        let mut buffer = device.buffer(4096);
+        for round in 0..20_000 {
+            let read = device.submit(Request::read(0, buffer));
+            // Not asleep when it is done, so that the next one follows at once.
+            let started = std::time::Instant::now();
+            while !read.is_done() {
+                std::hint::spin_loop();
+                assert!(started.elapsed().as_secs() < 30, "{engine:?}: overlooked in {round}");
+            }
+            buffer = read.wait().unwrap();
+        }
+    }
+}

@@ -22,6 +22,7 @@
 //! An entry starts at a block boundary, is at most [`MAX_BYTES`] long, never crosses the end of
 //! its journal bucket, and occupies whole blocks.
 
+use super::key::{Key, Keys};
 use super::{Check, SetMagic, crc};
 use crate::bucket::DeviceIndex;
 use crate::error::{Error, Place, RecordKind};
@@ -63,7 +64,12 @@ const _: () = assert!(size_of::<Header>() == 240);
 ///
 /// ```
 /// use tierce_core::record::PaddedKey;
+/// # use tierce_core::{error::Place, record::{Key, Pointer}};
 /// assert!(PaddedKey::default().is_zero());
+/// let key = Key::new(0, 1, 128, &[Pointer::from_bits(7)]);
+/// let padded = PaddedKey::new(&key).expect("one pointer fits");
+/// assert_eq!(padded.key(Place::device(0))?, Some(key));
+/// # Ok::<(), tierce_core::Error>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct PaddedKey {
@@ -77,6 +83,26 @@ impl PaddedKey {
     pub const fn is_zero(&self) -> bool {
         let [a, b, c, d, e, f, g, h] = self.words;
         a | b | c | d | e | f | g | h == 0
+    }
+
+    /// `key` filled up with zeros, `None` if it has more pointers than there is room for: six.
+    #[must_use]
+    pub fn new(key: &Key) -> Option<Self> {
+        let mut padded = Self::default();
+        let room = padded.words.get_mut(..key.word_count())?;
+        for (place, word) in room.iter_mut().zip(key.words()) {
+            *place = word;
+        }
+        Some(padded)
+    }
+
+    /// The key, `None` if it [is zero](Self::is_zero); `place` is where it lies.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Record`] if it has more pointers than eight words have room for.
+    pub fn key(&self, place: Place) -> Result<Option<Key>, Error> {
+        if self.is_zero() { Ok(None) } else { Key::decode(&self.words, place).map(Some) }
     }
 
     fn to_disk(self) -> [U64; 8] {
@@ -140,6 +166,12 @@ impl Jset {
     #[must_use]
     pub const fn prio_head(&self, device: DeviceIndex) -> u64 {
         self.prio_bucket[device.as_usize()]
+    }
+
+    /// The keys that this entry adds to the index; `place` is where it lies. Ends after the
+    /// first error, which is an [`Error::Record`].
+    pub fn decoded_keys(&self, place: Place) -> impl Iterator<Item = Result<Key, Error>> + use<'_> {
+        Keys::new(self.keys.iter().copied(), place.plus(HEADER_BYTES as u64))
     }
 
     /// Writes the entry to the start of `out`, filled up with zeros to whole blocks of

@@ -10,6 +10,11 @@
 //! | [`journal`] | the search for the newest entry, and what is live |
 //! | [`prio_set`] | gens and prios of a range of buckets |
 //! | [`chain`] | the prio sets of a device, in order |
+//! | [`key`] | keys and pointers |
+//! | [`uuids`] | the backing devices that a cache has known |
+//! | [`node`] | index nodes: bsets, and what they say together |
+//! | [`walk`] | every pointer of an index, in order |
+//! | [`startup`] | the word of every bucket after a crash, from the records alone |
 //!
 //! The format is that of Linux bcache's cache devices, so that its tools and ours understand
 //! each other's devices. All numbers are little-endian; a sector is 512 bytes.
@@ -40,16 +45,26 @@ pub mod format;
 pub mod identity;
 pub mod journal;
 pub mod jset;
+pub mod key;
+pub mod node;
 pub mod prio_set;
+pub mod startup;
 pub mod superblock;
+pub mod uuids;
+pub mod walk;
 
 pub use chain::{ChainHead, ChainSet, PrioChain};
 pub use format::Format;
 pub use identity::{SetMagic, Uuid};
 pub use journal::{Journal, JournalEntry};
 pub use jset::{Jset, PaddedKey};
+pub use key::{Key, Keys, Pointer};
+pub use node::Node;
 pub use prio_set::PrioSet;
+pub use startup::StartUp;
 pub use superblock::Superblock;
+pub use uuids::UuidEntry;
+pub use walk::{Met, PointerKind, WalkCounts};
 
 use crate::error::{Error, Place, RecordKind};
 use core::fmt;

@@ -16,6 +16,8 @@
 //! 8. An allocation comes from `none`, or from the caller's reserve if `none` is empty.
 //! 9. What leaves `free_inc` has a durable gen, if the device has prio writes.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use tierce_core::spec::{

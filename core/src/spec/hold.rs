@@ -29,7 +29,8 @@ pub enum Bump {
 /// use tierce_core::spec::{DeviceOptions, Options, Set};
 /// use tierce_core::{Geometry, Reserve, Sizes};
 /// # let g = Geometry::new(1024, 1, 128, 8)?;
-/// # let mut set = Set::new(Options::default(), vec![DeviceOptions::new(g, Sizes::bcache(&g, 8))])?;
+/// # let device = DeviceOptions::new(g, Sizes::bcache(&g, 8));
+/// # let mut set = Set::new(Options::default(), vec![device])?;
 /// # set.start()?;
 /// let p = set.alloc(Reserve::Btree).ready().expect("start filled this reserve");
 /// let read = set.begin_read(p).expect("the pointer is valid");

@@ -1,5 +1,6 @@
 //! The `tierce` command: one file per subcommand.
 
+mod format;
 mod inspect;
 mod sim;
 
@@ -16,12 +17,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Format(format::Args),
     Inspect(inspect::Args),
     Sim(sim::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Format(args) => format::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Inspect(args) => inspect::run(&args),
         Command::Sim(args) => sim::run(&args).map(|()| ExitCode::SUCCESS),
     };

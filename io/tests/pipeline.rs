@@ -30,7 +30,7 @@ fn formatted() -> Vec<u8> {
 }
 
 fn start(volume: Volume, config: Config) -> (Arc<Allocator>, Pipeline) {
-    let (table, writer) = volume.into_parts();
+    let (table, writer) = volume.into_start();
     let startup = Allocator::start(config, vec![table]).expect("a valid table");
     let (allocator, mut reclaimers) = startup.finish();
     let reclaimer = reclaimers.pop().expect("one per device");

@@ -1,5 +1,6 @@
 //! The `tierce` command.
 
+mod replay;
 mod sim;
 
 use clap::{Parser, Subcommand};
@@ -15,12 +16,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Replay(replay::Args),
     /// Run a script of allocator operations and print what each does.
     Sim(sim::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Replay(args) => replay::run(&args),
         Command::Sim(args) => sim::run(&args),
     };
     match result {

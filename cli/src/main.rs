@@ -1,5 +1,6 @@
-//! The `tierce` command.
+//! The `tierce` command: one file per subcommand.
 
+mod inspect;
 mod replay;
 mod sim;
 
@@ -16,20 +17,21 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Inspect(inspect::Args),
     Replay(replay::Args),
-    /// Run a script of allocator operations and print what each does.
     Sim(sim::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Replay(args) => replay::run(&args),
-        Command::Sim(args) => sim::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Replay(args) => replay::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Sim(args) => sim::run(&args).map(|()| ExitCode::SUCCESS),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("tierce: {e:#}");
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("tierce: {error:#}");
             ExitCode::FAILURE
         }
     }

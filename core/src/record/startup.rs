@@ -17,7 +17,7 @@
 //! ([`StartUp::fill`]).
 
 use super::walk::{Met, PointerKind};
-use super::{ChainSet, PrioChain, Superblock};
+use super::{PrioChain, Superblock};
 use crate::bucket::{BucketIndex, Gen, Mark, Prio};
 use crate::geometry::Geometry;
 use crate::policy::{Policy, lru_key};
@@ -97,12 +97,10 @@ impl StartUp {
         Self { geometry, words: vec![Snapshot::default(); geometry.nbuckets() as usize], stale: 0 }
     }
 
-    /// Takes the gens and prios of a prio set.
-    pub fn load(&mut self, set: &ChainSet<'_>) {
-        for (bucket, prio, generation) in set.records() {
-            if let Some(word) = self.words.get_mut(bucket.as_usize()) {
-                *word = loaded(prio, generation);
-            }
+    /// Takes the gens and prios of all buckets, from bucket 0 on, as the prio sets give them.
+    pub fn load(&mut self, records: impl IntoIterator<Item = (Prio, Gen)>) {
+        for (word, (prio, generation)) in self.words.iter_mut().zip(records) {
+            *word = loaded(prio, generation);
         }
     }
 

@@ -9,6 +9,8 @@
 //! it was skipped, or fails if `TIERCE_REQUIRE_REFERENCE` is 1. What does not need it is in the
 //! unit tests and in `vectors.rs`.
 
+#![expect(clippy::unwrap_used, reason = "a failing check ends the test")]
+
 mod image;
 mod records;
 mod report;

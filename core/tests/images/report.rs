@@ -2,11 +2,14 @@
 
 use std::fmt;
 
+/// What one check came to: a word for the table, or what is wrong.
+type Outcome = (&'static str, Result<String, String>);
+
 /// What every check of every image came to.
 #[derive(Default)]
 pub(crate) struct Report {
     checks: Vec<&'static str>,
-    rows: Vec<(&'static str, Vec<(&'static str, Result<String, String>)>)>,
+    rows: Vec<(&'static str, Vec<Outcome>)>,
 }
 
 impl Report {

@@ -42,10 +42,13 @@ fn start(image: &Image, report: &mut Report) -> Result<Started, Error> {
     let (geometry, set) = (*superblock.geometry(), superblock.set_magic());
     let read = |bucket, byte, out: &mut [u8]| image.read(&superblock, bucket, byte, out);
     let journal = Journal::search(&superblock, read)?.expect("the image has a journal");
-    let mut words = StartUp::new(geometry);
+    let (mut words, mut records) = (StartUp::new(geometry), Vec::new());
     let head = journal.prio_head(superblock.nr_this_dev);
     let read_set = |bucket, out: &mut [u8]| read(bucket, 0, out);
-    let chain = PrioChain::follow(&geometry, set, head, read_set, |set| words.load(set))?;
+    let chain = PrioChain::follow(&geometry, set, head, read_set, |set| {
+        records.extend(set.records().map(|(_, prio, generation)| (prio, generation)));
+    })?;
+    words.load(records);
     let mut nodes = HashSet::new();
     let newest = (&journal.newest, journal.newest_entry().place());
     let read_node = |at: tierce_core::BucketId, out: &mut [u8]| read(at.bucket(), 0, out);

@@ -2,6 +2,7 @@
 
 mod format;
 mod inspect;
+mod replay;
 mod sim;
 
 use clap::{Parser, Subcommand};
@@ -19,6 +20,7 @@ struct Cli {
 enum Command {
     Format(format::Args),
     Inspect(inspect::Args),
+    Replay(replay::Args),
     Sim(sim::Args),
 }
 
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Format(args) => format::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Replay(args) => replay::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Sim(args) => sim::run(&args).map(|()| ExitCode::SUCCESS),
     };
     match result {

@@ -3,7 +3,8 @@
 use crate::allocator::Allocator;
 use crate::bucket_ref::BucketRef;
 use crate::device::Device;
-use tierce_core::BucketId;
+use crate::reserves::Free;
+use tierce_core::{BucketId, DeviceIndex, Gen, Reserve};
 
 /// A whole bucket, the caller's alone. Dropping it unwritten gives it back: it is free again,
 /// its gen unchanged.
@@ -25,11 +26,19 @@ use tierce_core::BucketId;
 pub struct Allocation<'a> {
     allocator: &'a Allocator,
     bucket: BucketRef,
+    /// The list that it came from.
+    home: Reserve,
 }
 
 impl<'a> Allocation<'a> {
-    pub(crate) fn new(allocator: &'a Allocator, bucket: BucketRef) -> Self {
-        Self { allocator, bucket }
+    pub(crate) fn new(
+        allocator: &'a Allocator,
+        device: DeviceIndex,
+        free: Free,
+        gen_: Gen,
+    ) -> Self {
+        let bucket = BucketRef::new(BucketId::new(device, free.bucket), gen_);
+        Self { allocator, bucket, home: free.home }
     }
 
     /// The bucket, with the gen that pointers to it carry.
@@ -70,7 +79,7 @@ impl<'a> Allocation<'a> {
 
 impl Drop for Allocation<'_> {
     fn drop(&mut self) {
-        self.device().give_back(self.bucket.bucket());
+        self.device().give_back(Free { bucket: self.bucket.bucket(), home: self.home });
     }
 }
 

@@ -133,10 +133,7 @@ impl Allocator {
         if taken.is_none() {
             device.counters.alloc_fails.add(1);
         }
-        Ok(taken.map(|(bucket, word)| {
-            let id = BucketId::new(device.index(), bucket);
-            Allocation::new(self, BucketRef::new(id, word.gen_()))
-        }))
+        Ok(taken.map(|(free, word)| Allocation::new(self, device.index(), free, word.gen_())))
     }
 
     /// A bucket of `device`, as soon as one is free. Fair: waiters are served in the order in
@@ -285,22 +282,20 @@ impl Allocator {
     }
 
     /// Sleeps until a collection is due, the set is closed or `deadline` has passed. One thread
-    /// at a time, the one that collects. `true` if a collection is due.
+    /// at a time, the one that collects. `true` if a collection is due; `false` also when every
+    /// device has ended.
     pub fn wait_gc_due(&self, deadline: Option<Instant>) -> bool {
         loop {
+            if self.devices.iter().all(|device| device.check().is_err()) {
+                return false;
+            }
             if self.gc_due() {
                 return true;
             }
-            let ended = self.devices.iter().all(|device| device.check().is_err());
-            if ended || !self.gc.bell.wait(deadline) {
+            if !self.gc.bell.wait(deadline) {
                 return false;
             }
         }
-    }
-
-    /// Ends the sleep of [`wait_gc_due`](Self::wait_gc_due).
-    pub fn wake_gc(&self) {
-        self.gc.bell.ring();
     }
 }
 

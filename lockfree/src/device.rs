@@ -4,7 +4,7 @@ use crate::bell::Bell;
 use crate::config::{Config, DeviceTable};
 use crate::counter::{Available, Counter};
 use crate::error::{Cause, Error};
-use crate::reserves::{Found, Reserves};
+use crate::reserves::{Found, Free, Reserves};
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, fence};
 use crate::table::Table;
 use crate::wait::Waits;
@@ -190,9 +190,9 @@ impl Device {
     }
 
     /// Takes a free bucket and makes it the caller's. `None` if nothing is free.
-    pub(crate) fn take(&self, reserve: Reserve) -> Option<(BucketIndex, Snapshot)> {
+    pub(crate) fn take(&self, reserve: Reserve) -> Option<(Free, Snapshot)> {
         loop {
-            let Found { bucket, moved, spare } = match self.reserves.pop(reserve) {
+            let Found { free, moved, spare } = match self.reserves.pop(reserve) {
                 Ok(found) => found,
                 Err(_) => {
                     self.feel_demand();
@@ -200,7 +200,7 @@ impl Device {
                 }
             };
             if let Some(spare) = spare {
-                self.put_back(spare);
+                self.put_back(Free::none(spare));
             }
             if moved {
                 self.carried();
@@ -208,8 +208,8 @@ impl Device {
             if self.reserves.is_low() {
                 self.ring_if_hungry(Hunger::Room);
             }
-            if let Some(word) = self.claim(bucket, reserve) {
-                return Some((bucket, word));
+            if let Some(word) = self.claim(free.bucket, reserve) {
+                return Some((free, word));
             }
         }
     }
@@ -272,7 +272,7 @@ impl Device {
             self.offered(Reserve::Prio);
             return Ok(Reserve::Prio);
         }
-        if self.waits.hand_over(Reserve::None, bucket).is_ok() {
+        if self.waits.hand_over(Free::none(bucket)).is_ok() {
             return Ok(Reserve::None);
         }
         let reserve = self.reserves.release(bucket)?;
@@ -281,18 +281,18 @@ impl Device {
     }
 
     /// Makes a bucket free that was taken in vain; its gen has not moved.
-    pub(crate) fn give_back(&self, bucket: BucketIndex) {
-        self.table.free(bucket);
+    pub(crate) fn give_back(&self, free: Free) {
+        self.table.free(free.bucket);
         self.available.change(1);
-        self.put_back(bucket);
+        self.put_back(free);
     }
 
     /// Puts a bucket from a free list on one again.
-    pub(crate) fn put_back(&self, bucket: BucketIndex) {
-        if self.waits.hand_over(Reserve::None, bucket).is_ok() {
+    pub(crate) fn put_back(&self, free: Free) {
+        if self.waits.hand_over(free).is_ok() {
             return;
         }
-        match self.reserves.give_back(bucket) {
+        match self.reserves.give_back(free) {
             Ok(reserve) => self.offered(reserve),
             Err(bucket) => {
                 self.leftovers.lock().push(bucket);
@@ -341,7 +341,7 @@ impl Device {
                 self.leftovers.lock().push(spare);
                 self.bell.ring();
             }
-            Some(found.bucket)
+            Some(found.free)
         });
     }
 
@@ -414,6 +414,6 @@ mod tests {
         assert_eq!(device.release(first), Ok(Reserve::Prio));
         assert_eq!(waiter.poll(Waker::noop()), Turn::Wait);
         assert_eq!(device.release(second), Ok(Reserve::None));
-        assert_eq!(waiter.poll(Waker::noop()), Turn::Bucket(second));
+        assert_eq!(waiter.poll(Waker::noop()), Turn::Bucket(Free::none(second)));
     }
 }

@@ -24,6 +24,14 @@ pub enum Error {
         /// How many were given.
         found: usize,
     },
+    /// Copies on more devices were asked for than there are that work.
+    #[error("{working} devices of the set work, {wanted} are wanted")]
+    TooFewDevices {
+        /// Devices that have not failed.
+        working: usize,
+        /// Devices asked for.
+        wanted: usize,
+    },
     /// Nothing became free before the deadline.
     #[error("no bucket became free before the deadline")]
     TimedOut,

@@ -2,9 +2,9 @@
 
 use crate::allocation::Allocation;
 use crate::allocator::Allocator;
-use crate::bucket_ref::BucketRef;
 use crate::device::Device;
 use crate::error::Error;
+use crate::reserves::Free;
 use crate::sync::{Arc, Thread, current, park_until};
 use crate::wait::{Turn, Waiter};
 use core::future::Future;
@@ -12,7 +12,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 use std::task::Wake;
 use std::time::Instant;
-use tierce_core::{BucketId, BucketIndex, DeviceIndex, Reserve};
+use tierce_core::{DeviceIndex, Reserve, Snapshot};
 
 /// The next free bucket, see [`Allocator::alloc_on`]. Dropping it leaves the line; a bucket that
 /// was handed over already goes to the next.
@@ -42,10 +42,8 @@ impl<'a> AllocFuture<'a> {
                 if let Err(error) = device.check() {
                     return Some(Err(error));
                 }
-                if let Some((bucket, word)) = device.take(self.reserve) {
-                    let id = BucketId::new(self.device, bucket);
-                    let bucket = BucketRef::new(id, word.gen_());
-                    return Some(Ok(Allocation::new(self.allocator, bucket)));
+                if let Some((free, word)) = device.take(self.reserve) {
+                    return Some(Ok(self.allocation(free, word)));
                 }
                 device.counters.alloc_waits.add(1);
                 self.waiter = Some(device.waits.line_up(self.reserve, waker));
@@ -69,10 +67,13 @@ impl<'a> AllocFuture<'a> {
         }
     }
 
-    fn claim(&self, bucket: BucketIndex) -> Option<Allocation<'a>> {
-        let word = self.device().claim(bucket, self.reserve)?;
-        let id = BucketId::new(self.device, bucket);
-        Some(Allocation::new(self.allocator, BucketRef::new(id, word.gen_())))
+    fn claim(&self, free: Free) -> Option<Allocation<'a>> {
+        let word = self.device().claim(free.bucket, self.reserve)?;
+        Some(self.allocation(free, word))
+    }
+
+    fn allocation(&self, free: Free, word: Snapshot) -> Allocation<'a> {
+        Allocation::new(self.allocator, self.device, free, word.gen_())
     }
 
     /// Blocks the thread until it is decided, or until `deadline`.
@@ -99,7 +100,7 @@ impl<'a> AllocFuture<'a> {
     }
 
     /// Leaves the line, maybe with a bucket that was handed over just now.
-    fn leave(&mut self) -> Option<BucketIndex> {
+    fn leave(&mut self) -> Option<Free> {
         let waiter = self.waiter.take()?;
         self.device().waits.leave(self.reserve, &waiter)
     }

@@ -19,6 +19,7 @@
 //!   one CAS per bucket, while invalidation goes on.
 //! * **The reclaimer** (`reclaimer.rs`) ages buckets (`ageing.rs`), chooses victims
 //!   (`victims/`), has the gens written (`prio_write.rs`) and releases what has become safe.
+//! * **Copies** on several devices are allocated all or nothing (`set.rs`).
 //! * `device.rs` is one device's share of all that, `allocator.rs` what users see, `start.rs`
 //!   how it begins. `sync.rs` is the only file that names atomics, so that the models of
 //!   `loom-tests` run this very code.
@@ -51,6 +52,7 @@ pub mod readers;
 pub mod reclaimer;
 pub mod reserves;
 pub mod sectors;
+pub mod set;
 pub mod start;
 pub mod stats;
 

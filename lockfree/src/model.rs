@@ -117,7 +117,7 @@ impl Reserves {
     #[must_use]
     pub fn pop(&self, reserve: Reserve) -> Popped {
         match self.0.pop(reserve) {
-            Ok(found) => Popped::Bucket(found.bucket, found.spare),
+            Ok(found) => Popped::Bucket(found.free.bucket, found.spare),
             Err(empty) if empty.movers_seen => Popped::MoversSeen,
             Err(_) => Popped::Empty,
         }
@@ -130,7 +130,7 @@ impl Reserves {
 
     /// Puts a bucket back where this thread finds it.
     pub fn give_back(&self, bucket: BucketIndex) {
-        self.0.give_back(bucket).expect("there is room");
+        self.0.give_back(reserves::Free::none(bucket)).expect("there is room");
     }
 }
 

@@ -40,6 +40,7 @@ use crate::sync::{Arc, Ordering};
 use crate::victims::{self, Pass};
 use std::collections::VecDeque;
 use std::time::Instant;
+use tierce_core::draws::Draws;
 use tierce_core::{BucketIndex, DeviceIndex, Gen, Policy, Reserve};
 
 /// What a reclaimer that cannot go on waits for.
@@ -124,13 +125,13 @@ pub struct Reclaimer {
     /// After a pass that fell short: the number of collections that must have finished before
     /// the next one.
     short_until: Option<u64>,
-    rng: victims::random::Rng,
+    draws: Draws,
 }
 
 impl Reclaimer {
     pub(crate) fn new(allocator: Arc<Allocator>, device: DeviceIndex, prio_seq: u64) -> Self {
         Self {
-            rng: victims::random::Rng::new(allocator.config().seed ^ u64::from(device.get())),
+            draws: Draws::new(allocator.config().seed),
             allocator,
             device,
             phase: Phase::Drain,
@@ -304,7 +305,7 @@ impl Reclaimer {
         match allocator.policy() {
             Policy::Lru => victims::lru::pass(&mut pass, device.sizes().candidates as usize),
             Policy::Fifo => victims::fifo::pass(&mut pass, &mut self.fifo_cursor),
-            Policy::Random => victims::random::pass(&mut pass, &mut self.rng),
+            Policy::Random => victims::random::pass(&mut pass, &mut self.draws),
         }
         allocator.ring_if_gc_due();
     }
@@ -346,14 +347,13 @@ impl Reclaimer {
         let mut chain = Vec::with_capacity(sets);
         // The last set is written first, so it gets the first bucket.
         while chain.len() < sets {
-            let Some((bucket, _)) = device.take(Reserve::Prio) else {
-                chain.into_iter().rev().for_each(|bucket| device.give_back(bucket));
+            let Some((free, _)) = device.take(Reserve::Prio) else {
+                chain.into_iter().rev().for_each(|free| device.give_back(free));
                 return None;
             };
-            chain.push(bucket);
+            chain.push(free);
         }
-        chain.reverse();
-        Some(chain)
+        Some(chain.into_iter().rev().map(|free| free.bucket).collect())
     }
 
     /// The sets, the flush and the journal entry of `write` are durable.
@@ -405,7 +405,7 @@ impl Reclaimer {
     /// Nothing of the batch is released.
     pub fn prio_failed(&mut self, write: PrioWrite, cause: Cause) {
         drop(write);
-        self.dev().fail(cause);
+        self.allocator.fail(self.device, cause);
     }
 }
 

@@ -67,11 +67,26 @@ pub(crate) struct Empty {
     pub(crate) movers_seen: bool,
 }
 
+/// A bucket from a free list, and which: given back, it goes there again, so that no reserve
+/// drains into `none` by allocations that were in vain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Free {
+    pub(crate) bucket: BucketIndex,
+    pub(crate) home: Reserve,
+}
+
+impl Free {
+    /// One of `none`.
+    pub(crate) fn none(bucket: BucketIndex) -> Self {
+        Self { bucket, home: Reserve::None }
+    }
+}
+
 /// What a pop found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     /// The bucket.
-    pub(crate) bucket: BucketIndex,
+    pub(crate) free: Free,
     /// Buckets were carried from the queue to the cells: whoever failed to find them meanwhile
     /// and waits has to be served.
     pub(crate) moved: bool,
@@ -79,9 +94,9 @@ pub(crate) struct Found {
     pub(crate) spare: Option<BucketIndex>,
 }
 
-impl From<BucketIndex> for Found {
-    fn from(bucket: BucketIndex) -> Self {
-        Self { bucket, moved: false, spare: None }
+impl From<Free> for Found {
+    fn from(free: Free) -> Self {
+        Self { free, moved: false, spare: None }
     }
 }
 
@@ -111,7 +126,7 @@ impl Reserves {
     /// A bucket for a user of `reserve`: from `none` first, then from the reserve.
     pub(crate) fn pop(&self, reserve: Reserve) -> Result<Found, Empty> {
         if let Some(bucket) = self.cells.pop() {
-            return Ok(bucket.into());
+            return Ok(Free::none(bucket).into());
         }
         let mut scans = 0;
         loop {
@@ -135,14 +150,15 @@ impl Reserves {
 
     fn look_everywhere(&self, reserve: Reserve) -> Option<Found> {
         if let Some(bucket) = self.cells.pop() {
-            return Some(bucket.into());
+            return Some(Free::none(bucket).into());
         }
         if let Some(found) = self.pop_none_queue() {
             return Some(found);
         }
-        let other = self.cells.steal().or_else(|| match reserve {
+        let stolen = self.cells.steal().map(Free::none);
+        let other = stolen.or_else(|| match reserve {
             Reserve::None => None,
-            own => self.pop_queue(own),
+            home => self.pop_queue(home).map(|bucket| Free { bucket, home }),
         });
         other.map(Found::from)
     }
@@ -155,7 +171,7 @@ impl Reserves {
     fn pop_none_queue(&self) -> Option<Found> {
         let more = REFILL.min(self.cells.per_row()).saturating_sub(1);
         if more == 0 {
-            return self.pop_queue(Reserve::None).map(Found::from);
+            return self.pop_queue(Reserve::None).map(|bucket| Free::none(bucket).into());
         }
         let version = self.own_version();
         if !cfg!(tierce_mutant = "mover_unannounced") {
@@ -178,7 +194,7 @@ impl Reserves {
             // Release: what was put down is seen by whoever sees the count.
             version.fetch_add((moved * INSERT).wrapping_sub(MOVER), Ordering::Release);
         }
-        first.map(|bucket| Found { bucket, moved: moved > 0, spare })
+        first.map(|bucket| Found { free: Free::none(bucket), moved: moved > 0, spare })
     }
 
     /// Puts a bucket that has become ready where it is needed most. `Err` if all lists are full.
@@ -196,9 +212,14 @@ impl Reserves {
         Err(bucket)
     }
 
-    /// Puts a bucket back that was taken in vain: where this thread finds it again. `Err` if
-    /// all lists are full.
-    pub(crate) fn give_back(&self, bucket: BucketIndex) -> Result<Reserve, BucketIndex> {
+    /// Puts a bucket back that was taken in vain: on the list it came from, for `none` where this
+    /// thread finds it again. `Err` if all lists are full.
+    pub(crate) fn give_back(&self, free: Free) -> Result<Reserve, BucketIndex> {
+        let Free { bucket, home } = free;
+        if home != Reserve::None && self.insert_reserve(home, bucket) {
+            self.count_insert();
+            return Ok(home);
+        }
         if self.cells.push(bucket) || self.insert_none(bucket).is_ok() {
             self.count_insert();
             return Ok(Reserve::None);
@@ -308,7 +329,7 @@ mod tests {
                 Err(6)
             ]
         );
-        let take = |reserve| lists.pop(reserve).map(|found| found.bucket.get());
+        let take = |reserve| lists.pop(reserve).map(|found| found.free.bucket.get());
         let empty = Err(Empty { movers_seen: false });
         assert_eq!(take(Reserve::Btree), Ok(4), "from none first, oldest first");
         assert_eq!(take(Reserve::Btree), Ok(5));
@@ -331,7 +352,7 @@ mod tests {
         for reserve in Reserve::ALL {
             while let Ok(found) = lists.pop(reserve) {
                 assert_eq!(found.spare, None);
-                out.push(found.bucket.get());
+                out.push(found.free.bucket.get());
             }
         }
         out.sort_unstable();

@@ -33,10 +33,11 @@
 //! With nobody waiting: one fence and one relaxed load. Serving blocks on others who serve or
 //! line up, never on a sleeper.
 
+use crate::reserves::Free;
 use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, fence};
 use std::collections::VecDeque;
 use std::task::Waker;
-use tierce_core::{BucketIndex, Reserve};
+use tierce_core::Reserve;
 
 /// How often a waiter is passed over before a bucket is handed to him directly.
 pub(crate) const PATIENCE: u64 = 4;
@@ -47,7 +48,7 @@ enum Lot {
     /// In line; woken through this.
     Waiting(Waker),
     /// This bucket is his.
-    Handed(BucketIndex),
+    Handed(Free),
     /// The lists were closed: the device failed or the set is shutting down.
     Closed,
     /// He has taken his bucket or left.
@@ -67,7 +68,7 @@ pub(crate) enum Turn {
     /// Not yet.
     Wait,
     /// This bucket.
-    Bucket(BucketIndex),
+    Bucket(Free),
     /// Nothing will come any more.
     Closed,
 }
@@ -113,7 +114,7 @@ impl Line {
     }
 
     /// Hands `bucket` to the first in line, if there is one.
-    fn hand(&mut self, bucket: BucketIndex) -> Result<(), BucketIndex> {
+    fn hand(&mut self, bucket: Free) -> Result<(), Free> {
         let waiter = self.waiters.pop_front().ok_or(bucket)?;
         waiter.decide(Lot::Handed(bucket));
         Ok(())
@@ -166,7 +167,7 @@ impl Waits {
     }
 
     /// Leaves the line. A bucket that was handed over meanwhile is returned.
-    pub(crate) fn leave(&self, reserve: Reserve, waiter: &Arc<Waiter>) -> Option<BucketIndex> {
+    pub(crate) fn leave(&self, reserve: Reserve, waiter: &Arc<Waiter>) -> Option<Free> {
         let mut lines = self.lines.lock();
         lines.by_reserve[reserve.as_usize()].waiters.retain(|w| !Arc::ptr_eq(w, waiter));
         self.recount(&lines);
@@ -191,11 +192,7 @@ impl Waits {
     /// Pops buckets by `pop` for the first waiters of all lines until there are no more.
     /// `offered` says to which list a bucket has just been added, if one was: lines that could
     /// have used it and find nothing were passed over.
-    pub(crate) fn serve(
-        &self,
-        offered: Option<Reserve>,
-        pop: impl Fn(Reserve) -> Option<BucketIndex>,
-    ) {
+    pub(crate) fn serve(&self, offered: Option<Reserve>, pop: impl Fn(Reserve) -> Option<Free>) {
         let mut lines = self.lines.lock();
         let first = lines.turn;
         lines.turn = (first + 1) % Reserve::COUNT;
@@ -216,22 +213,18 @@ impl Waits {
         self.recount(&lines);
     }
 
-    /// Hands `bucket`, not yet visible to anybody, to a waiter who is due, if there is one for
-    /// whom a bucket of `none` will do (all) or who waits for `reserve`.
-    pub(crate) fn hand_over(
-        &self,
-        reserve: Reserve,
-        bucket: BucketIndex,
-    ) -> Result<(), BucketIndex> {
+    /// Hands a bucket that is not visible to anybody yet to a waiter who is due and could use the
+    /// list that it is meant for.
+    pub(crate) fn hand_over(&self, free: Free) -> Result<(), Free> {
         // Relaxed: a waiter who becomes due just now is seen by the next bucket.
         if self.due.load(Ordering::Relaxed) == 0 {
-            return Err(bucket);
+            return Err(free);
         }
         let mut lines = self.lines.lock();
-        let mut result = Err(bucket);
+        let mut result = Err(free);
         for (line, of) in lines.by_reserve.iter_mut().zip(Reserve::ALL) {
-            if line.is_due() && (reserve == Reserve::None || of == reserve) {
-                result = line.hand(bucket);
+            if line.is_due() && (free.home == Reserve::None || of == free.home) {
+                result = line.hand(free);
                 break;
             }
         }

@@ -43,6 +43,7 @@ pub(crate) mod slot;
 use crate::allocator::Allocator;
 use crate::bucket_ref::BucketRef;
 use crate::error::Error;
+use crate::reserves::Free;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crossbeam_utils::CachePadded;
 use slot::{SlotWord, Take};
@@ -277,6 +278,10 @@ impl OpenBuckets {
             // Acquire: pairs with the Release that published the bucket: its pins are taken.
             let word = SlotWord::from_bits(slot.word.load(Ordering::Acquire));
             if let Some(bucket) = word.bucket() {
+                if allocator.devices()[bucket.device().as_usize()].check().is_err() {
+                    close(allocator, slot, word, bucket);
+                    continue;
+                }
                 if let Some(extent) = self.take(allocator, slot, word, bucket, request) {
                     return Ok(Some(extent));
                 }
@@ -333,19 +338,28 @@ impl OpenBuckets {
                 // Acquire: as in `alloc`.
                 let word = SlotWord::from_bits(slot.word.load(Ordering::Acquire));
                 let Some(bucket) = word.bucket() else { break };
-                let next = word.closed().bits();
-                // AcqRel: as in `take`.
-                let order = (Ordering::AcqRel, Ordering::Relaxed);
-                if slot.word.compare_exchange(word.bits(), next, order.0, order.1).is_ok() {
-                    let device = &allocator.devices()[bucket.device().as_usize()];
-                    let unused = device.bucket_units() - word.cnt();
-                    let unused = u16::try_from(unused).expect("a bucket has ≤ 8191 units");
-                    device.table().unpin(bucket.bucket(), unused);
+                if close(allocator, slot, word, bucket) {
                     break;
                 }
             }
         }
     }
+}
+
+/// Takes the bucket out of the slot and returns the pins that no extent has; what remains of it
+/// is lost. `false` if somebody changed the slot.
+fn close(allocator: &Allocator, slot: &Slot, word: SlotWord, bucket: BucketId) -> bool {
+    // AcqRel: as in `take`. Relaxed (failure): the caller looks again.
+    let order = (Ordering::AcqRel, Ordering::Relaxed);
+    let next = word.closed().bits();
+    let closed = slot.word.compare_exchange(word.bits(), next, order.0, order.1).is_ok();
+    if closed {
+        let device = &allocator.devices()[bucket.device().as_usize()];
+        let unused = device.bucket_units() - word.cnt();
+        let unused = u16::try_from(unused).expect("a bucket has ≤ 8191 units");
+        device.table().unpin(bucket.bucket(), unused);
+    }
+    closed
 }
 
 /// Puts `bucket` into the slot; if somebody else's is there already, `bucket` is as before.
@@ -366,7 +380,7 @@ fn open(allocator: &Allocator, slot: &Slot, word: SlotWord, bucket: BucketId) ->
     if opened {
         allocator.note_opened(bucket.device());
     } else if cfg!(tierce_mutant = "spare_back_before_settled") {
-        device.give_back(bucket.bucket());
+        device.give_back(Free::none(bucket.bucket()));
         device.table().unpin(bucket.bucket(), prepaid);
         return true;
     } else {
@@ -391,7 +405,9 @@ struct Spare<'a> {
 impl Drop for Spare<'_> {
     fn drop(&mut self) {
         if let Some(bucket) = self.bucket {
-            self.allocator.devices()[bucket.device().as_usize()].give_back(bucket.bucket());
+            let device = &self.allocator.devices()[bucket.device().as_usize()];
+            // Open buckets come from `none`.
+            device.give_back(Free::none(bucket.bucket()));
         }
     }
 }

@@ -1,26 +1,29 @@
 //! The `tierce` command: one file per subcommand.
 
 mod inspect;
+mod sim;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-/// Bucket allocation for flash caches.
-#[derive(Parser, Debug)]
-#[command(name = "tierce", version, about)]
+/// Manages the space of flash caches.
+#[derive(Debug, Parser)]
+#[command(name = "tierce", version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Subcommand, Debug)]
+#[derive(Debug, Subcommand)]
 enum Command {
     Inspect(inspect::Args),
+    Sim(sim::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Inspect(args) => inspect::run(&args),
+        Command::Sim(args) => sim::run(&args).map(|()| ExitCode::SUCCESS),
     };
     match result {
         Ok(code) => code,

@@ -64,12 +64,43 @@ pub enum Error {
         /// The bits of it that are not known.
         bits: u64,
     },
+    /// Something was asked of a bucket or a set whose state does not allow it.
+    #[error("{what}: found {found}, wanted {wanted}")]
+    State {
+        /// What was asked, and of what.
+        what: String,
+        /// The state it is in.
+        found: String,
+        /// The state it would have to be in.
+        wanted: &'static str,
+    },
+    /// A line of a script cannot be understood or carried out.
+    #[error("line {line}: {what}: found {found}, wanted {wanted}")]
+    Script {
+        /// The line, counted from 1.
+        line: usize,
+        /// The operation and argument.
+        what: String,
+        /// What stands there.
+        found: String,
+        /// What could stand there.
+        wanted: String,
+    },
 }
 
 impl Error {
     /// A [`Error::Limit`] for `what`.
     pub(crate) fn limit(what: &'static str, found: impl Into<u64>, wanted: String) -> Self {
         Self::Limit { what, found: found.into(), wanted }
+    }
+
+    /// A [`Error::State`].
+    pub(crate) fn state(
+        what: impl Into<String>,
+        found: impl core::fmt::Display,
+        wanted: &'static str,
+    ) -> Self {
+        Self::State { what: what.into(), found: found.to_string(), wanted }
     }
 }
 

@@ -115,7 +115,9 @@ impl Geometry {
     }
 
     /// The buckets that may be allocated.
-    pub fn buckets(&self) -> impl DoubleEndedIterator<Item = BucketIndex> + ExactSizeIterator {
+    pub fn buckets(
+        &self,
+    ) -> impl DoubleEndedIterator<Item = BucketIndex> + ExactSizeIterator + use<> {
         (self.first_bucket..self.nbuckets).map(BucketIndex::new)
     }
 

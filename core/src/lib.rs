@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bucket;
+pub mod draws;
 pub mod error;
 pub mod geometry;
 pub mod policy;

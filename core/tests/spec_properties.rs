@@ -418,7 +418,8 @@ impl World {
     fn give_back(&mut self, which: u8) {
         let Some(key) = choose(&self.held, which) else { return };
         let id = key.pointer.bucket;
-        let alone = self.index.iter().chain(&self.held).all(|k| k == &key || k.pointer.bucket != id);
+        let alone =
+            self.index.iter().chain(&self.held).all(|k| k == &key || k.pointer.bucket != id);
         if key.sectors == BUCKET_SECTORS && alone {
             // Given back is what was not written.
             self.forget_held(key);

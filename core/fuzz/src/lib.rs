@@ -47,8 +47,6 @@ pub struct Device<'a> {
     /// Its superblock.
     pub superblock: Superblock,
     bytes: &'a [u8],
-    /// Bytes read so far.
-    pub read: u64,
 }
 
 impl<'a> Device<'a> {
@@ -57,7 +55,7 @@ impl<'a> Device<'a> {
         let uuid = Uuid([1; 16]);
         let format = Format { uuid, set_uuid: uuid, ..Format::new(1400 * 4096, 8, 1) };
         let superblock = Superblock::format(&format).expect("the format is sound").first_use(0);
-        Self { superblock, bytes, read: 0 }
+        Self { superblock, bytes }
     }
 
     /// Its shape.
@@ -66,11 +64,10 @@ impl<'a> Device<'a> {
     }
 
     /// Fills `out` from byte `byte` of `bucket` on, and asserts that this is in the device.
-    pub fn read(&mut self, bucket: BucketIndex, byte: u64, out: &mut [u8]) -> Result<(), Error> {
+    pub fn read(&self, bucket: BucketIndex, byte: u64, out: &mut [u8]) -> Result<(), Error> {
         let geometry = self.geometry();
         assert!(geometry.contains(bucket), "bucket {bucket} was read");
         assert!(byte + out.len() as u64 <= u64::from(geometry.bucket_bytes()));
-        self.read += out.len() as u64;
         let first = u64::from((bucket.get() - geometry.first_bucket().get()) * 4096);
         let start = (first + byte) as usize;
         let bytes = self.bytes.get(start..).unwrap_or_default();

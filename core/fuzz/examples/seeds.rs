@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ("decode_prio_set", vec![prio_set()]),
         ("decode_node", vec![node()?]),
         ("decode_uuid", vec![uuids()]),
-        ("device", vec![device()?]),
+        ("device", vec![device(false)?, device(true)?]),
     ] {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
         std::fs::create_dir_all(&directory)?;
@@ -81,8 +81,9 @@ fn uuids() -> Vec<u8> {
     [[0; 128], entry.encode()].concat()
 }
 
-/// A journal entry, the prio sets, a root and a leaf, behind the 16 bytes that name them.
-fn device() -> Result<Vec<u8>, Error> {
+/// A journal entry, the prio sets, a root and a leaf, behind the 16 bytes that name them; the
+/// root may lead to the leaf twice.
+fn device(twice: bool) -> Result<Vec<u8>, Error> {
     let superblock = Device::new(&[]).superblock;
     let (first, set) = (superblock.geometry().first_bucket().get(), superblock.set_magic());
     let njournal = u32::from(superblock.njournal);
@@ -110,8 +111,9 @@ fn device() -> Result<Vec<u8>, Error> {
         let bucket = &mut bytes[place(after(i))..][..4096];
         PrioSet::encode(bucket, set, 1, u64::from(after(i + 1)), []);
     }
-    let leaf_key = Key::new(1, 100, 8, &at(leaf));
-    Node::encode_bset(&mut bytes[place(root)..], set, at(root)[0], 1, 512, &[leaf_key])?;
+    let leaf_keys = [Key::new(1, 50, 8, &at(leaf)), Key::new(1, 100, 8, &at(leaf))];
+    let leaf_keys = if twice { &leaf_keys[..] } else { &leaf_keys[1..] };
+    Node::encode_bset(&mut bytes[place(root)..], set, at(root)[0], 1, 512, leaf_keys)?;
     let extent = Key::new(1, 8, 8, &at(leaf + 2));
     Node::encode_bset(&mut bytes[place(leaf)..], set, at(leaf)[0], 1, 512, &[extent])?;
     let mut head = [3; 16];

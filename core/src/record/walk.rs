@@ -247,7 +247,8 @@ impl Walk<'_> {
     ) -> Result<Node, E> {
         let place = Place::bucket(at.bucket(), 0);
         let check = Check::new(RecordKind::Node, place);
-        check.that(self.seen.insert(at), "bucket", "in the index twice", "once")?;
+        let new = self.seen.insert(at) || cfg!(tierce_mutant = "walk_node_twice");
+        check.that(new, "bucket", "in the index twice", "once")?;
         let geometry = &self.devices[at.device().as_usize()];
         let bytes = (key.sectors() * SECTOR_BYTES).min(geometry.meta_bytes());
         let mut buffer = vec![0; bytes as usize];
@@ -260,3 +261,7 @@ impl Walk<'_> {
         Ok(node)
     }
 }
+
+#[cfg(test)]
+#[path = "walk_tests.rs"]
+mod tests;

@@ -1,6 +1,8 @@
 //! The `tierce` command: one file per subcommand.
 
+mod format;
 mod inspect;
+mod replay;
 mod sim;
 
 use clap::{Parser, Subcommand};
@@ -16,13 +18,17 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Format(format::Args),
     Inspect(inspect::Args),
+    Replay(replay::Args),
     Sim(sim::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Format(args) => format::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Replay(args) => replay::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Sim(args) => sim::run(&args).map(|()| ExitCode::SUCCESS),
     };
     match result {

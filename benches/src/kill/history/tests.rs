@@ -73,6 +73,14 @@ fn a_version_never_started_is_wrong() {
     assert!(wrong(&mut history(), bytes_of(KEY, 4)).contains("found version 4, wanted"));
     let message = wrong(&mut History::new(&load()), bytes_of(KEY, 1));
     assert_eq!(message, "key 2: found version 1, wanted nothing: it was never written");
+
+    // A version between two of the key's own.
+    let mut history = History::new(&load());
+    for version in [5, 9] {
+        let started = Record::Started { key: KEY, version, change: Change::Insert };
+        history.take(started).unwrap();
+    }
+    assert!(wrong(&mut history, bytes_of(KEY, 7)).contains("version 7, never written"));
 }
 
 #[test]
@@ -126,7 +134,7 @@ fn what_an_opening_served_is_settled() {
     history.keys[KEY as usize].flushed = 1;
     assert_eq!(check(&mut history, Some(bytes_of(KEY, 2))).hits, 1);
     assert!(wrong(&mut history.clone(), bytes_of(KEY, 1)).contains("found version 1"));
-    assert!(wrong(&mut history.clone(), bytes_of(KEY, 3)).contains("crash had undone"));
+    assert!(wrong(&mut history.clone(), bytes_of(KEY, 3)).contains("undone by a crash"));
     assert_eq!(check(&mut history.clone(), Some(bytes_of(KEY, 2))).hits, 1);
     assert_eq!(history.next_version(), 4, "no version is used twice");
 }

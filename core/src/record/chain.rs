@@ -20,7 +20,7 @@ use std::collections::HashSet;
 
 /// Where a chain begins, and who says so.
 ///
-/// [`Journal::prio_head`](super::Journal::prio_head) makes it.
+/// [`Journal::prio_head`](super::Journal::prio_head) makes it; [`PrioChain`] has an example.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ChainHead {
     /// The bucket of the first set, not yet checked.
@@ -29,7 +29,7 @@ pub struct ChainHead {
     pub named_at: Place,
 }
 
-/// One set of a chain.
+/// One set of a chain; [`PrioChain`] has an example.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct ChainSet<'a> {

@@ -10,7 +10,7 @@
 //! # Protocol
 //!
 //! 1. every word from the prio sets: gen, prio, last_gc = gen, nothing marked;
-//! 2. every pointer that [`walk`](super::walk) meets is observed;
+//! 2. every pointer that [`walk::index`] and [`walk::journal_keys`] meet is observed;
 //! 3. the buckets of the journal and of the prio chain are marked metadata, and the reserves
 //!    are filled: [`Set::start`], which is left to the caller.
 //!

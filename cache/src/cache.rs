@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tierce_core::geometry::SECTOR_BYTES;
 use tierce_core::{DeviceIndex, Geometry, Reserve, Sizes};
 use tierce_io::{Device, DeviceExt, OpenOptions, Owner, Pipeline, Request, Volume};
-use tierce_lockfree::{Allocator, DeviceTable, Extent, SectorRequest, WritePoint};
+use tierce_lockfree::{Allocator, Extent, SectorRequest, WritePoint};
 
 /// A key-value cache on one device, shared by any number of threads.
 ///
@@ -55,14 +55,9 @@ impl Cache {
         // This engine keeps no index nodes on the device and moves no data: nobody would ever
         // take from these.
         (sizes.btree, sizes.moving_gc) = (0, 0);
-        let chain = volume.prio_chain().to_vec();
-        let seq = volume.prio_seq();
         let discard = superblock.discard;
         let (table, writer) = volume.into_parts();
-        let table = DeviceTable::empty(geometry)
-            .with_journal(journal)
-            .with_prios(table, chain, seq)
-            .with_sizes(sizes);
+        let table = table.with_sizes(sizes);
         let defaults = tierce_lockfree::Config::default();
         let settings = tierce_lockfree::Config {
             policy,
@@ -172,7 +167,7 @@ impl Cache {
         {
             std::panic::resume_unwind(panic);
         }
-        self.pipeline.take().map_or(Ok(()), |pipeline| Ok(pipeline.join()?))
+        self.pipeline.take().map_or(Ok(()), |pipeline| Ok(pipeline.close()?))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The `tierce` command: one file per subcommand.
 
+mod format;
 mod inspect;
 mod replay;
 mod sim;
@@ -17,6 +18,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Format(format::Args),
     Inspect(inspect::Args),
     Replay(replay::Args),
     Sim(sim::Args),
@@ -24,6 +26,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Format(args) => format::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Inspect(args) => inspect::run(&args),
         Command::Replay(args) => replay::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Sim(args) => sim::run(&args).map(|()| ExitCode::SUCCESS),

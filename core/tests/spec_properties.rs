@@ -16,6 +16,8 @@
 //! 8. An allocation comes from `none`, or from the caller's reserve if `none` is empty.
 //! 9. What leaves `free_inc` has a durable gen, if the device has prio writes.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use tierce_core::spec::{
@@ -147,6 +149,8 @@ struct World {
     /// Keys that a GC under way has still to visit.
     to_visit: Option<Vec<Key>>,
     next_offset: [u64; 8],
+    /// Invalidated since the last prio write of their device.
+    not_durable: BTreeSet<BucketId>,
 }
 
 impl World {
@@ -178,6 +182,7 @@ impl World {
             written: 0,
             to_visit: None,
             next_offset: [0; 8],
+            not_durable: BTreeSet::new(),
         }
     }
 
@@ -418,7 +423,8 @@ impl World {
     fn give_back(&mut self, which: u8) {
         let Some(key) = choose(&self.held, which) else { return };
         let id = key.pointer.bucket;
-        let alone = self.index.iter().chain(&self.held).all(|k| k == &key || k.pointer.bucket != id);
+        let alone =
+            self.index.iter().chain(&self.held).all(|k| k == &key || k.pointer.bucket != id);
         if key.sectors == BUCKET_SECTORS && alone {
             // Given back is what was not written.
             self.forget_held(key);
@@ -483,6 +489,7 @@ impl World {
         }
         self.set = self.set.after_crash().unwrap();
         self.held.clear();
+        self.not_durable.clear();
         self.to_visit = None;
         for key in self.index.clone() {
             self.set.observe(key.pointer, key.sectors, key.live).unwrap();
@@ -495,21 +502,20 @@ impl World {
 
     /// What happened on the medium, and the crash rule at the moment of release.
     fn follow_events(&mut self) {
-        let mut fresh = BTreeSet::new();
         for event in self.set.take_events() {
             match event {
                 Event::Invalidated { bucket, .. } => {
-                    fresh.insert(bucket);
+                    self.not_durable.insert(bucket);
                 }
                 Event::PrioImage { bucket, .. } => {
                     self.medium.remove(&(bucket.device(), bucket.bucket().get()));
                 }
                 Event::PrioWritten { device, .. } => {
-                    fresh.retain(|b: &BucketId| b.device() != device);
+                    self.not_durable.retain(|b| b.device() != device);
                 }
                 Event::Released { bucket, .. } => {
                     assert!(
-                        !self.config.sync || !fresh.contains(&bucket),
+                        !self.config.sync || !self.not_durable.contains(&bucket),
                         "{bucket} was released without a prio write"
                     );
                 }

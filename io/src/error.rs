@@ -263,14 +263,18 @@ pub enum Error {
         /// The last one.
         last: BucketIndex,
     },
-    /// The newest journal entry has the highest number there is: no entry can follow it. No
-    /// device lives that long; somebody wrote it.
-    #[error("{device}: the newest journal entry is number {seq}, the last there is")]
-    JournalEnded {
+    /// The numbers of journal entries or prio writes are about to run out. No device lives that
+    /// long; somebody wrote them.
+    #[error("{device}: the newest {what} has the number {seq}, wanted at most {wanted}")]
+    NumbersRunOut {
         /// The device.
         device: Arc<str>,
-        /// 2⁶⁴ − 1.
+        /// Journal entry or prio set.
+        what: &'static str,
+        /// Its number.
         seq: u64,
+        /// The last number with which a device is opened.
+        wanted: u64,
     },
     /// The journal has no bucket that may be overwritten.
     #[error("{device}: journal full: bucket {bucket} holds entry {seq}, which is still needed")]
@@ -288,6 +292,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// As the cause of a device's failure: the device and the first error.
+    pub(crate) fn into_failure(self, name: &Arc<str>) -> (Arc<str>, Arc<Self>) {
+        match self {
+            Self::Failed { device, cause } => (device, cause),
+            other => (name.clone(), Arc::new(other)),
+        }
+    }
+
     /// What core says of bytes on `device`, with the device's name.
     pub(crate) fn on(self, device: &Arc<str>) -> Self {
         match self {

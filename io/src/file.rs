@@ -14,6 +14,7 @@ use crate::sync_io::SyncIo;
 use crate::uring::Uring;
 use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags, SeekFrom, StatxFlags};
 use rustix::io::Errno;
+use rustix::ioctl;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -335,6 +336,9 @@ impl DeviceFile {
                 Err(errno) => return Err(failed(errno)),
             }
         }
+        if access == Access::Exclusive && is_block_device && is_read_only(&fd).map_err(failed)? {
+            return Err(Error::ReadOnly { device: name.clone(), cause: Errno::ROFS.into() });
+        }
         let bytes = fs::seek(&fd, SeekFrom::End(0)).map_err(failed)?;
         let logical_block = if is_block_device {
             fs::ioctl_blksszget(&fd).map_err(failed)?
@@ -396,6 +400,17 @@ fn open_error(name: &Arc<str>, errno: Errno, access: Access) -> Error {
         }
         _ => Error::Open { device, cause: errno.into() },
     }
+}
+
+/// Whether a block device is set read-only. Opening it for writing may succeed all the same.
+fn is_read_only(fd: &OwnedFd) -> Result<bool, Errno> {
+    /// `_IO(0x12, 94)`, from the kernel's `linux/fs.h`.
+    const BLKROGET: ioctl::Opcode = ioctl::opcode::none(0x12, 94);
+    // SAFETY: BLKROGET writes an int to where its argument points.
+    let flag = unsafe { ioctl::Getter::<BLKROGET, i32>::new() };
+    // SAFETY: the opcode belongs to the argument, see above.
+    let flag = unsafe { ioctl::ioctl(fd, flag) }?;
+    Ok(flag != 0)
 }
 
 /// Reserves the space, so that the cache does not meet a full file system later.

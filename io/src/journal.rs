@@ -121,18 +121,14 @@ impl Journal {
     /// # Errors
     ///
     /// Whatever the device reports, and from then on always [`Error::Failed`]: whether the entry
-    /// is on the device is unknown. [`Error::JournalEnded`] on a forged device.
-    /// [`Error::JournalFull`] cannot happen to entries that need no
+    /// is on the device is unknown. [`Error::JournalFull`] cannot happen to entries that need no
     /// other one; it is checked all the same.
     pub fn append(&mut self, prio_head: BucketIndex) -> Result<(), Error> {
         if let Some(cause) = &self.failed {
             let (device, cause) = (self.device.name().clone(), cause.clone());
             return Err(Error::Failed { device, cause });
         }
-        let Some(seq) = self.newest.seq.checked_add(1) else {
-            let (device, seq) = (self.device.name().clone(), self.newest.seq);
-            return Err(Error::JournalEnded { device, seq });
-        };
+        let seq = self.newest.seq + 1;
         let mut next = Jset { seq, last_seq: seq, ..self.newest.clone() };
         next.prio_bucket[self.superblock.nr_this_dev.as_usize()] = prio_head.get().into();
         self.write(next).map_err(|cause| self.failure(cause))

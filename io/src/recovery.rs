@@ -18,6 +18,10 @@ use crate::superblock;
 use tierce_core::record::{Journal, PrioChain, Superblock};
 use tierce_core::{BucketIndex, Gen, Geometry, Prio};
 
+/// The highest number of a journal entry or prio write with which a device is opened: at a
+/// million writes a second the rest lasts 290 000 years.
+const NUMBER_MAX: u64 = u64::MAX >> 1;
+
 /// The state of a device as it was found.
 ///
 /// ```
@@ -53,7 +57,7 @@ pub struct Recovered {
 ///
 /// [`Error::NotFormatted`], [`Error::Foreign`], [`Error::Truncated`], [`Error::TooSmall`],
 /// [`Error::BlockTooSmall`], [`Error::Corrupt`], [`Error::NoJournalEntry`],
-/// [`Error::LinuxCache`], or whatever the device reports.
+/// [`Error::LinuxCache`], [`Error::NumbersRunOut`], or whatever the device reports.
 pub fn recover(device: &dyn Device) -> Result<Recovered, Error> {
     let superblock = superblock::read(device)?;
     let nbuckets = superblock.geometry().nbuckets() as usize;
@@ -77,6 +81,7 @@ pub fn recover(device: &dyn Device) -> Result<Recovered, Error> {
         |set| table.extend(set.records().map(|(_, prio, generation)| (prio, generation))),
     )
     .map_err(|error| error.on(device.name()))?;
+    check_number(device, "prio set", chain.seq)?;
     assert_eq!(table.len(), nbuckets, "a whole chain holds every bucket");
     Ok(Recovered { superblock, journal: Some(journal), chain: Some(chain), table })
 }
@@ -98,7 +103,17 @@ fn read_journal(device: &dyn Device, superblock: &Superblock) -> Result<Journal,
     if !is_ours {
         return Err(Error::LinuxCache { device: device.name().clone(), seq: newest.seq });
     }
+    check_number(device, "journal entry", newest.seq)?;
     Ok(journal)
+}
+
+/// The numbers go on from here, so they must have room to.
+fn check_number(device: &dyn Device, what: &'static str, seq: u64) -> Result<(), Error> {
+    if seq <= NUMBER_MAX {
+        return Ok(());
+    }
+    let (device, wanted) = (device.name().clone(), NUMBER_MAX);
+    Err(Error::NumbersRunOut { device, what, seq, wanted })
 }
 
 /// Fills `out` from byte `byte` of a bucket on.

@@ -226,3 +226,63 @@ impl Drop for Uring {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::file::Access;
+
+    /// Without a thread.
+    fn shared() -> Shared {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        file.as_file().set_len(1 << 20).expect("a sparse file");
+        Shared {
+            file: Arc::new(DeviceFile::open(file.path(), Access::Exclusive).expect("opens")),
+            pool: Pool::new(4096, 1),
+            queue: SegQueue::new(),
+            sleeping: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            wake: rustix::event::eventfd(0, EventfdFlags::NONBLOCK).expect("an eventfd"),
+        }
+    }
+
+    /// Protocol 1 and 2: a request before `may_sleep` keeps the thread awake, one after it
+    /// signals, and only the first of several.
+    #[test]
+    fn a_request_is_seen_or_signalled() {
+        let shared = shared();
+        let ask = || {
+            let (completer, completion) = Completer::new("dev".into());
+            shared.send(Message::Request(Request::Flush, completer));
+            drop(completion);
+        };
+        let mut counter = [0; 8];
+        ask();
+        assert!(!shared.may_sleep(), "a request is waiting");
+        shared.awake();
+        assert!(rustix::io::read(&shared.wake, &mut counter).is_err(), "nobody slept");
+        shared.empty();
+        assert!(shared.may_sleep());
+        ask();
+        ask();
+        assert_eq!(rustix::io::read(&shared.wake, &mut counter), Ok(8), "signalled");
+        assert_eq!(u64::from_le_bytes(counter), 1, "once");
+    }
+
+    /// What the thread leaves behind, and what comes after it, is answered.
+    #[test]
+    fn requests_to_a_ring_that_ended_are_answered() {
+        let shared = shared();
+        let ask = || {
+            let (completer, completion) = Completer::new("dev".into());
+            shared.send(Message::Request(Request::Flush, completer));
+            completion
+        };
+        let before = ask();
+        assert!(!before.is_done());
+        shared.close();
+        assert!(matches!(before.wait(), Err(Error::Closed { .. })));
+        let after = ask();
+        assert!(matches!(after.wait(), Err(Error::Closed { .. })));
+    }
+}

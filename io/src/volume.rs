@@ -28,11 +28,13 @@ use crate::prio_writer::write_prio_chain;
 use crate::recovery::{Recovered, recover};
 use crate::superblock;
 use std::collections::HashSet;
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tierce_core::record::Superblock;
 use tierce_core::{BucketIndex, Gen, Geometry, Prio};
+use tierce_lockfree::DeviceTable;
 
 /// Who opens a device.
 ///
@@ -87,7 +89,6 @@ pub struct OpenOptions {
 /// assert_eq!(volume.table()[77], (Prio::FRESH, Gen::new(1)));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug)]
 pub struct Volume {
     table: Vec<(Prio, Gen)>,
     writer: StateWriter,
@@ -178,6 +179,25 @@ impl Volume {
     pub fn into_parts(self) -> (Vec<(Prio, Gen)>, StateWriter) {
         (self.table, self.writer)
     }
+
+    /// What an allocator starts with, with the default sizes of its free lists, and what makes
+    /// newer tables durable.
+    #[must_use]
+    pub fn into_start(self) -> (DeviceTable, StateWriter) {
+        let Self { table, writer } = self;
+        let superblock = &writer.superblock;
+        let start = DeviceTable::empty(*superblock.geometry())
+            .with_journal(superblock.njournal.into())
+            .with_prios(table, writer.chain.clone(), writer.seq);
+        (start, writer)
+    }
+}
+
+impl fmt::Debug for Volume {
+    /// Without the table, which has an entry per bucket.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Volume").field("writer", &self.writer).finish_non_exhaustive()
+    }
 }
 
 /// What makes the table of gens and prios durable.
@@ -239,7 +259,7 @@ impl StateWriter {
         let overwritten = chain.iter().find(|bucket| live.contains(&bucket.get()));
         assert_eq!(overwritten, None, "overwrites the chain that is the state of the device");
         let (geometry, set) = (self.superblock.geometry(), self.superblock.set_magic());
-        let seq = self.seq.wrapping_add(1);
+        let seq = self.seq + 1;
         write_prio_chain(&*self.device, geometry, set, seq, chain, records)
             .map_err(|cause| self.fail(cause))
     }
@@ -256,7 +276,7 @@ impl StateWriter {
     pub fn commit(&mut self, chain: &[BucketIndex]) -> Result<(), Error> {
         self.check()?;
         self.journal.append(chain[0]).map_err(|cause| self.fail(cause))?;
-        self.seq = self.seq.wrapping_add(1);
+        self.seq += 1;
         self.chain = chain.to_vec();
         Ok(())
     }
@@ -297,11 +317,8 @@ impl StateWriter {
 
     /// Notes the first failure and reports it.
     fn fail(&mut self, cause: Error) -> Error {
-        let cause = match cause {
-            Error::Failed { cause, .. } => cause,
-            other => Arc::new(other),
-        };
+        let (device, cause) = cause.into_failure(self.device.name());
         self.failed = Some(cause.clone());
-        Error::Failed { device: self.device.name().clone(), cause }
+        Error::Failed { device, cause }
     }
 }

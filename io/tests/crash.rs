@@ -255,3 +255,36 @@ fn a_volume_gives_its_device_back() {
     drop(volume);
     assert_eq!(Arc::strong_count(&device), 1);
 }
+
+/// Two chains that share a bucket could leave none after a power loss.
+#[test]
+#[should_panic(expected = "overwrites the chain that is the state of the device")]
+fn a_chain_over_the_live_one_is_refused() {
+    let volume = Volume::open_on(Recorder::new(formatted()), Owner::Allocator).unwrap();
+    let (_, mut writer) = volume.into_parts();
+    publish(&mut writer, 1).unwrap();
+    let _ = publish(&mut writer, 1);
+}
+
+/// With more journal buckets than the superblock's first sector has room for, its two halves
+/// must not be torn apart.
+#[test]
+fn a_power_loss_in_the_first_superblock_with_many_journal_buckets_is_survived() {
+    let blank = vec![0; 5200 * BUCKET as usize];
+    let device = Recorder::new(blank);
+    format_on(&*device, &options()).unwrap();
+    let image = std::mem::take(&mut device.state().image);
+    let device = Recorder::new(image.clone());
+    let volume = Volume::open_on(device.clone(), Owner::Engine).unwrap();
+    assert_eq!(volume.superblock().njournal, 40);
+    let log = device.state().log.clone();
+    // The last event is the superblock's head, three before it are its tail and the flush.
+    for back in 0..4u64 {
+        let cut = log.len() - back as usize;
+        for seed in 1..40u64 {
+            let loss = Loss::Some((seed * 4 + back).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            let device = Recorder::new(after_power_loss(&image, &log, cut, loss));
+            tierce_io::recover(&*device).unwrap_or_else(|e| panic!("cut {cut}, {loss:?}: {e}"));
+        }
+    }
+}

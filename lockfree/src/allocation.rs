@@ -121,6 +121,6 @@ impl<'a> PinGuard<'a> {
 impl Drop for PinGuard<'_> {
     fn drop(&mut self) {
         let device = &self.allocator.devices()[self.bucket.device().as_usize()];
-        device.table().unpin(self.bucket.bucket(), 1);
+        device.pin_dropped(device.table().unpin(self.bucket.bucket(), 1));
     }
 }

@@ -43,6 +43,8 @@ pub(crate) struct Device {
     /// Free buckets that found no place on a list, and buckets set aside because a foreign pin
     /// is on them. The reclaimer offers them again.
     pub(crate) leftovers: Mutex<Vec<BucketIndex>>,
+    /// 1 while a bucket among the leftovers may be there because of a foreign pin.
+    set_aside: AtomicU32,
     /// What the reclaimer sleeps for, see [`Hunger`].
     hunger: AtomicU32,
     /// 1 since somebody found nothing free.
@@ -63,7 +65,7 @@ pub(crate) struct DeviceCounters {
     pub(crate) invalidated: Counter,
     pub(crate) prio_writes: Counter,
     pub(crate) discards: Counter,
-    /// Buckets in free_inc or in a batch.
+    /// Buckets invalidated and not free yet: in free_inc, in a batch, on their way to a list.
     pub(crate) free_inc: AtomicU64,
 }
 
@@ -106,6 +108,7 @@ impl Device {
             chain: Mutex::new(Chain { live: table.chain, writing: Vec::new() }),
             bell: Bell::new(),
             leftovers: Mutex::new(Vec::new()),
+            set_aside: AtomicU32::new(0),
             hunger: AtomicU32::new(0),
             demand: AtomicU32::new(0),
             ended: AtomicU32::new(0),
@@ -220,14 +223,54 @@ impl Device {
             }
             Err(_pinned) => {
                 self.counters.foreign_pins.add(1);
-                self.leftovers.lock().push(bucket);
+                self.set_aside(bucket);
                 None
             }
         }
     }
 
+    /// Keeps a free bucket away from the lists until the foreign pin on it is gone.
+    pub(crate) fn set_aside(&self, bucket: BucketIndex) {
+        self.leftovers.lock().push(bucket);
+        // Relaxed: ordered by the fence.
+        self.set_aside.store(1, Ordering::Relaxed);
+        // SeqCst: of this fence and the one in `pin_dropped` one comes first: either the look
+        // below finds the pin gone, or whoever drops it sees that a bucket was set aside.
+        fence(Ordering::SeqCst);
+        if self.table.peek(bucket).pin_count() == 1 {
+            self.bell.ring();
+        }
+    }
+
+    /// A guard's pin was dropped, and `word` is what that left.
+    pub(crate) fn pin_dropped(&self, word: Snapshot) {
+        if word.pin_count() != 1 {
+            return; // a free bucket with no other foreign pin has exactly its own
+        }
+        // SeqCst: pairs with the fence in `set_aside`.
+        fence(Ordering::SeqCst);
+        // Relaxed: ordered by the fence.
+        if self.set_aside.load(Ordering::Relaxed) != 0 {
+            self.bell.ring();
+        }
+    }
+
+    /// All leftovers, to be offered again or set aside again.
+    pub(crate) fn take_leftovers(&self) -> Vec<BucketIndex> {
+        let mut leftovers = self.leftovers.lock();
+        // Relaxed: stored under the lock by the one reclaimer; a bucket set aside right now
+        // is either taken below or stores 1 after this.
+        self.set_aside.store(0, Ordering::Relaxed);
+        core::mem::take(&mut *leftovers)
+    }
+
     /// Makes a bucket free that has just become safe to reuse.
     pub(crate) fn release(&self, bucket: BucketIndex) -> Result<Reserve, BucketIndex> {
+        // Before those who wait: without its reserve the prio write could make nothing free.
+        if self.reserves.refill_prio(bucket) {
+            self.offered(Reserve::Prio);
+            return Ok(Reserve::Prio);
+        }
         if self.waits.hand_over(Free::none(bucket)).is_ok() {
             return Ok(Reserve::None);
         }
@@ -333,4 +376,28 @@ pub(crate) enum Hunger {
     Room = 1,
     /// Buckets for the prio write.
     Buckets = 2,
+}
+
+#[cfg(all(test, not(tierce_loom)))]
+mod tests {
+    use super::*;
+    use crate::wait::{PATIENCE, Turn};
+    use std::task::Waker;
+
+    /// If they came first and never gave back, no gen could ever become durable again.
+    #[test]
+    fn the_prio_write_comes_before_waiters_who_are_due() {
+        let geometry = Geometry::new(64, 1, 128, 8).expect("a legal shape");
+        let table = DeviceTable::empty(geometry);
+        let device = Device::new(DeviceIndex::FIRST, table, &Config::default());
+        let waiter = device.waits.line_up(Reserve::None, Waker::noop());
+        for _ in 0..PATIENCE {
+            device.waits.serve(Some(Reserve::None), |_| None);
+        }
+        let [first, second] = [1, 2].map(BucketIndex::new);
+        assert_eq!(device.release(first), Ok(Reserve::Prio));
+        assert_eq!(waiter.poll(Waker::noop()), Turn::Wait);
+        assert_eq!(device.release(second), Ok(Reserve::None));
+        assert_eq!(waiter.poll(Waker::noop()), Turn::Bucket(Free::none(second)));
+    }
 }

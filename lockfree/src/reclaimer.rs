@@ -118,6 +118,8 @@ pub struct Reclaimer {
     ready: VecDeque<BucketIndex>,
     /// Invalidated, not durable yet.
     free_inc: VecDeque<BucketIndex>,
+    /// Buckets of the batch that is being written.
+    in_flight: usize,
     fifo_cursor: u32,
     prio_seq: u64,
     /// After a pass that fell short: the number of collections that must have finished before
@@ -136,6 +138,7 @@ impl Reclaimer {
             in_hand: None,
             ready: VecDeque::new(),
             free_inc: VecDeque::new(),
+            in_flight: 0,
             fifo_cursor: 0,
             prio_seq,
             short_until: None,
@@ -170,21 +173,26 @@ impl Reclaimer {
                 return Step::Ended;
             }
             self.age();
+            self.offer_leftovers();
             let stopped = match self.phase {
                 Phase::Drain => self.drain(),
                 Phase::Choose => self.choose(),
                 Phase::Write => self.begin_write(),
                 Phase::Writing => unreachable!("stepped while a prio write is in flight"),
             };
-            self.dev().counters.free_inc.store(
-                (self.free_inc.len() + self.ready.len()) as u64,
-                // Relaxed: a statistic.
-                Ordering::Relaxed,
-            );
+            self.count();
             if let Some(step) = stopped {
                 return step;
             }
         }
+    }
+
+    /// Everything that is neither full nor free: invalidated, being written, ready, in hand.
+    fn count(&self) {
+        let in_hand = usize::from(self.in_hand.is_some());
+        let count = self.free_inc.len() + self.in_flight + self.ready.len() + in_hand;
+        // Relaxed: a statistic.
+        self.dev().counters.free_inc.store(count as u64, Ordering::Relaxed);
     }
 
     fn age(&self) {
@@ -196,7 +204,6 @@ impl Reclaimer {
 
     /// Phase 1: everything that is ready goes to the free lists.
     fn drain(&mut self) -> Option<Step> {
-        self.offer_leftovers();
         loop {
             let next = self.in_hand.take().or_else(|| Some((self.ready.pop_front()?, false)));
             let Some((bucket, discarded)) = next else { break };
@@ -221,13 +228,14 @@ impl Reclaimer {
         device.release(bucket).map(drop)
     }
 
-    /// Buckets that are free but found no place, or were pinned by somebody else.
+    /// Buckets that are free but found no place, or were pinned by somebody else. In every
+    /// phase: they may be all that those who wait can get.
     fn offer_leftovers(&self) {
         let device = self.dev();
-        let leftovers = core::mem::take(&mut *device.leftovers.lock());
-        for bucket in leftovers {
-            let free = device.table().read(bucket).pin_count() == 1;
-            if !free || device.release(bucket).is_err() {
+        for bucket in device.take_leftovers() {
+            if device.table().read(bucket).pin_count() != 1 {
+                device.set_aside(bucket);
+            } else if device.release(bucket).is_err() {
                 device.leftovers.lock().push(bucket);
             }
         }
@@ -322,7 +330,8 @@ impl Reclaimer {
         self.dev().chain.lock().writing.clone_from(&chain);
         self.prio_seq += 1;
         self.phase = Phase::Writing;
-        let batch = self.free_inc.drain(..).collect();
+        let batch: Vec<_> = self.free_inc.drain(..).collect();
+        self.in_flight = batch.len();
         let allocator = Arc::clone(&self.allocator);
         Some(Step::PrioWrite(PrioWrite::new(allocator, self.device, self.prio_seq, chain, batch)))
     }
@@ -373,7 +382,9 @@ impl Reclaimer {
             write.into_batch().partition(|&(bucket, encoded)| current(bucket) == encoded);
         self.ready.extend(ready.into_iter().map(|(bucket, _)| bucket));
         self.free_inc.extend(moved.into_iter().map(|(bucket, _)| bucket));
+        self.in_flight = 0;
         self.phase = Phase::Drain;
+        self.count();
     }
 
     /// An old prio bucket is dead. `true` if it is pinned for the prio reserve; otherwise it is

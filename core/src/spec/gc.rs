@@ -26,7 +26,7 @@
 //! keys that it meets are removed, or `last_gc` stays back and the bucket is lost to reuse when
 //! its gen is 96 ahead.
 
-use super::device::{Device, Place};
+use super::device::Device;
 use super::set::{Pointer, Set};
 use crate::bucket::{BucketId, BucketIndex, DeviceIndex, Gen, Mark};
 use crate::error::Error;
@@ -306,15 +306,14 @@ impl Device {
         }
     }
 
-    /// The end of one with shadow marks. What holds the durable table keeps its protection in
-    /// the same store.
+    /// The end of one with shadow marks. The prio chain, which no key points at, loses its mark
+    /// here for as long as it takes to get to [`Set::recount`]; with other threads about, it would
+    /// have to be renewed in the same store.
     fn publish(&mut self, shadows: &[Shadow]) {
         for b in self.buckets() {
             let shadow = shadows[b.as_usize()];
-            let in_chain = self.place(b) == Place::PrioChain;
-            let mark = if in_chain { Mark::Metadata } else { shadow.mark };
             let sectors = u32::from(shadow.sectors);
-            let next = self.word(b).gc_publish(shadow.start, mark, sectors, shadow.oldest);
+            let next = self.word(b).gc_publish(shadow.start, shadow.mark, sectors, shadow.oldest);
             self.store(b, next);
         }
     }

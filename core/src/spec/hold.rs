@@ -29,7 +29,8 @@ pub enum Bump {
 /// use tierce_core::spec::{DeviceOptions, Options, Set};
 /// use tierce_core::{Geometry, Reserve, Sizes};
 /// # let g = Geometry::new(1024, 1, 128, 8)?;
-/// # let mut set = Set::new(Options::default(), vec![DeviceOptions::new(g, Sizes::bcache(&g, 8))])?;
+/// # let device = DeviceOptions::new(g, Sizes::bcache(&g, 8));
+/// # let mut set = Set::new(Options::default(), vec![device])?;
 /// # set.start()?;
 /// let p = set.alloc(Reserve::Btree).ready().expect("start filled this reserve");
 /// let read = set.begin_read(p).expect("the pointer is valid");
@@ -142,7 +143,9 @@ impl Set {
     /// the new gen could become durable first, and a crash would leave neither node valid.
     ///
     /// A lag of 96 behind the durable gen is refused like one of 96 ahead of the last garbage
-    /// collection; the gen so reaches, and never passes, 96 ahead of either.
+    /// collection; the gen so reaches, and never passes, 96 ahead of either. (While a collection
+    /// in place is under way it has forgotten what the last one saw, so that a node freed just
+    /// then may come to be 97 ahead. Shadow marks do not forget.)
     ///
     /// # Errors
     ///

@@ -23,7 +23,8 @@ use std::collections::binary_heap::PeekMut;
 /// use tierce_core::spec::{DeviceOptions, Options, Pass, Set};
 /// use tierce_core::{DeviceIndex, Geometry, Sizes};
 /// let g = Geometry::new(1024, 1, 128, 8)?;
-/// let mut set = Set::new(Options::default(), vec![DeviceOptions::new(g, Sizes::bcache(&g, 8))])?;
+/// let device = DeviceOptions::new(g, Sizes::bcache(&g, 8));
+/// let mut set = Set::new(Options::default(), vec![device])?;
 /// assert_eq!(set.invalidate(DeviceIndex::FIRST), Pass::Filled);
 /// assert_eq!(set.free_inc(DeviceIndex::FIRST).len(), 4);
 /// # Ok::<(), tierce_core::Error>(())

@@ -51,7 +51,8 @@ impl fmt::Display for Pointer {
 /// use tierce_core::spec::{DeviceOptions, Options, Set};
 /// use tierce_core::{DeviceIndex, Geometry, Reserve, Sizes};
 /// let g = Geometry::new(1024, 1, 128, 8)?;
-/// let mut set = Set::new(Options::default(), vec![DeviceOptions::new(g, Sizes::tierce(&g, 8))])?;
+/// let device = DeviceOptions::new(g, Sizes::tierce(&g, 8));
+/// let mut set = Set::new(Options::default(), vec![device])?;
 /// set.start()?;
 /// set.step(DeviceIndex::FIRST);
 /// let p = set.alloc(Reserve::None).ready().expect("the free lists are full");
@@ -92,7 +93,8 @@ pub struct Set {
 /// use tierce_core::spec::{DeviceOptions, Options, Set};
 /// use tierce_core::{Geometry, Reserve, Sizes};
 /// let g = Geometry::new(1024, 1, 128, 8)?;
-/// let mut set = Set::new(Options::default(), vec![DeviceOptions::new(g, Sizes::bcache(&g, 8))])?;
+/// let device = DeviceOptions::new(g, Sizes::bcache(&g, 8));
+/// let mut set = Set::new(Options::default(), vec![device])?;
 /// assert!(set.alloc(Reserve::None).ready().is_none(), "nothing was started");
 /// assert_eq!(set.counters().alloc_fail_empty_total, 1);
 /// # Ok::<(), tierce_core::Error>(())
@@ -128,7 +130,8 @@ pub struct Counters {
 /// # use tierce_core::spec::{DeviceOptions, Options, Set};
 /// # use tierce_core::{Geometry, Sizes};
 /// let g = Geometry::new(1024, 1, 128, 8)?;
-/// let mut set = Set::new(Options::default(), vec![DeviceOptions::new(g, Sizes::bcache(&g, 8))])?;
+/// let device = DeviceOptions::new(g, Sizes::bcache(&g, 8));
+/// let mut set = Set::new(Options::default(), vec![device])?;
 /// set.start()?;
 /// assert_eq!((set.gauges().available, set.gauges().in_use_percent), (1023, 0));
 /// # Ok::<(), tierce_core::Error>(())
@@ -466,7 +469,8 @@ impl Set {
 /// # use tierce_core::spec::{DeviceOptions, Figure, Options, Set};
 /// # use tierce_core::{DeviceIndex, Geometry, Sizes};
 /// # let g = Geometry::new(1024, 1, 128, 8)?;
-/// # let mut set = Set::new(Options::default(), vec![DeviceOptions::new(g, Sizes::bcache(&g, 8))])?;
+/// # let device = DeviceOptions::new(g, Sizes::bcache(&g, 8));
+/// # let mut set = Set::new(Options::default(), vec![device])?;
 /// set.store_figure(DeviceIndex::FIRST, Figure::FifoNext(99))?;
 /// assert_eq!(set.fifo_next(DeviceIndex::FIRST), 99);
 /// # Ok::<(), tierce_core::Error>(())

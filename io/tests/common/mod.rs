@@ -30,10 +30,17 @@ pub struct Loop {
 impl Loop {
     /// `None` where loop devices cannot be made (no root, no module), said on standard error.
     pub fn new(file: &Path, sector: u32) -> Option<Self> {
-        let output = Command::new("losetup")
-            .args(["--find", "--show", "--direct-io=on", "--sector-size", &sector.to_string()])
-            .arg(file)
-            .output();
+        Self::with(file, &["--direct-io=on", "--sector-size", &sector.to_string()])
+    }
+
+    /// One that cannot be written.
+    pub fn read_only(file: &Path) -> Option<Self> {
+        Self::with(file, &["--read-only"])
+    }
+
+    fn with(file: &Path, args: &[&str]) -> Option<Self> {
+        let output =
+            Command::new("losetup").args(["--find", "--show"]).args(args).arg(file).output();
         match output {
             Ok(output) if output.status.success() => {
                 let path = String::from_utf8(output.stdout).expect("a path");

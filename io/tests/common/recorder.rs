@@ -5,6 +5,7 @@
 //! the order they were submitted in. What it may not: what completed before a flush that
 //! completed, and durable writes that completed.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 use tierce_io::{
     Buffer, Capabilities, Completer, Completion, Device, DiscardKind, Error, Operation, Request,
@@ -32,22 +33,31 @@ pub enum Loss {
 #[derive(Debug, Default)]
 pub struct State {
     pub image: Vec<u8>,
+    /// What a power loss leaves if it takes all that it may.
+    pub durable: Vec<u8>,
+    /// Since the last flush.
+    pending: Vec<(usize, Vec<u8>)>,
     pub log: Vec<Event>,
     /// Fail this operation: the nth of its kind from now on, counted from 0.
     pub fail: Option<(Operation, usize)>,
 }
 
-#[derive(Debug)]
 pub struct Recorder {
     name: Arc<str>,
     capabilities: Capabilities,
     state: Mutex<State>,
 }
 
+impl fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recorder").finish_non_exhaustive()
+    }
+}
+
 impl Recorder {
     pub fn new(image: Vec<u8>) -> Arc<Self> {
         let capabilities = Capabilities::new(SECTOR as u32, image.len() as u64);
-        let state = Mutex::new(State { image, ..State::default() });
+        let state = Mutex::new(State { durable: image.clone(), image, ..State::default() });
         let capabilities = capabilities.with_discard(DiscardKind::None);
         Arc::new(Self { name: "recorder".into(), capabilities, state })
     }
@@ -85,10 +95,20 @@ impl State {
             Request::Write { buffer, durable, .. } => {
                 self.image[at..at + buffer.len()].copy_from_slice(&buffer);
                 let data = buffer.to_vec();
+                if durable {
+                    self.durable[at..at + data.len()].copy_from_slice(&data);
+                } else {
+                    self.pending.push((at, data.clone()));
+                }
                 self.log.push(Event::Write { offset: at, data, durable });
                 return Ok(buffer);
             }
-            Request::Flush => self.log.push(Event::Flush),
+            Request::Flush => {
+                for (at, data) in self.pending.drain(..) {
+                    self.durable[at..at + data.len()].copy_from_slice(&data);
+                }
+                self.log.push(Event::Flush);
+            }
             other => panic!("not recorded: {other:?}"),
         }
         Ok(Buffer::empty())

@@ -109,7 +109,9 @@ impl<E: Engine> State<E> {
         let mut text = "alloc".to_owned();
         for _ in 0..line.number("n", 1..=u64::MAX)?.unwrap_or(1) {
             match self.engine.alloc_on(device, reserve).ready() {
-                Some(p) => text = format!("{text} {}", self.pointer(p)),
+                Some(p) => {
+                    let _ = write!(text, " {}", self.pointer(p));
+                }
                 None => {
                     text.push_str(" fail");
                     break;

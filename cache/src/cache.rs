@@ -56,7 +56,7 @@ impl Cache {
         // take from these.
         (sizes.btree, sizes.moving_gc) = (0, 0);
         let discard = superblock.discard;
-        let (table, writer) = volume.into_parts();
+        let (table, writer) = volume.into_start();
         let table = table.with_sizes(sizes);
         let defaults = tierce_lockfree::Config::default();
         let settings = tierce_lockfree::Config {

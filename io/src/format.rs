@@ -126,7 +126,8 @@ fn open_or_create(path: &Path, options: &FormatOptions) -> Result<(DeviceFile, b
     Ok((file, false))
 }
 
-/// Formats an open device. [`format`](format()) opens it; who brings a device of his own starts here.
+/// Formats an open device. [`format`](format()) opens it; who brings a device of his own starts
+/// here.
 ///
 /// ```
 /// use tierce_io::{DeviceOptions, FormatOptions};

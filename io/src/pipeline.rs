@@ -201,8 +201,6 @@ impl Work {
             let (device, cause) = error.into_failure(self.writer.device().name());
             let told = Error::Failed { device: device.clone(), cause: cause.clone() };
             self.reclaimer.prio_failed(write, Arc::new(told));
-            // Whoever collects garbage for this device need not any more.
-            self.reclaimer.allocator().wake_gc();
             return Err(Error::Failed { device, cause });
         }
         self.reclaimer.prio_durable(write);

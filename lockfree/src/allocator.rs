@@ -297,11 +297,6 @@ impl Allocator {
             }
         }
     }
-
-    /// Ends the sleep of [`wait_gc_due`](Self::wait_gc_due).
-    pub fn wake_gc(&self) {
-        self.gc.bell.ring();
-    }
 }
 
 /// Looking.

@@ -402,6 +402,6 @@ impl Reclaimer {
     /// Nothing of the batch is released.
     pub fn prio_failed(&mut self, write: PrioWrite, cause: Cause) {
         drop(write);
-        self.dev().fail(cause);
+        self.allocator.fail(self.device, cause);
     }
 }

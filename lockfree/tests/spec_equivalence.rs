@@ -310,3 +310,25 @@ proptest! {
         side_by_side(policy, recycle_prio_chain, &operations);
     }
 }
+
+/// Everything is taken and kept, until passes fall short; with a collection before, after and in
+/// between, for what is done then depends on whether one has finished since the last pass.
+#[test]
+fn passes_that_fall_short() {
+    use Operation::{Alloc, GcBegin, GcFinish, Step};
+    for policy in [Policy::Lru, Policy::Fifo] {
+        for collect_at in 0..16 {
+            let mut operations = vec![Step];
+            for round in 0..16 {
+                operations.extend([Alloc(Reserve::None); 5]);
+                if round == collect_at {
+                    operations.extend([GcBegin, GcFinish(1)]);
+                }
+                operations.push(Step);
+            }
+            operations.extend([GcBegin, GcFinish(1), Step, Step]);
+            side_by_side(policy, true, &operations);
+            side_by_side(policy, false, &operations);
+        }
+    }
+}

@@ -64,7 +64,8 @@ fn operation() -> impl Strategy<Value = Operation> {
         6 => prop_oneof![Just(Reserve::Btree), Just(Reserve::MovingGc), Just(Reserve::None)]
             .prop_map(Alloc),
         5 => any::<usize>().prop_map(Written),
-        6 => (0..4u32, 1..200u32).prop_map(|(write_point, sectors)| Sectors { write_point, sectors }),
+        6 => (0..4u32, 1..200u32)
+            .prop_map(|(write_point, sectors)| Sectors { write_point, sectors }),
         5 => any::<usize>().prop_map(DropExtent),
         1 => any::<usize>().prop_map(Dirty),
         2 => any::<usize>().prop_map(Pin),
@@ -233,7 +234,9 @@ impl<'a> Pair<'a> {
     fn compare(&self) {
         let open: Vec<BucketId> = self.spec.slots().map(|slot| slot.bucket).collect();
         for b in (1..NBUCKETS).map(|b| BucketId::new(DEVICE, BucketIndex::new(b))) {
-            let (mut ours, mut spec) = (self.ours.snapshot(b).unwrap(), self.spec.word(b).unwrap());
+            let known = "a bucket of the device";
+            let mut ours = self.ours.snapshot(b).expect(known);
+            let mut spec = self.spec.word(b).expect(known);
             if open.contains(&b) {
                 assert!(ours.pin_count() >= spec.pin_count(), "pins of {b}");
                 (ours, spec) = (ours.with_pin(0), spec.with_pin(0));

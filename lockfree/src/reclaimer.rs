@@ -125,6 +125,8 @@ pub struct Reclaimer {
     /// After a pass that fell short: the number of collections that must have finished before
     /// the next one.
     short_until: Option<u64>,
+    /// How many collections had finished when the last pass began.
+    finished_at_pass: u64,
     draws: Draws,
 }
 
@@ -142,6 +144,7 @@ impl Reclaimer {
             fifo_cursor: 0,
             prio_seq,
             short_until: None,
+            finished_at_pass: 0,
         }
     }
 
@@ -256,15 +259,14 @@ impl Reclaimer {
         let gc = allocator.gc_state();
         let finished = gc.finished();
         let demand = self.dev().take_demand();
-        let after_gc = match self.short_until {
-            Some(until) if finished < until => {
-                if demand {
-                    gc.need_after(until - 1);
-                }
-                return self.go_on_short(demand && allocator.config().batch_on_demand);
+        if let Some(until) = self.short_until.filter(|&until| finished < until) {
+            if demand {
+                gc.need_after(until - 1);
             }
-            before => before.is_some(),
-        };
+            return self.go_on_short(demand && allocator.config().batch_on_demand);
+        }
+        let after_gc = finished > self.finished_at_pass;
+        self.finished_at_pass = finished;
         self.pass();
         if self.free_inc.len() >= self.dev().sizes().free_inc as usize {
             self.short_until = None;

@@ -5,7 +5,7 @@
 
 use loom::sync::{Arc, Mutex};
 use loom::thread;
-use tierce_core::BucketIndex;
+use tierce_core::{BucketIndex, Reserve};
 use tierce_lockfree::{Allocator, Extent, SectorRequest};
 use tierce_loom_tests::{model_within, tiny};
 
@@ -60,5 +60,24 @@ fn extents_are_disjoint_and_pinned() {
         let stats = &allocator.stats().devices[0];
         assert_eq!(stats.foreign_pin_total, 0, "a spare bucket goes back with one pin");
         assert_eq!(stats.set_aside, 0);
+    });
+}
+
+/// Two open the same slot; the bucket of the one who comes second is free again, and a third
+/// takes it at once.
+#[test]
+fn a_spare_bucket_goes_back_with_one_pin() {
+    model_within(1, || {
+        let (allocator, mut reclaimer) = tiny::allocator(tiny::settings(), 2);
+        let _ = reclaimer.step();
+        let other = Arc::clone(&allocator);
+        let rival = thread::spawn(move || drop(other.try_alloc_sectors(&SectorRequest::new(4))));
+        let other = Arc::clone(&allocator);
+        let third = thread::spawn(move || drop(other.try_alloc(Reserve::None)));
+        drop(allocator.try_alloc_sectors(&SectorRequest::new(4)));
+        rival.join().unwrap();
+        third.join().unwrap();
+        let stats = &allocator.stats().devices[0];
+        assert_eq!(stats.foreign_pin_total, 0, "a spare bucket goes back with one pin");
     });
 }

@@ -103,6 +103,20 @@ impl Cache {
         Ok(hit)
     }
 
+    /// Whether the index holds `key` and its bucket has not been reused. Nothing is read from the
+    /// device, so another key with the same 64-bit hash counts too, and a following
+    /// [`get`](Self::get) can still miss. It does not count as a use of the bucket.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::EmptyKey`].
+    pub fn contains(&self, key: &[u8]) -> Result<bool, Error> {
+        let hash = self.shared.hash(key)?;
+        let read = self.shared.allocator.begin_read();
+        let location = self.shared.index.get(hash);
+        Ok(location.is_some_and(|location| read.open(location.bucket).is_some()))
+    }
+
     /// Stores `value` under `key`, in place of what was there. When it returns, the value can be
     /// read; it is durable after the next [`flush`](Self::flush). Blocks for one write of the
     /// device, and until a bucket is free if none is.

@@ -59,6 +59,10 @@ impl Store for Tierce {
         self.cache.get(key, value)
     }
 
+    fn contains(&self, key: &[u8]) -> Result<bool, Error> {
+        self.cache.contains(key)
+    }
+
     /// This cache waits for space and drops nothing; what it cannot store is an error.
     fn insert(&self, key: &[u8], value: &[u8]) -> Result<Insertion, Error> {
         self.cache.insert(key, value).map(|()| Insertion::Stored)

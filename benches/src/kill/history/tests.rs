@@ -202,6 +202,55 @@ fn a_workers_log_explains_its_store() {
     assert_eq!((checked.wrong, wrong), (0, 0), "{checked}");
 }
 
+/// Every step is in the log before it is taken, and confirmed before the next one.
+#[test]
+fn a_worker_announces_before_and_confirms_after() {
+    struct Watched<'a> {
+        log: &'a Mutex<Until<'a>>,
+        truth: Unbounded,
+    }
+    impl Watched<'_> {
+        fn last(&self) -> Option<Record> {
+            let log = self.log.lock().unwrap();
+            let bytes = log.log.last_chunk::<{ Record::BYTES }>()?;
+            Some(Record::decode(bytes).unwrap())
+        }
+
+        fn assert_announced(&self, key: &[u8], wanted: Change) {
+            let last = self.last();
+            let announced = matches!(last, Some(Record::Started { key: number, change, .. })
+                if Load::key(number) == key && change == wanted);
+            assert!(announced, "{wanted:?} of {key:?} begins after {last:?}");
+        }
+    }
+    impl Store for Watched<'_> {
+        type Error = std::convert::Infallible;
+        fn get(&self, key: &[u8], value: &mut Vec<u8>) -> Result<bool, Self::Error> {
+            let last = self.last();
+            let unconfirmed = matches!(last, Some(Record::Started { .. } | Record::FlushStarted));
+            assert!(!unconfirmed, "a get follows {last:?}");
+            self.truth.get(key, value)
+        }
+        fn insert(&self, key: &[u8], value: &[u8]) -> Result<Insertion, Self::Error> {
+            self.assert_announced(key, Change::Insert);
+            self.truth.insert(key, value)
+        }
+        fn remove(&self, key: &[u8]) -> Result<bool, Self::Error> {
+            self.assert_announced(key, Change::Remove);
+            self.truth.remove(key)
+        }
+        fn flush(&self) -> Result<(), Self::Error> {
+            assert_eq!(self.last(), Some(Record::FlushStarted));
+            Ok(())
+        }
+    }
+    let done = AtomicBool::new(false);
+    let log = Mutex::new(Until { bytes: 5_000 * Record::BYTES, log: Vec::new(), done: &done });
+    let store = Watched { log: &log, truth: Unbounded::default() };
+    let load = Load { threads: 1, ..load() };
+    super::super::worker::run(&store, &load, &log, &done).unwrap();
+}
+
 /// The state before the last flush, brought back, is noticed; so is a store that ignores
 /// inserts, by the worker itself.
 #[test]

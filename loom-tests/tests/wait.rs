@@ -32,7 +32,7 @@ fn what_is_given_back_wakes_who_waits() {
             let got = other.alloc_until(DEVICE, Reserve::None, None).expect("in use");
             got.written();
         });
-        drop(held.pop());
+        drop(held.remove(0)); // one of `none`, where it goes back to
         waiter.join().unwrap();
         held.into_iter().for_each(|held| held.written());
     });
@@ -52,7 +52,7 @@ fn a_dropped_future_passes_its_bucket_on() {
         let mut given_up = allocator.alloc_on(DEVICE, Reserve::None);
         let polled = pin!(&mut given_up).poll(&mut Context::from_waker(Waker::noop()));
         assert!(polled.is_pending(), "everything is held");
-        drop(held.pop());
+        drop(held.remove(0)); // one of `none`, where it goes back to
         drop(given_up);
         waiter.join().unwrap();
         held.into_iter().for_each(|held| held.written());
@@ -89,7 +89,7 @@ fn each_who_is_woken_wakes_the_next() {
                 })
             })
             .collect();
-        drop(held.pop());
+        drop(held.remove(0)); // one of `none`, where it goes back to
         waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
         let free = pin!(allocator.alloc_on(DEVICE, Reserve::None))
             .poll(&mut Context::from_waker(Waker::noop()))

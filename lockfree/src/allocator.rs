@@ -78,8 +78,9 @@ impl Allocator {
     /// Hands out nothing more. Whoever waits gets [`Error::Closed`], reclaimers get
     /// [`Step::Ended`](crate::Step::Ended), the open buckets are closed.
     pub fn close(&self) {
-        self.open.seal(self);
+        // First nothing more is handed out; whoever opens a bucket after that closes it himself.
         self.devices.iter().for_each(Device::close);
+        self.open.seal(self);
         self.gc.bell.ring();
     }
 

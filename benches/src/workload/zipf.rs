@@ -52,7 +52,7 @@ impl Default for ZipfSettings {
         Self {
             keys: 500_000,
             exponent: 0.9,
-            requests: 1_000_000,
+            requests: 600_000,
             write_share: 0.05,
             remove_share: 0.01,
             sizes: ValueSizes::web(100 * 1024).expect("100 KiB is above the least size"),

@@ -46,7 +46,7 @@ pub struct ZipfSettings {
 }
 
 impl Default for ZipfSettings {
-    /// A million requests for 500 000 keys (about 3.9 GB of values) at exponent 0.9, of which
+    /// 600 000 requests for 500 000 keys (about 3.9 GB of values) at exponent 0.9, of which
     /// 5 % write and 1 % remove, values as web objects up to 100 KiB.
     fn default() -> Self {
         Self {

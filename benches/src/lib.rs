@@ -1,1 +1,34 @@
-//! Workloads, traces and measurement for tierce.
+//! Workloads, traces and measurement for tierce, and for any other cache one wants to compare
+//! it with.
+//!
+//! ```text
+//!   trace::Trace ─────┐                               ┌── backend::Tierce (the cache crate)
+//!   workload::Zipf ───┤ Request ─► replay ─► Store ───┼── backend::Unbounded (never evicts)
+//!   anything else ────┘               │               └── yours: implement `Store`
+//!                                     ▼
+//!                             measure, value  ─►  replay::Outcome
+//! ```
+//!
+//! | module | read it to learn |
+//! |---|---|
+//! | [`trace`] | how recorded requests are read, one file per format |
+//! | [`workload`] | the generated workload and its value sizes |
+//! | [`backend`] | what a cache must offer to be driven from here |
+//! | [`replay`] | how requests become operations, and what is counted |
+//! | [`value`] | how a value proves which key and version it belongs to |
+//! | [`measure`] | latency histograms, memory |
+//! | [`kill`] | the test that kills a cache in mid-run and checks what it serves afterwards |
+#![forbid(unsafe_code)]
+
+pub mod backend;
+pub mod error;
+pub mod kill;
+pub mod measure;
+pub mod replay;
+pub mod trace;
+pub mod value;
+pub mod workload;
+
+pub use backend::{Insertion, Store, StoreStats};
+pub use error::{Error, Place};
+pub use trace::{Format, Op, Request, Target, Trace};

@@ -1,5 +1,6 @@
-//! The `tierce` command.
+//! The `tierce` command: one file per subcommand.
 
+mod inspect;
 mod sim;
 
 use clap::{Parser, Subcommand};
@@ -15,18 +16,19 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a script of allocator operations and print what each does.
+    Inspect(inspect::Args),
     Sim(sim::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Sim(args) => sim::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Sim(args) => sim::run(&args).map(|()| ExitCode::SUCCESS),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("tierce: {e:#}");
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("tierce: {error:#}");
             ExitCode::FAILURE
         }
     }

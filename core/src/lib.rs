@@ -9,18 +9,21 @@
 //! | [`reserve`] | the four free lists and how large they are |
 //! | [`policy`] | which bucket is reused next, and the LRU key |
 //! | [`record`] | the bytes on a device: superblock, journal, prio sets, keys |
+//! | [`stats`] | how full and how old a device's buckets are |
 //! | [`spec`] | the sequential allocator everything concurrent is checked against |
 //!
 //! No atomics, no I/O, no unsafe.
 #![forbid(unsafe_code)]
 
 pub mod bucket;
+pub mod draws;
 pub mod error;
 pub mod geometry;
 pub mod policy;
 pub mod record;
 pub mod reserve;
 pub mod spec;
+pub mod stats;
 pub mod word;
 
 pub use bucket::{BucketId, BucketIndex, DeviceIndex, Gen, Mark, Prio};

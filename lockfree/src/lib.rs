@@ -1,1 +1,79 @@
-//! The concurrent bucket allocator.
+//! The concurrent bucket allocator: which bucket of a flash cache is written next and which is
+//! thrown away, for many threads at once. No lock stands on any path that allocates, pins, reads
+//! or writes without waiting. No I/O happens here: [`Reclaimer::step`] says what has to be
+//! written, `tierce-io` writes it.
+//!
+//! # The algorithm on one page
+//!
+//! * **One word per bucket** (`table.rs`) holds gen, prio, mark and pin. Every change is one
+//!   compare-and-swap, so invalidating a bucket and pinning it cannot both succeed.
+//! * **Free buckets** are in per-CPU cells (`cells.rs`) before the queues of four reserves
+//!   (`reserves.rs`). Failing is exact: version words tell whether something was inserted while
+//!   one looked.
+//! * **Who finds nothing free waits** in line (`wait.rs`) as a thread or a future (`future.rs`),
+//!   and wakes up with his bucket in hand.
+//! * **Writers take sectors** of open buckets (`sectors/`): one CAS on the word of a slot, pins
+//!   taken in advance, so that nothing is ever in flight unpinned.
+//! * **Readers do not pin** (`readers.rs`): they check gen and GC epoch before and after.
+//! * **Garbage collection** (`gc.rs`) collects its findings in shadows and publishes them with
+//!   one CAS per bucket, while invalidation goes on.
+//! * **The reclaimer** (`reclaimer.rs`) ages buckets (`ageing.rs`), chooses victims
+//!   (`victims/`), has the gens written (`prio_write.rs`) and releases what has become safe.
+//! * **Copies** on several devices are allocated all or nothing (`set.rs`).
+//! * `device.rs` is one device's share of all that, `allocator.rs` what users see, `start.rs`
+//!   how it begins. `sync.rs` is the only file that names atomics, so that the models of
+//!   `loom-tests` run this very code.
+//!
+//! # Progress
+//!
+//! | operation | progress |
+//! |---|---|
+//! | pin, begin_read, open, validate, mark_dirty, dropping a guard | lock-free or better |
+//! | sectors of an open bucket | lock-free |
+//! | try_alloc from this CPU's cells | wait-free |
+//! | try_alloc from the shared queue | waits for a thread stopped inside `ArrayQueue` |
+//! | alloc_until, alloc_on | waits for a bucket; woken by release, failure, close, deadline |
+//! | releasing, giving back | as try_alloc; a short lock if somebody waits in line |
+#![cfg_attr(not(tierce_loom), forbid(unsafe_code))]
+
+pub mod allocation;
+pub mod allocator;
+pub mod bell;
+pub mod bucket_ref;
+pub mod config;
+pub mod error;
+pub mod future;
+pub mod gc;
+pub mod prio_write;
+pub mod readers;
+pub mod reclaimer;
+pub mod reserves;
+pub mod sectors;
+pub mod set;
+pub mod start;
+pub mod stats;
+
+mod ageing;
+mod cells;
+mod counter;
+mod device;
+mod hint;
+mod sync;
+mod table;
+mod victims;
+mod wait;
+
+pub use allocation::{Allocation, PinGuard};
+pub use allocator::Allocator;
+pub use bell::Bell;
+pub use bucket_ref::BucketRef;
+pub use config::{Config, DeviceTable};
+pub use error::{Cause, Error};
+pub use future::AllocFuture;
+pub use gc::{Gc, Marked};
+pub use prio_write::PrioWrite;
+pub use readers::{OpenRead, Read};
+pub use reclaimer::{Reclaimer, Step, WaitFor};
+pub use sectors::{Extent, SectorRequest, WritePoint};
+pub use start::Startup;
+pub use stats::{DeviceStats, Stats};

@@ -1,2 +1,75 @@
-//! Project tasks.
-fn main() {}
+//! Project tasks: `cargo xtask ci` and its parts, each of which runs alone as well.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `ci.rs` | everything a change must pass, in one run |
+//! | `soak.rs` | the same suites, for as long as one has time |
+//! | `suites.rs` | tests, doctests and stress tests through nextest or cargo test |
+//! | `loom.rs` | the model checks |
+//! | `fuzz.rs` | every fuzz target of every crate |
+//! | `mutants/` | the deliberate breaks, each of which a test must notice |
+//! | `kill_test.rs` | kill −9 in mid-replay, many rounds |
+//! | `checks.rs` | fmt, clippy, docs, licences, dependencies |
+//! | `coverage.rs` | regions of core that no test runs |
+//! | `run.rs`, `tally.rs`, `report.rs`, `place.rs` | commands, counting, the table, where things are |
+//!
+//! Every task ends with the same table and exits with 1 if a row failed. A suite that ran
+//! nothing has failed.
+
+mod checks;
+mod ci;
+mod coverage;
+mod fuzz;
+mod kill_test;
+mod loom;
+mod mutants;
+mod place;
+mod report;
+mod run;
+mod soak;
+mod suites;
+mod tally;
+
+use clap::{Parser, Subcommand};
+use report::Report;
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Project tasks of tierce", max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// All that a change must pass: format, lints, docs, tests, models, fuzz, mutants, licences
+    Ci(ci::Options),
+    /// The model checks of loom-tests
+    Loom(loom::Options),
+    /// Every fuzz target of every crate
+    Fuzz(fuzz::Options),
+    /// The deliberate breaks: each must turn its test red
+    Mutants(mutants::Options),
+    /// Long versions of the suites
+    Soak(soak::Options),
+    /// Kill −9 in mid-replay, open again, compare with a log kept outside the cache
+    KillTest(kill_test::Options),
+    /// How much of tierce-core the tests run (needs cargo-llvm-cov)
+    Coverage(coverage::Options),
+}
+
+fn main() -> ExitCode {
+    let mut report = Report::default();
+    match Arguments::parse().task {
+        Task::Ci(options) => ci::run(&options, &mut report),
+        Task::Loom(options) => report.stage("loom", || loom::run(&options)),
+        Task::Fuzz(options) => report.stage("fuzz", || fuzz::run(&options)),
+        Task::Mutants(options) if options.list => return mutants::print_list(),
+        Task::Mutants(options) => report.stage("mutants", || mutants::run(&options)),
+        Task::Soak(options) => soak::run(&options, &mut report),
+        Task::KillTest(options) => report.stage("kill-test", || kill_test::run(&options)),
+        Task::Coverage(options) => report.stage("coverage", || coverage::run(&options)),
+    }
+    report.finish()
+}

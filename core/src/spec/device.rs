@@ -1,9 +1,9 @@
 //! The state of one device: its table of words, its free lists, and where each bucket is.
 
 use super::options::DeviceOptions;
-use super::random::Random;
 use super::run::Phase;
 use crate::bucket::{BucketIndex, GC_GEN_LIMIT, Gen};
+use crate::draws::Draws;
 use crate::policy::Policy;
 use crate::reserve::{REFILL_ORDER, Reserve};
 use crate::word::Snapshot;
@@ -71,7 +71,7 @@ pub(super) struct Device {
     pub(super) phase: Phase,
     /// The next bucket FIFO looks at.
     pub(super) fifo_next: u32,
-    pub(super) random: Random,
+    pub(super) random: Draws,
     /// No further pass until this many GCs have finished (`invalidate_needs_gc`).
     pub(super) needs_gc: u64,
     /// How many GCs had finished at the last pass.
@@ -104,7 +104,7 @@ impl Device {
             set_aside: Vec::new(),
             phase: Phase::Drain,
             fifo_next: 0,
-            random: Random::new(options.seed),
+            random: Draws::new(options.seed),
             needs_gc: 0,
             last_pass_gc: 0,
             write_partial: false,

@@ -86,7 +86,6 @@ mod gc;
 mod hold;
 mod options;
 mod prio;
-mod random;
 mod reclaim;
 mod run;
 mod sectors;

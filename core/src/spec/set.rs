@@ -438,7 +438,7 @@ impl Set {
         match figure {
             Figure::FifoNext(next) => d.fifo_next = next,
             Figure::NeedsGc(needs) => d.needs_gc = gc_finished + u64::from(needs),
-            Figure::Seed(seed) => d.random = super::random::Random::new(seed),
+            Figure::Seed(seed) => d.random = crate::draws::Draws::new(seed),
             Figure::MinPrio(prio) => self.min_prio = prio,
             Figure::Rescale(counter) => self.rescale = counter,
             Figure::NeedGc(need_gc) => self.need_gc = need_gc,

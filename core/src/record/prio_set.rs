@@ -1,0 +1,215 @@
+//! A prio set: the gens and prios of a range of buckets.
+//!
+//! # Layout
+//!
+//! ```text
+//!       0       1       2       3       4       5       6       7
+//!    ┌───────────────────────────────────────────────────────────────┐
+//!   0│ csum, over bytes 8 to the end of the set                      │
+//!   8│ magic: set magic ^ 0x6750E15F87337F91                         │
+//!  16│ seq: + 1 per prio write, the same in all sets of one write    │
+//!  24│ version: 0                    │ padding                       │
+//!  32│ next_bucket: the bucket of the next set                       │
+//!  40│ prio          │ gen   │ prio          │ gen   │ …             │
+//!    └───────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! A set takes a whole metadata bucket ([`Geometry::meta_bytes`](crate::Geometry::meta_bytes)),
+//! also what is left over behind its last record: we fill that with zeros, others may not.
+//! Set i of a device holds the buckets from i·prios_per_bucket on, beginning with bucket 0;
+//! records of buckets below first_bucket are zero.
+
+use super::{Check, SetMagic, crc};
+use crate::bucket::{Gen, Prio};
+use crate::error::{Error, Place, RecordKind};
+use core::mem::{offset_of, size_of};
+use zerocopy::byteorder::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Bytes before the first record.
+pub const HEADER_BYTES: usize = size_of::<Header>();
+/// Bytes of a record.
+pub const RECORD_BYTES: usize = size_of::<Entry>();
+const VERSION: u32 = 0;
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct Header {
+    csum: U64,
+    magic: U64,
+    seq: U64,
+    version: U32,
+    padding: U32,
+    next_bucket: U64,
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct Entry {
+    prio: U16,
+    generation: u8,
+}
+
+const _: () = assert!(offset_of!(Header, next_bucket) == 32);
+const _: () = assert!(size_of::<Header>() == 40);
+const _: () = assert!(offset_of!(Entry, generation) == 2);
+const _: () = assert!(size_of::<Entry>() == 3);
+
+/// A decoded prio set: its header, and its records where they lie.
+///
+/// ```
+/// use tierce_core::{Gen, Prio, error::Place};
+/// use tierce_core::record::{PrioSet, SetMagic};
+/// let set = SetMagic(42);
+/// let mut bucket = vec![0xff; 4096];
+/// let table = [(Prio::FRESH, Gen::new(1)), (Prio::new(7), Gen::new(2))];
+/// let left = PrioSet::encode(&mut bucket, set, 5, 99, table);
+/// assert_eq!(left, 1350, "records that were not given are zero");
+///
+/// let decoded = PrioSet::decode(&bucket, set, Place::device(0))?;
+/// assert_eq!((decoded.seq, decoded.next_bucket), (5, 99));
+/// assert!(decoded.records().take(2).eq(table));
+/// # Ok::<(), tierce_core::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct PrioSet<'a> {
+    /// The number of the prio write.
+    pub seq: u64,
+    /// The bucket of the next set; in the last set, of whatever the writer left there.
+    pub next_bucket: u64,
+    /// The checksum, which is that of the bytes.
+    pub csum: u64,
+    records: &'a [u8],
+}
+
+impl<'a> PrioSet<'a> {
+    /// Writes a set that fills all of `out`, which is at least [`HEADER_BYTES`] long: `records`
+    /// as far as they go and fit, then zeros. Returns how many more records would have fitted.
+    /// No more records are taken from the iterator than fit, so that sets can be encoded one
+    /// after the other from one iterator.
+    ///
+    /// # Panics
+    ///
+    /// If `out` is shorter than the header.
+    pub fn encode(
+        out: &mut [u8],
+        set: SetMagic,
+        seq: u64,
+        next_bucket: u64,
+        records: impl IntoIterator<Item = (Prio, Gen)>,
+    ) -> usize {
+        let (head, body) = out.split_at_mut(HEADER_BYTES);
+        let header = Header {
+            csum: U64::ZERO,
+            magic: set.prio_set().into(),
+            seq: seq.into(),
+            version: VERSION.into(),
+            padding: U32::ZERO,
+            next_bucket: next_bucket.into(),
+        };
+        head.copy_from_slice(header.as_bytes());
+        let (mut records, mut written) = (records.into_iter(), 0);
+        let room = body.len() / RECORD_BYTES;
+        for place in body.chunks_exact_mut(RECORD_BYTES) {
+            let Some((prio, generation)) = records.next() else { break };
+            let [low, high] = prio.get().to_le_bytes();
+            place.copy_from_slice(&[low, high, generation.get()]);
+            written += 1;
+        }
+        body[written * RECORD_BYTES..].fill(0);
+        let csum = crc::checksum(&out[8..]);
+        out[..8].copy_from_slice(&csum.to_le_bytes());
+        room - written
+    }
+
+    /// The set that fills all of `bytes`; `place` is where it lies.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Record`] for a wrong magic, checksum or version, or if `bytes` is too short for
+    /// a header.
+    pub fn decode(bytes: &'a [u8], set: SetMagic, place: Place) -> Result<Self, Error> {
+        let check = Check::new(RecordKind::PrioSet, place);
+        let Ok((header, records)) = Header::ref_from_prefix(bytes) else {
+            return Err(check.error("length", bytes.len(), HEADER_BYTES));
+        };
+        check.same_bits("magic", header.magic.get(), set.prio_set())?;
+        check.same_bits("csum", header.csum.get(), crc::checksum(&bytes[8..]))?;
+        check.that(header.version.get() == VERSION, "version", header.version, VERSION)?;
+        Ok(Self {
+            seq: header.seq.get(),
+            next_bucket: header.next_bucket.get(),
+            csum: header.csum.get(),
+            records,
+        })
+    }
+
+    /// All records for which the set has room, in order of bucket.
+    pub fn records(&self) -> impl ExactSizeIterator<Item = (Prio, Gen)> + use<'a> {
+        self.records
+            .chunks_exact(RECORD_BYTES)
+            .map(|r| (Prio::new(u16::from_le_bytes([r[0], r[1]])), Gen::new(r[2])))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SET: SetMagic = SetMagic(7);
+    const HERE: Place = Place::device(0);
+
+    proptest! {
+        #[test]
+        fn round_trip(
+            records: Vec<(u16, u8)>,
+            seq: u64,
+            next: u64,
+            size in HEADER_BYTES..2000,
+        ) {
+            let records: Vec<_> =
+                records.iter().map(|&(p, g)| (Prio::new(p), Gen::new(g))).collect();
+            let mut out = vec![0xee; size];
+            let room = (size - HEADER_BYTES) / RECORD_BYTES;
+            let left = PrioSet::encode(&mut out, SET, seq, next, records.iter().copied());
+            prop_assert_eq!(left, room.saturating_sub(records.len()));
+            let mut rest = records.iter().copied();
+            PrioSet::encode(&mut out.clone(), SET, seq, next, rest.by_ref());
+            prop_assert_eq!(rest.len(), records.len().saturating_sub(room), "none lost");
+            let set = PrioSet::decode(&out, SET, HERE).unwrap();
+            prop_assert_eq!((set.seq, set.next_bucket), (seq, next));
+            prop_assert_eq!(set.records().len(), room);
+            let zero = (Prio::new(0), Gen::new(0));
+            let filled = records.into_iter().chain(std::iter::repeat(zero)).take(room);
+            prop_assert!(set.records().eq(filled));
+            let tail = &out[HEADER_BYTES + RECORD_BYTES * room..];
+            prop_assert!(tail.iter().all(|&byte| byte == 0));
+        }
+
+        #[test]
+        fn damage_is_found(size in HEADER_BYTES..2000, at: prop::sample::Index, bit in 0u8..8) {
+            let mut out = vec![0xee; size];
+            PrioSet::encode(&mut out, SET, 1, 2, []);
+            out[at.index(size)] ^= 1 << bit;
+            prop_assert!(PrioSet::decode(&out, SET, HERE).is_err());
+        }
+
+        #[test]
+        fn any_bytes_decode_or_fail(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let _ = PrioSet::decode(&bytes, SET, HERE);
+        }
+    }
+
+    #[test]
+    fn version_is_checked_behind_the_checksum() {
+        let mut out = [0; 64];
+        PrioSet::encode(&mut out, SET, 1, 2, []);
+        out[24] = 1;
+        let csum = crc::checksum(&out[8..]);
+        out[..8].copy_from_slice(&csum.to_le_bytes());
+        let error = PrioSet::decode(&out, SET, HERE).unwrap_err();
+        assert_eq!(error.to_string(), "prio set at byte 0: version is 1, wanted 0");
+    }
+}

@@ -1,0 +1,288 @@
+//! Memory for direct I/O: aligned, owned by one operation at a time, pre-registered if possible.
+//!
+//! # Problem
+//!
+//! Direct I/O wants aligned memory, and the kernel may write into it until the operation is
+//! completed, whatever the program does meanwhile. Memory that was registered with a ring once
+//! also saves pinning its pages for every operation.
+//!
+//! # State
+//!
+//! A [`Buffer`] owns its memory. [`Device::submit`](crate::Device::submit) takes it and the
+//! operation's result gives it back; nobody can reach it in between, not even by dropping the
+//! [`Completion`](crate::Completion).
+//!
+//! A [`Pool`] is one arena, cut into chunks of equal size. A prefix of the arena may be
+//! registered with a ring ([`Buffer::is_registered`]).
+//!
+//! # Invariants
+//!
+//! 1. A chunk's number is in the free queue, or exactly one `Buffer` holds it.
+//! 2. The arena lives as long as any buffer from it: each holds the pool.
+//! 3. All memory handed out is initialised: it is allocated zeroed.
+//!
+//! # Progress
+//!
+//! Taking and returning a chunk go through crossbeam's `ArrayQueue`, which can wait for a peer
+//! that was preempted inside it. An empty pool does not wait: the heap serves.
+
+use crossbeam_queue::ArrayQueue;
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::{Arc, OnceLock};
+
+/// Alignment of every buffer: a page, and the largest logical block there is.
+pub const ALIGNMENT: usize = 4096;
+
+/// An aligned piece of memory, freed when dropped.
+struct Aligned {
+    start: NonNull<u8>,
+    capacity: usize,
+}
+
+// SAFETY: `Aligned` owns its memory exclusively, as a `Box<[u8]>` does.
+unsafe impl Send for Aligned {}
+// SAFETY: as a `Box<[u8]>`: shared references only read.
+unsafe impl Sync for Aligned {}
+
+impl Aligned {
+    fn layout(capacity: usize) -> Layout {
+        Layout::from_size_align(capacity, ALIGNMENT).expect("a buffer is far below isize::MAX")
+    }
+
+    /// At least `bytes`, rounded up to the alignment, zeroed.
+    fn new(bytes: usize) -> Self {
+        let capacity = bytes.max(1).next_multiple_of(ALIGNMENT);
+        let layout = Self::layout(capacity);
+        // SAFETY: the layout's size is at least `ALIGNMENT`, so not zero.
+        let start = unsafe { alloc_zeroed(layout) };
+        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
+        Self { start, capacity }
+    }
+}
+
+impl Drop for Aligned {
+    fn drop(&mut self) {
+        // SAFETY: `start` came from `alloc_zeroed` with this very layout.
+        unsafe { dealloc(self.start.as_ptr(), Self::layout(self.capacity)) }
+    }
+}
+
+/// Buffers of one size, cut from one arena.
+///
+/// ```
+/// use tierce_io::Pool;
+/// let pool = Pool::new(64 << 10, 2);
+/// let a = pool.buffer(4096);
+/// let b = pool.buffer(4096);
+/// let c = pool.buffer(4096); // the pool is empty: from the heap
+/// assert_eq!(pool.free(), 0);
+/// drop((a, b, c));
+/// assert_eq!(pool.free(), 2);
+/// ```
+pub struct Pool {
+    arena: Aligned,
+    chunk_bytes: usize,
+    free: ArrayQueue<u32>,
+    registered_bytes: OnceLock<usize>,
+}
+
+impl Pool {
+    /// `chunks` buffers of `chunk_bytes` bytes each, the latter rounded up to [`ALIGNMENT`].
+    #[must_use]
+    pub fn new(chunk_bytes: usize, chunks: u32) -> Arc<Self> {
+        let chunk_bytes = chunk_bytes.max(1).next_multiple_of(ALIGNMENT);
+        let chunks = chunks.max(1);
+        let free = ArrayQueue::new(chunks as usize);
+        for chunk in 0..chunks {
+            free.push(chunk).expect("the queue has a place for every chunk");
+        }
+        let arena = Aligned::new(chunk_bytes * chunks as usize);
+        Arc::new(Self { arena, chunk_bytes, free, registered_bytes: OnceLock::new() })
+    }
+
+    /// A buffer of `bytes` bytes: a chunk of the pool if one is free and large enough, else
+    /// from the heap. What it holds is unspecified.
+    #[must_use]
+    pub fn buffer(self: &Arc<Self>, bytes: usize) -> Buffer {
+        if bytes <= self.chunk_bytes
+            && let Some(chunk) = self.free.pop()
+        {
+            return Buffer { memory: Memory::Pooled { pool: self.clone(), chunk }, len: bytes };
+        }
+        Buffer::new(bytes)
+    }
+
+    /// Chunks that are free at the moment; a hint when others use the pool.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Start and length of the arena, for registering it.
+    pub(crate) fn arena(&self) -> (NonNull<u8>, usize) {
+        (self.arena.start, self.arena.capacity)
+    }
+
+    /// Bytes of a chunk.
+    pub(crate) fn chunk_bytes(&self) -> usize {
+        self.chunk_bytes
+    }
+
+    /// Notes that the first `bytes` of the arena are registered. Once, before the first use.
+    pub(crate) fn set_registered(&self, bytes: usize) {
+        let first = self.registered_bytes.set(bytes).is_ok();
+        assert!(first, "a pool is registered with one ring only");
+    }
+
+    fn chunk_start(&self, chunk: u32) -> NonNull<u8> {
+        let offset = chunk as usize * self.chunk_bytes;
+        assert!(offset + self.chunk_bytes <= self.arena.capacity, "a chunk lies in the arena");
+        // SAFETY: the offset is within the arena's allocation, by the assertion above.
+        unsafe { self.arena.start.add(offset) }
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("chunk_bytes", &self.chunk_bytes)
+            .field("chunks", &self.free.capacity())
+            .field("free", &self.free.len())
+            .field("registered_bytes", &self.registered_bytes.get())
+            .finish_non_exhaustive()
+    }
+}
+
+enum Memory {
+    Empty,
+    Heap(Aligned),
+    Pooled { pool: Arc<Pool>, chunk: u32 },
+}
+
+/// Bytes for one operation, aligned to [`ALIGNMENT`].
+///
+/// ```
+/// use tierce_io::Buffer;
+/// let mut buffer = Buffer::new(8192);
+/// buffer[..5].copy_from_slice(b"bytes");
+/// buffer.truncate(4096);
+/// assert_eq!((buffer.len(), &buffer[..5]), (4096, &b"bytes"[..]));
+/// ```
+pub struct Buffer {
+    memory: Memory,
+    len: usize,
+}
+
+impl Buffer {
+    /// `bytes` zeroed bytes from the heap.
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        Self { memory: Memory::Heap(Aligned::new(bytes)), len: bytes }
+    }
+
+    /// No bytes and no memory: what a flush or a discard gives back.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self { memory: Memory::Empty, len: 0 }
+    }
+
+    /// Shortens it to `bytes`; the operation transfers only these. A larger number changes
+    /// nothing.
+    pub fn truncate(&mut self, bytes: usize) {
+        self.len = self.len.min(bytes);
+    }
+
+    /// Whether its memory is registered with the ring of the device it came from.
+    #[must_use]
+    pub fn is_registered(&self) -> bool {
+        let Memory::Pooled { pool, chunk } = &self.memory else { return false };
+        let end = (*chunk as usize + 1) * pool.chunk_bytes;
+        pool.registered_bytes.get().is_some_and(|&registered| end <= registered)
+    }
+
+    /// Whether it is registered with `pool`, and not with somebody else's ring.
+    pub(crate) fn is_registered_in(&self, pool: &Arc<Pool>) -> bool {
+        matches!(&self.memory, Memory::Pooled { pool: own, .. } if Arc::ptr_eq(own, pool))
+            && self.is_registered()
+    }
+
+    /// Where its memory starts. It stays there when the buffer is moved.
+    pub(crate) fn start(&self) -> NonNull<u8> {
+        match &self.memory {
+            Memory::Empty => NonNull::dangling(),
+            Memory::Heap(aligned) => aligned.start,
+            Memory::Pooled { pool, chunk } => pool.chunk_start(*chunk),
+        }
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `len` bytes from `start` are initialised (Invariant 3) and ours while `self`
+        // lives (Invariants 1 and 2); an empty buffer has length 0.
+        unsafe { std::slice::from_raw_parts(self.start().as_ptr(), self.len) }
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`, and `&mut self` excludes every other access.
+        unsafe { std::slice::from_raw_parts_mut(self.start().as_ptr(), self.len) }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if let Memory::Pooled { pool, chunk } = &self.memory {
+            pool.free.push(*chunk).expect("the queue has a place for every chunk (Invariant 1)");
+        }
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let origin = match self.memory {
+            Memory::Empty => "empty",
+            Memory::Heap(_) => "heap",
+            Memory::Pooled { .. } if self.is_registered() => "registered",
+            Memory::Pooled { .. } => "pool",
+        };
+        write!(f, "Buffer({} bytes, {origin})", self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_aligned_and_disjoint() {
+        let pool = Pool::new(5000, 3);
+        let mut buffers: Vec<_> = (0..5).map(|_| pool.buffer(5000)).collect();
+        for (i, buffer) in buffers.iter_mut().enumerate() {
+            assert_eq!(buffer.start().as_ptr() as usize % ALIGNMENT, 0);
+            buffer.fill(i as u8);
+        }
+        for (i, buffer) in buffers.iter().enumerate() {
+            assert!(buffer.iter().all(|&byte| usize::from(byte) == i));
+        }
+        assert!(format!("{:?}", buffers[4]).contains("heap"));
+    }
+
+    #[test]
+    fn only_the_registered_prefix_counts() {
+        let pool = Pool::new(4096, 4);
+        pool.set_registered(2 * 4096);
+        let buffers: Vec<_> = (0..4).map(|_| pool.buffer(1)).collect();
+        let registered = buffers.iter().filter(|b| b.is_registered_in(&pool)).count();
+        assert_eq!(registered, 2);
+        let other = Pool::new(4096, 1);
+        assert!(!buffers[0].is_registered_in(&other));
+        assert!(!pool.buffer(4097).is_registered(), "too large for a chunk");
+    }
+}

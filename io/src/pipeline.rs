@@ -1,0 +1,237 @@
+//! The thread that makes buckets free again: it does for a [`Reclaimer`] what needs the device.
+//!
+//! # Problem
+//!
+//! A bucket may be handed out again only after its new gen is durable. The reclaimer chooses the
+//! buckets and knows the rules; it does no I/O.
+//!
+//! # Protocol
+//!
+//! The thread steps the reclaimer and does what it is told:
+//!
+//! | step | what the thread does |
+//! |---|---|
+//! | `Wait` | parks until somebody needs something; no timer |
+//! | `PrioWrite` | encodes and writes the sets, last first, a few at a time; flushes; writes the journal entry that names the head, durably; says `prio_durable` |
+//! | `Discard` | discards one bucket and waits for it; says `discarded`, also after an error, which is counted |
+//! | `Ended` | ends |
+//!
+//! What must come before what, each by waiting for the one before:
+//! *buckets are invalidated and drained into the batch* → *words are encoded* → *sets are
+//! written* → *flush* → *journal entry durable* → *`prio_durable`: the old chain and the batch
+//! are released* → *each is discarded* → *it is free*.
+//!
+//! # Failure
+//!
+//! The first write or flush that fails takes the device out of use, with its cause: nothing of
+//! the batch is released, everybody who waits is told, other devices of the set go on. A panic
+//! of the thread does the same. A discard that fails costs nothing but the discard.
+//!
+//! # Progress
+//!
+//! The thread blocks on the device and in [`Reclaimer::park`], on nothing else. Nobody blocks
+//! on the thread but those who wait for a bucket, and they are woken when it ends.
+
+use crate::device::DeviceExt;
+use crate::error::Error;
+use crate::volume::StateWriter;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use tierce_core::{BucketIndex, DeviceIndex};
+use tierce_lockfree::{Allocator, PrioWrite, Reclaimer, Step};
+
+/// What a pipeline did so far.
+///
+/// ```
+/// assert_eq!(tierce_io::PipelineStats::default().prio_write_bytes, 0);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct PipelineStats {
+    /// Prio writes that became durable.
+    pub prio_write_total: u64,
+    /// Bytes of prio sets that were written for them.
+    pub prio_write_bytes: u64,
+    /// Discards that the device did.
+    pub discard_total: u64,
+    /// Discards that it refused or failed.
+    pub discard_errors_total: u64,
+}
+
+/// A device's reclaiming thread.
+///
+/// ```
+/// use tierce_core::{DeviceIndex, Reserve};
+/// use tierce_io::{FormatOptions, OpenOptions, Pipeline, Volume};
+/// use tierce_lockfree::{Allocator, Config};
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("cache");
+/// let options = FormatOptions { size: Some(64 << 20), bucket: 64 << 10, ..Default::default() };
+/// tierce_io::format(&path, &options)?;
+///
+/// let (table, writer) = Volume::open(&path, &OpenOptions::default())?.into_parts();
+/// let (allocator, reclaimers) = Allocator::start(Config::default(), vec![table])?.finish();
+/// let reclaimer = reclaimers.into_iter().next().expect("one per device");
+/// let pipeline = Pipeline::start(reclaimer, writer)?;
+///
+/// let bucket = allocator.alloc_until(DeviceIndex::FIRST, Reserve::None, None)?;
+/// assert_eq!(bucket.bucket_ref().gen_().get(), 1, "and that is durable");
+/// drop(bucket);
+/// pipeline.close()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Pipeline {
+    allocator: Arc<Allocator>,
+    device: DeviceIndex,
+    stats: Arc<Mutex<PipelineStats>>,
+    thread: Option<JoinHandle<Result<(), Error>>>,
+}
+
+impl Pipeline {
+    /// Starts the thread for `reclaimer`, whose device `writer` writes. It ends when the
+    /// allocator is closed or the device fails.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setup`] if no thread can be had. Then the device is out of use in the allocator.
+    pub fn start(reclaimer: Reclaimer, writer: StateWriter) -> Result<Self, Error> {
+        let (allocator, device) = (reclaimer.allocator().clone(), reclaimer.device());
+        let name = writer.device().name().clone();
+        let stats = Arc::new(Mutex::default());
+        let work = Work { reclaimer, writer, stats: Arc::clone(&stats) };
+        let thread = std::thread::Builder::new()
+            .name("tierce-reclaim".into())
+            .spawn(move || work.run())
+            .map_err(|cause| {
+                allocator.fail(device, Arc::new(Error::Closed { device: name.clone() }));
+                Error::Setup { device: name, what: "the reclaiming thread", cause }
+            })?;
+        Ok(Self { allocator, device, stats, thread: Some(thread) })
+    }
+
+    /// The device of the set that it works for.
+    #[must_use]
+    pub const fn device(&self) -> DeviceIndex {
+        self.device
+    }
+
+    /// What it did so far.
+    #[must_use]
+    pub fn stats(&self) -> PipelineStats {
+        *lock(&self.stats)
+    }
+
+    /// Closes the allocator and waits for the thread to end. What was handed out stays as it
+    /// is; a prio write under way is finished.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Failed`] if the device failed meanwhile.
+    pub fn close(mut self) -> Result<(), Error> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<(), Error> {
+        self.allocator.close();
+        match self.thread.take().map(JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(result)) => result,
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+impl Drop for Pipeline {
+    /// As [`close`](Self::close); an error was told to everybody who waited.
+    fn drop(&mut self) {
+        self.allocator.close();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// No code that can panic runs under the lock.
+fn lock(stats: &Mutex<PipelineStats>) -> MutexGuard<'_, PipelineStats> {
+    stats.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Work {
+    reclaimer: Reclaimer,
+    writer: StateWriter,
+    stats: Arc<Mutex<PipelineStats>>,
+}
+
+impl Work {
+    fn run(mut self) -> Result<(), Error> {
+        let _guard = FailOnPanic {
+            allocator: self.reclaimer.allocator().clone(),
+            device: self.reclaimer.device(),
+            name: self.writer.device().name().clone(),
+        };
+        let mut result = Ok(());
+        loop {
+            match self.reclaimer.step() {
+                Step::Wait(_) => {
+                    self.reclaimer.park(None);
+                }
+                Step::PrioWrite(write) => {
+                    // After an error the next step ends, and so do we.
+                    result = result.and(self.prio_write(write));
+                }
+                Step::Discard(bucket) => self.discard(bucket),
+                Step::Ended => return result,
+            }
+        }
+    }
+
+    fn prio_write(&mut self, mut write: PrioWrite) -> Result<(), Error> {
+        assert_eq!(write.seq(), self.writer.prio_seq() + 1, "prio writes are numbered in order");
+        let chain = write.chain().to_vec();
+        let published = self.writer.publish(&chain, |set, records| {
+            write.encode(set, |prio, generation| records.push((prio, generation)));
+        });
+        if let Err(error) = published {
+            let (device, cause) = error.into_failure(self.writer.device().name());
+            let told = Error::Failed { device: device.clone(), cause: cause.clone() };
+            self.reclaimer.prio_failed(write, Arc::new(told));
+            // Whoever collects garbage for this device need not any more.
+            self.reclaimer.allocator().wake_gc();
+            return Err(Error::Failed { device, cause });
+        }
+        self.reclaimer.prio_durable(write);
+        let meta_bytes = self.writer.superblock().geometry().meta_bytes();
+        let mut stats = lock(&self.stats);
+        stats.prio_write_total += 1;
+        stats.prio_write_bytes += chain.len() as u64 * u64::from(meta_bytes);
+        Ok(())
+    }
+
+    fn discard(&mut self, bucket: BucketIndex) {
+        let bytes = u64::from(self.writer.superblock().geometry().bucket_bytes());
+        let result = self.writer.device().discard(u64::from(bucket.get()) * bytes, bytes);
+        self.reclaimer.discarded();
+        let mut stats = lock(&self.stats);
+        match result {
+            Ok(()) => stats.discard_total += 1,
+            Err(_) => stats.discard_errors_total += 1,
+        }
+    }
+}
+
+/// A thread that is gone releases nothing, so nobody may wait for it.
+struct FailOnPanic {
+    allocator: Arc<Allocator>,
+    device: DeviceIndex,
+    name: Arc<str>,
+}
+
+impl Drop for FailOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let cause = Error::Closed { device: self.name.clone() };
+            self.allocator.fail(self.device, Arc::new(cause));
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! An open device: what was recovered from it, and what keeps its state durable from here on.
+//!
+//! # Opening
+//!
+//! [`Volume::open`] opens exclusively, reads the state ([`recover`](mod@crate::recovery)) and
+//! then says on the device that it is in use:
+//!
+//! * first use: journal entry 1, durable, then the superblock with its journal buckets, as
+//!   version 3 with seq 1. A power loss in between leaves a device that was never used.
+//! * later: the superblock with seq + 1 and the time.
+//!
+//! Somebody whose own index will point into the buckets opens as [`Owner::Engine`]: before he
+//! can write anything the superblock is durable with the feature bit by which Linux, and whoever
+//! does not know the index, refuses the device.
+//!
+//! # Publishing
+//!
+//! [`StateWriter::publish`] is steps 2 to 4 of the crash rule: the table to its chain, a flush,
+//! the journal entry. When it returns, the gens of that table are durable. The first error makes
+//! the device fail for good: what is on it is the last state that was published, and nothing is
+//! handed out on the strength of a newer one.
+
+use crate::device::Device;
+use crate::error::Error;
+use crate::file::{DeviceOptions, open_device};
+use crate::journal::Journal;
+use crate::prio_writer::write_prio_chain;
+use crate::recovery::{Recovered, recover};
+use crate::superblock;
+use std::collections::HashSet;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tierce_core::record::Superblock;
+use tierce_core::{BucketIndex, Gen, Geometry, Prio};
+use tierce_lockfree::DeviceTable;
+
+/// Who opens a device.
+///
+/// ```
+/// assert_eq!(tierce_io::Owner::default(), tierce_io::Owner::Allocator);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Owner {
+    /// Somebody who keeps no pointers on the device.
+    #[default]
+    Allocator,
+    /// tierce's cache engine, which keeps its index in buckets.
+    Engine,
+}
+
+/// How to open a volume.
+///
+/// ```
+/// use tierce_io::{DeviceOptions, OpenOptions, Owner};
+/// let options = OpenOptions { owner: Owner::Engine, ..Default::default() };
+/// # let _ = options;
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    /// Who opens it.
+    pub owner: Owner,
+    /// By what means it is read and written.
+    pub device: DeviceOptions,
+}
+
+/// An open device and its state.
+///
+/// ```
+/// use tierce_core::{BucketIndex, Gen, Prio};
+/// use tierce_io::{FormatOptions, OpenOptions, Volume};
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("cache");
+/// let options = FormatOptions { size: Some(64 << 20), bucket: 64 << 10, ..Default::default() };
+/// tierce_io::format(&path, &options)?;
+///
+/// let volume = Volume::open(&path, &OpenOptions::default())?;
+/// assert_eq!(volume.superblock().version, 3);
+/// let (table, mut writer) = volume.into_parts();
+/// assert!(table.gens.iter().all(|&(_, generation)| generation == Gen::new(0)));
+/// writer.publish(&[BucketIndex::new(40)], |_set, records| {
+///     records.extend((0..1024).map(|_| (Prio::FRESH, Gen::new(1))));
+/// })?;
+/// drop(writer);
+///
+/// let volume = Volume::open(&path, &OpenOptions::default())?;
+/// assert_eq!(volume.table()[77], (Prio::FRESH, Gen::new(1)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Volume {
+    table: Vec<(Prio, Gen)>,
+    writer: StateWriter,
+}
+
+impl Volume {
+    /// Opens the formatted file or block device at `path`, for us alone.
+    ///
+    /// # Errors
+    ///
+    /// Whatever [`open_device`] and [`recover`](crate::recover()) refuse, and
+    /// [`Error::EngineIndex`]; then nothing on the device was changed.
+    pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self, Error> {
+        Self::open_on(open_device(path, &options.device)?, options.owner)
+    }
+
+    /// Opens a device that is open already. [`open`](Self::open) opens it; who brings a device
+    /// of his own starts here.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_on(device: Arc<dyn Device>, owner: Owner) -> Result<Self, Error> {
+        let Recovered { superblock: old, journal, chain, table } = recover(&*device)?;
+        if old.has_tierce_index() && owner != Owner::Engine {
+            return Err(Error::EngineIndex { device: device.name().clone() });
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        // The format has 32 bits for it.
+        let now = u32::try_from(now).unwrap_or(u32::MAX);
+        let (journal, mut new) = match journal {
+            Some(found) => {
+                let new = old.later_use(now);
+                (Journal::resume(device.clone(), &new, found), new)
+            }
+            None => {
+                let new = old.first_use(now);
+                (Journal::create(device.clone(), &new)?, new)
+            }
+        };
+        if owner == Owner::Engine && !new.has_tierce_index() {
+            new = new.engine_use();
+        }
+        superblock::replace(&*device, &old, &new)?;
+        let (seq, chain) = chain.map_or((0, Vec::new()), |chain| (chain.seq, chain.buckets));
+        let writer = StateWriter { device, superblock: new, journal, seq, chain, failed: None };
+        Ok(Self { table, writer })
+    }
+
+    /// The device.
+    #[must_use]
+    pub const fn device(&self) -> &Arc<dyn Device> {
+        &self.writer.device
+    }
+
+    /// The superblock as it is on the device now.
+    #[must_use]
+    pub const fn superblock(&self) -> &Superblock {
+        &self.writer.superblock
+    }
+
+    /// How the device is divided.
+    #[must_use]
+    pub const fn geometry(&self) -> &Geometry {
+        self.writer.superblock.geometry()
+    }
+
+    /// Prio and gen of every bucket, from bucket 0 on, as they were recovered.
+    #[must_use]
+    pub fn table(&self) -> &[(Prio, Gen)] {
+        &self.table
+    }
+
+    /// The prio chain that holds this table, head first; empty if none was ever written.
+    #[must_use]
+    pub fn prio_chain(&self) -> &[BucketIndex] {
+        self.writer.prio_chain()
+    }
+
+    /// The number of the last prio write; 0 if there was none.
+    #[must_use]
+    pub const fn prio_seq(&self) -> u64 {
+        self.writer.prio_seq()
+    }
+
+    /// What an allocator starts with, and what makes newer tables durable.
+    #[must_use]
+    pub fn into_parts(self) -> (DeviceTable, StateWriter) {
+        let Self { table, writer } = self;
+        let superblock = &writer.superblock;
+        let start = DeviceTable::empty(*superblock.geometry())
+            .with_journal(superblock.njournal.into())
+            .with_prios(table, writer.chain.clone(), writer.seq);
+        (start, writer)
+    }
+}
+
+impl fmt::Debug for Volume {
+    /// Without the table, which has an entry per bucket.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Volume").field("writer", &self.writer).finish_non_exhaustive()
+    }
+}
+
+/// What makes the table of gens and prios durable.
+///
+/// See [`Volume`] for an example.
+#[derive(Debug)]
+pub struct StateWriter {
+    device: Arc<dyn Device>,
+    superblock: Superblock,
+    journal: Journal,
+    seq: u64,
+    chain: Vec<BucketIndex>,
+    failed: Option<Arc<Error>>,
+}
+
+impl StateWriter {
+    /// Makes a table durable, written to `chain` (head first). `records` appends the records of
+    /// one set, as for [`write_prio_chain`].
+    ///
+    /// When it returns `Ok`, that table is the state of the device and the chain before it is
+    /// free. Otherwise the device has failed: its state is this table or the one before, and
+    /// neither chain may be reused.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Failed`] with the first error that this device ever reported to it, then and
+    /// from then on.
+    ///
+    /// # Panics
+    ///
+    /// If `chain` is not one for this device, or shares a bucket with the chain that is the
+    /// state of the device: a power loss would leave neither.
+    pub fn publish(
+        &mut self,
+        chain: &[BucketIndex],
+        records: impl FnMut(usize, &mut Vec<(Prio, Gen)>),
+    ) -> Result<(), Error> {
+        self.write(chain, records)?;
+        self.commit(chain)
+    }
+
+    /// The first half of [`publish`](Self::publish): writes the sets, which nothing names yet.
+    /// It may be repeated, on the same chain, if the table turns out to be of no use.
+    ///
+    /// # Errors
+    ///
+    /// As [`publish`](Self::publish).
+    ///
+    /// # Panics
+    ///
+    /// As [`publish`](Self::publish).
+    pub fn write(
+        &mut self,
+        chain: &[BucketIndex],
+        records: impl FnMut(usize, &mut Vec<(Prio, Gen)>),
+    ) -> Result<(), Error> {
+        self.check()?;
+        let live: HashSet<_> = self.chain.iter().map(|bucket| bucket.get()).collect();
+        let overwritten = chain.iter().find(|bucket| live.contains(&bucket.get()));
+        assert_eq!(overwritten, None, "overwrites the chain that is the state of the device");
+        let (geometry, set) = (self.superblock.geometry(), self.superblock.set_magic());
+        let seq = self.seq + 1;
+        write_prio_chain(&*self.device, geometry, set, seq, chain, records)
+            .map_err(|cause| self.fail(cause))
+    }
+
+    /// The second half: makes the sets that were written to `chain` the state of the device.
+    ///
+    /// # Errors
+    ///
+    /// As [`publish`](Self::publish).
+    ///
+    /// # Panics
+    ///
+    /// If `chain` is empty.
+    pub fn commit(&mut self, chain: &[BucketIndex]) -> Result<(), Error> {
+        self.check()?;
+        self.journal.append(chain[0]).map_err(|cause| self.fail(cause))?;
+        self.seq += 1;
+        self.chain = chain.to_vec();
+        Ok(())
+    }
+
+    /// The device.
+    #[must_use]
+    pub const fn device(&self) -> &Arc<dyn Device> {
+        &self.device
+    }
+
+    /// The superblock as it is on the device.
+    #[must_use]
+    pub const fn superblock(&self) -> &Superblock {
+        &self.superblock
+    }
+
+    /// The chain that is the state of the device, head first.
+    #[must_use]
+    pub fn prio_chain(&self) -> &[BucketIndex] {
+        &self.chain
+    }
+
+    /// The number of the last prio write.
+    #[must_use]
+    pub const fn prio_seq(&self) -> u64 {
+        self.seq
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        match &self.failed {
+            None => Ok(()),
+            Some(cause) => {
+                let (device, cause) = (self.device.name().clone(), cause.clone());
+                Err(Error::Failed { device, cause })
+            }
+        }
+    }
+
+    /// Notes the first failure and reports it.
+    fn fail(&mut self, cause: Error) -> Error {
+        let (device, cause) = cause.into_failure(self.device.name());
+        self.failed = Some(cause.clone());
+        Error::Failed { device, cause }
+    }
+}

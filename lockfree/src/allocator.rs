@@ -1,0 +1,377 @@
+//! The allocator as its users see it: it composes what the other files explain.
+
+use crate::ageing::Ageing;
+use crate::allocation::{Allocation, PinGuard};
+use crate::bucket_ref::BucketRef;
+use crate::config::{Config, DeviceTable};
+use crate::device::Device;
+use crate::error::{Cause, Error};
+use crate::future::AllocFuture;
+use crate::gc::{Gc, GcState};
+use crate::readers::Read;
+use crate::sectors::{Extent, OpenBuckets, SectorRequest, Wait};
+use crate::start::Startup;
+use crate::stats::{Counters, Stats};
+use crate::sync::{AtomicU32, Ordering};
+use crate::table::Table;
+use std::time::Instant;
+use tierce_core::{BucketId, DeviceIndex, Geometry, Policy, Reserve};
+
+/// The space of a set of 1 to 8 devices, shared by any number of threads.
+///
+/// ```
+/// use tierce_core::{Geometry, Reserve};
+/// use tierce_lockfree::{Allocator, Config, DeviceTable, SectorRequest};
+///
+/// let geometry = Geometry::new(1024, 1, 128, 8)?;
+/// let config = Config { sync: false, ..Config::default() };
+/// let (allocator, mut reclaimers) =
+///     Allocator::start(config, vec![DeviceTable::empty(geometry)])?.finish();
+/// // Whoever does the device's I/O drives its reclaimer; here it runs once by hand.
+/// let _ = reclaimers[0].step();
+///
+/// let bucket = allocator.try_alloc(Reserve::None)?.expect("the reclaimer ran");
+/// let pointer = bucket.bucket_ref();
+/// bucket.written(); // it has content now: it is kept, and reused when its turn comes
+/// let pin = allocator.pin(pointer).expect("not reused yet");
+/// # drop(pin);
+/// let extent = allocator.try_alloc_sectors(&SectorRequest::new(16))?.expect("space");
+/// assert_eq!((extent.offset(), extent.sectors()), (0, 16));
+/// # Ok::<(), tierce_lockfree::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Allocator {
+    config: Config,
+    policy: AtomicU32,
+    devices: Box<[Device]>,
+    gc: GcState,
+    ageing: Ageing,
+    open: OpenBuckets,
+    counters: Counters,
+}
+
+/// Opening and closing.
+impl Allocator {
+    /// Begins to start an allocator on devices as they were found.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] or [`Error::Devices`] names the setting that is out of range.
+    pub fn start(config: Config, devices: Vec<DeviceTable>) -> Result<Startup, Error> {
+        Startup::new(config, devices)
+    }
+
+    pub(crate) fn new(config: Config, devices: Box<[Device]>) -> Self {
+        let cells = config.cpus.max(1) as usize;
+        let step = devices.iter().map(|device| device.geometry().rescale_step(1)).sum();
+        Self {
+            policy: AtomicU32::new(config.policy.number().into()),
+            gc: GcState::new(cells),
+            ageing: Ageing::new(step, cells),
+            open: OpenBuckets::new(config.open_buckets, cells),
+            counters: Counters::new(cells),
+            config,
+            devices,
+        }
+    }
+
+    /// Hands out nothing more. Whoever waits gets [`Error::Closed`], reclaimers get
+    /// [`Step::Ended`](crate::Step::Ended), the open buckets are closed.
+    pub fn close(&self) {
+        self.open.seal(self);
+        self.devices.iter().for_each(Device::close);
+        self.gc.bell.ring();
+    }
+
+    /// Takes a device out of use: its allocations fail with `cause`, those who wait for it are
+    /// told, reclaiming stops. The other devices go on.
+    pub fn fail(&self, device: DeviceIndex, cause: Cause) {
+        self.devices[device.as_usize()].fail(cause);
+        self.gc.bell.ring();
+    }
+}
+
+/// Buckets.
+impl Allocator {
+    /// A bucket of device 0 of the set, or of the next device that has one: from `none`, else
+    /// from `reserve`. `None` if nothing is free.
+    ///
+    /// Wait-free while this thread's cells hold a bucket; otherwise it may wait for a thread
+    /// that was stopped inside the shared queue. `None` means that at some instant inside the
+    /// call nothing was free, or that another thread was just then carrying buckets between
+    /// lists.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`], or [`Error::DeviceFailed`] if every device has failed.
+    pub fn try_alloc(&self, reserve: Reserve) -> Result<Option<Allocation<'_>>, Error> {
+        let mut error = None;
+        for device in &self.devices {
+            match self.try_alloc_on(device.index(), reserve) {
+                Ok(None) => error = Some(Ok(None)),
+                Err(e) if error.is_none() => error = Some(Err(e)),
+                Err(_) => {}
+                found => return found,
+            }
+        }
+        error.unwrap_or(Ok(None))
+    }
+
+    /// As [`try_alloc`](Self::try_alloc), on one device.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] or [`Error::DeviceFailed`].
+    pub fn try_alloc_on(
+        &self,
+        device: DeviceIndex,
+        reserve: Reserve,
+    ) -> Result<Option<Allocation<'_>>, Error> {
+        let device = &self.devices[device.as_usize()];
+        device.check()?;
+        let taken = device.take(reserve);
+        if taken.is_none() {
+            device.counters.alloc_fails.add(1);
+        }
+        Ok(taken.map(|(free, word)| Allocation::new(self, device.index(), free, word.gen_())))
+    }
+
+    /// A bucket of `device`, as soon as one is free. Fair: waiters are served in the order in
+    /// which they came, and a waiter who was passed over four times by others who did not have
+    /// to wait gets the next bucket directly.
+    ///
+    /// Do not call it holding anything that garbage collection, the walk over the index or the
+    /// prio write needs: they are what makes buckets free.
+    ///
+    /// # Errors
+    ///
+    /// The future gives [`Error::Closed`] or [`Error::DeviceFailed`].
+    pub fn alloc_on(&self, device: DeviceIndex, reserve: Reserve) -> AllocFuture<'_> {
+        AllocFuture::new(self, device, reserve)
+    }
+
+    /// As [`alloc_on`](Self::alloc_on), blocking the thread until `deadline` at the latest
+    /// (`None`: for as long as it takes).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`], [`Error::Closed`] or [`Error::DeviceFailed`].
+    pub fn alloc_until(
+        &self,
+        device: DeviceIndex,
+        reserve: Reserve,
+        deadline: Option<Instant>,
+    ) -> Result<Allocation<'_>, Error> {
+        self.alloc_on(device, reserve).block_until(deadline)
+    }
+
+    /// Keeps the bucket from being reused for as long as the guard lives. `None` if the pointer
+    /// is stale or 49 152 pins are held already. Lock-free.
+    #[must_use]
+    pub fn pin(&self, pointer: BucketRef) -> Option<PinGuard<'_>> {
+        self.table_of(pointer)?.pin(pointer.bucket(), pointer.gen_())?;
+        Some(PinGuard::new(self, pointer))
+    }
+
+    /// The content of `pointer`'s bucket is dead. It is not free at once (old pointers may lead
+    /// into it) but can be reused before others. The caller owns the bucket. Lock-free.
+    pub fn free(&self, pointer: BucketRef) {
+        let Some(table) = self.table_of(pointer) else { return };
+        if table.peek(pointer.bucket()).gen_() == pointer.gen_() {
+            table.free(pointer.bucket());
+            self.devices[pointer.device().as_usize()].available.change(1);
+        }
+    }
+}
+
+/// Sectors.
+impl Allocator {
+    /// Up to `request.sectors()` sectors of one bucket; `None` if no bucket is free.
+    ///
+    /// Lock-free while the write point's open bucket has room; else as
+    /// [`try_alloc`](Self::try_alloc).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] or [`Error::DeviceFailed`].
+    pub fn try_alloc_sectors(&self, request: &SectorRequest) -> Result<Option<Extent<'_>>, Error> {
+        self.open.alloc(self, request, Wait::No)
+    }
+
+    /// As [`try_alloc_sectors`](Self::try_alloc_sectors), waiting for a bucket until `deadline`
+    /// (`None`: for as long as it takes). While it waits it holds nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`], [`Error::Closed`] or [`Error::DeviceFailed`].
+    pub fn alloc_sectors_until(
+        &self,
+        request: &SectorRequest,
+        deadline: Option<Instant>,
+    ) -> Result<Extent<'_>, Error> {
+        let extent = self.open.alloc(self, request, Wait::Until(deadline))?;
+        Ok(extent.expect("a waiting allocation has space or an error"))
+    }
+
+    /// A bucket to be opened, on the device with most available.
+    pub(crate) fn bucket_for_sectors(&self, wait: Wait) -> Result<Option<BucketId>, Error> {
+        let working = self.devices.iter().filter(|device| device.check().is_ok());
+        // The first of equals: the last maximum of the reverse.
+        let Some(device) = working.rev().max_by_key(|device| device.available.get()) else {
+            self.devices[0].check()?;
+            return Ok(None);
+        };
+        let allocation = match wait {
+            Wait::No => self.try_alloc_on(device.index(), Reserve::None)?,
+            Wait::Until(deadline) => {
+                Some(self.alloc_until(device.index(), Reserve::None, deadline)?)
+            }
+        };
+        Ok(allocation.map(Allocation::into_bucket))
+    }
+
+    /// A bucket of `device` was opened for writing.
+    pub(crate) fn note_opened(&self, device: DeviceIndex) {
+        let sectors = self.geometry(device).bucket_sectors();
+        self.gc.sectors_written.add(sectors.into());
+        self.ring_if_gc_due();
+    }
+}
+
+/// Reading, ageing, garbage collection.
+impl Allocator {
+    /// Begins a read. Call it *before* looking the key up. Wait-free.
+    pub fn begin_read(&self) -> Read<'_> {
+        Read::begin(self)
+    }
+
+    /// Counts I/O (read or written) of `sectors` sectors, by which buckets age. Wait-free.
+    pub fn account_io(&self, sectors: u32) {
+        if self.ageing.account(sectors) {
+            self.devices[0].bell.ring();
+        }
+    }
+
+    /// Begins a garbage collection, see [`crate::gc`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::GcRunning`] if one is running.
+    pub fn begin_gc(&self) -> Result<Gc<'_>, Error> {
+        Gc::begin(self)
+    }
+
+    /// Whether a collection is due: reclaiming waits for one, some bucket was reused often since
+    /// the last, or much was written.
+    #[must_use]
+    pub fn gc_due(&self) -> bool {
+        let sectors = |device: &Device| {
+            u64::from(device.geometry().nbuckets()) * u64::from(device.geometry().bucket_sectors())
+        };
+        let total: u64 = self.devices.iter().map(sectors).sum();
+        let written = self.gc.sectors_written.total();
+        self.gc.is_needed()
+            || self.gc.need_gc() > self.config.gc_gen_trigger.into()
+            || written >= total / u64::from(self.config.gc_written_share)
+    }
+
+    pub(crate) fn ring_if_gc_due(&self) {
+        if self.gc_due() {
+            self.gc.bell.ring();
+        }
+    }
+
+    /// Sleeps until a collection is due, the set is closed or `deadline` has passed. One thread
+    /// at a time, the one that collects. `true` if a collection is due; `false` also when every
+    /// device has ended.
+    pub fn wait_gc_due(&self, deadline: Option<Instant>) -> bool {
+        loop {
+            if self.devices.iter().all(|device| device.check().is_err()) {
+                return false;
+            }
+            if self.gc_due() {
+                return true;
+            }
+            if !self.gc.bell.wait(deadline) {
+                return false;
+            }
+        }
+    }
+
+    /// Ends the sleep of [`wait_gc_due`](Self::wait_gc_due).
+    pub fn wake_gc(&self) {
+        self.gc.bell.ring();
+    }
+}
+
+/// Looking.
+impl Allocator {
+    /// The policy in force.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        // Relaxed: the next pass follows it.
+        Policy::from_number(self.policy.load(Ordering::Relaxed) as u8).unwrap_or_default()
+    }
+
+    /// Changes the policy; the next pass follows it.
+    pub fn set_policy(&self, policy: Policy) {
+        // Relaxed: as above.
+        self.policy.store(policy.number().into(), Ordering::Relaxed);
+    }
+
+    /// Counters and gauges.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats::of(self)
+    }
+
+    /// The shape of a device.
+    ///
+    /// # Panics
+    ///
+    /// If the set has no such device.
+    #[must_use]
+    pub fn geometry(&self, device: DeviceIndex) -> &Geometry {
+        self.devices[device.as_usize()].geometry()
+    }
+
+    /// The settings that it was started with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The state of a bucket at this instant; `None` if there is no such bucket.
+    #[must_use]
+    pub fn snapshot(&self, bucket: BucketId) -> Option<tierce_core::Snapshot> {
+        let device = self.devices.get(bucket.device().as_usize())?;
+        let known = bucket.bucket().as_usize() < device.table().len();
+        known.then(|| device.table().read(bucket.bucket()))
+    }
+
+    /// The table that `pointer` leads into, if it names a bucket that could be allocated.
+    pub(crate) fn table_of(&self, pointer: BucketRef) -> Option<&Table> {
+        let device = self.devices.get(pointer.device().as_usize())?;
+        device.geometry().contains(pointer.bucket()).then_some(device.table())
+    }
+
+    pub(crate) fn devices(&self) -> &[Device] {
+        &self.devices
+    }
+
+    pub(crate) fn devices_mut(&mut self) -> &mut [Device] {
+        &mut self.devices
+    }
+
+    pub(crate) fn gc_state(&self) -> &GcState {
+        &self.gc
+    }
+
+    pub(crate) fn ageing(&self) -> &Ageing {
+        &self.ageing
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+}

@@ -1,0 +1,105 @@
+//! How a background thread sleeps until there is something to do.
+//!
+//! # State
+//!
+//! One word: QUIET (awake, or about to look), RUNG (somebody rang since the last look), ASLEEP.
+//!
+//! # Protocol
+//!
+//! * Ringing: make the work visible, then `swap(RUNG)`; if it was ASLEEP, unpark the sleeper.
+//! * Waiting: RUNG → QUIET and return, so that the caller looks; else QUIET → ASLEEP and park.
+//!
+//! A ring that comes while the owner looks leaves RUNG behind, so the next wait returns at once:
+//! no ring is lost, and any number of rings costs one look.
+//!
+//! # Memory ordering
+//!
+//! The ringer's swap is Release and the owner's exchange Acquire: what was made visible before
+//! the ring is seen by the look after it. Every change is an RMW, so earlier rings that were
+//! overwritten are seen as well.
+//!
+//! # Progress
+//!
+//! Ringing: wait-free, but for the short lock around the sleeper's handle when it sleeps.
+
+use crate::sync::{AtomicU32, Mutex, Ordering, Thread, current, park_until};
+use std::time::Instant;
+
+const QUIET: u32 = 0;
+const RUNG: u32 = 1;
+const ASLEEP: u32 = 2;
+
+/// A door bell with one owner, who waits, and any number of ringers.
+///
+/// ```
+/// use tierce_lockfree::Bell;
+/// let bell = Bell::new();
+/// bell.ring();
+/// bell.ring();
+/// assert!(bell.wait(None), "it rang before, so this returns at once");
+/// let soon = std::time::Instant::now();
+/// assert!(!bell.wait(Some(soon)), "nobody rang again");
+/// ```
+#[derive(Debug)]
+pub struct Bell {
+    state: AtomicU32,
+    owner: Mutex<Option<Thread>>,
+}
+
+impl Default for Bell {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Bell {
+    /// A bell that nobody has rung.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { state: AtomicU32::new(QUIET), owner: Mutex::new(None) }
+    }
+
+    /// Wakes the owner, now or at his next [`wait`](Self::wait).
+    pub fn ring(&self) {
+        let order = if cfg!(tierce_mutant = "bell_ring_relaxed") {
+            Ordering::Relaxed
+        } else {
+            // Release: publishes the work; pairs with the Acquire in `wait`.
+            Ordering::Release
+        };
+        if self.state.swap(RUNG, order) == ASLEEP {
+            self.wake();
+        }
+    }
+
+    #[cold]
+    fn wake(&self) {
+        if let Some(owner) = &*self.owner.lock() {
+            owner.unpark();
+        }
+    }
+
+    /// Sleeps until somebody rings, or until `deadline`. `true` if somebody rang since the last
+    /// time this returned `true`. Only one thread may wait at a time.
+    pub fn wait(&self, deadline: Option<Instant>) -> bool {
+        loop {
+            // Acquire: pairs with the Release in `ring`. Relaxed (failure): nothing was rung.
+            let order = (Ordering::Acquire, Ordering::Relaxed);
+            if self.state.compare_exchange(RUNG, QUIET, order.0, order.1).is_ok() {
+                return true;
+            }
+            if deadline.is_some_and(|at| at <= Instant::now()) {
+                // Acquire: as above, if it rang just now.
+                return self.state.swap(QUIET, Ordering::Acquire) == RUNG;
+            }
+            *self.owner.lock() = Some(current());
+            // Relaxed (both): if it rang meanwhile the loop looks again; the owner's handle is
+            // published by its lock.
+            let asleep =
+                self.state.compare_exchange(QUIET, ASLEEP, Ordering::Relaxed, Ordering::Relaxed);
+            if asleep.is_ok() || asleep == Err(ASLEEP) {
+                park_until(deadline);
+            }
+        }
+    }
+}

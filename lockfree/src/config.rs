@@ -1,0 +1,175 @@
+//! What can be set.
+
+use crate::error::Error;
+use tierce_core::{Geometry, Policy, Prio, Sizes};
+
+/// How an [`Allocator`](crate::Allocator) behaves.
+///
+/// ```
+/// use tierce_core::Policy;
+/// use tierce_lockfree::Config;
+/// let config = Config { policy: Policy::Fifo, ..Config::default() };
+/// config.validate()?;
+/// # Ok::<(), tierce_lockfree::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "built with struct update syntax from the default")]
+pub struct Config {
+    /// Which bucket is reused next.
+    pub policy: Policy,
+    /// For how many CPUs there are cells, counters and hints; 0: one of each, and no cells.
+    pub cpus: u32,
+    /// How many buckets may be open for writing at once, 1 to 128.
+    pub open_buckets: u32,
+    /// The old prio chain refills the prio reserve directly.
+    pub recycle_prio_chain: bool,
+    /// A batch that is not full is written when somebody found nothing free.
+    pub batch_on_demand: bool,
+    /// Each bucket is discarded before it becomes free again.
+    pub discard: bool,
+    /// Gens are made durable before buckets are reused. Without it the cache starts empty
+    /// every time.
+    pub sync: bool,
+    /// GC is due when some bucket's gen is this far ahead of its oldest pointer, 1 to 95.
+    pub gc_gen_trigger: u8,
+    /// GC is due when 1/n of the set's sectors were opened for writing since the last.
+    pub gc_written_share: u32,
+    /// Where the random policy's draws begin: the same seed, the same draws.
+    pub seed: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            policy: Policy::Lru,
+            cpus: u32::try_from(crate::sync::cpus()).unwrap_or(1),
+            open_buckets: 128,
+            recycle_prio_chain: true,
+            batch_on_demand: true,
+            discard: false,
+            sync: true,
+            gc_gen_trigger: 64,
+            gc_written_share: 16,
+            seed: 0,
+        }
+    }
+}
+
+impl Config {
+    /// Checks every value.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] names the one that is out of range.
+    pub fn validate(&self) -> Result<(), Error> {
+        let limit = |what, found: u32, max: u32| {
+            let wanted = format!("1 to {max}");
+            Error::Config(tierce_core::Error::Limit { what, found: found.into(), wanted })
+        };
+        if !(1..=128).contains(&self.open_buckets) {
+            return Err(limit("open_buckets", self.open_buckets, 128));
+        }
+        if !(1..=95).contains(&self.gc_gen_trigger) {
+            return Err(limit("gc_gen_trigger", self.gc_gen_trigger.into(), 95));
+        }
+        if self.gc_written_share == 0 {
+            return Err(limit("gc_written_share", 0, u32::MAX));
+        }
+        if self.cpus > 4096 {
+            return Err(limit("cpus", self.cpus, 4096));
+        }
+        Ok(())
+    }
+}
+
+/// One device of a set as it was when it was opened.
+///
+/// ```
+/// use tierce_core::Geometry;
+/// use tierce_lockfree::DeviceTable;
+/// let table = DeviceTable::empty(Geometry::new(1024, 1, 128, 1)?);
+/// assert_eq!(table.gens.len(), 1024);
+/// # Ok::<(), tierce_core::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DeviceTable {
+    /// Its shape.
+    pub geometry: Geometry,
+    /// The sizes of its free lists.
+    pub sizes: Sizes,
+    /// Prio and gen of every bucket, from bucket 0 on.
+    pub gens: Vec<(Prio, tierce_core::Gen)>,
+    /// How many buckets from `first_bucket` on are the journal.
+    pub journal_buckets: u32,
+    /// The buckets of the newest prio chain, head first.
+    pub chain: Vec<tierce_core::BucketIndex>,
+    /// The seq of the newest prio write.
+    pub prio_seq: u64,
+}
+
+impl DeviceTable {
+    /// A device on which nothing was ever written.
+    #[must_use]
+    pub fn empty(geometry: Geometry) -> Self {
+        Self {
+            geometry,
+            sizes: Sizes::tierce(&geometry, 0),
+            gens: vec![Default::default(); geometry.nbuckets() as usize],
+            journal_buckets: 0,
+            chain: Vec::new(),
+            prio_seq: 0,
+        }
+    }
+
+    /// With `buckets` journal buckets behind `first_bucket`, and reserves sized for them.
+    #[must_use]
+    pub fn with_journal(mut self, buckets: u32) -> Self {
+        self.journal_buckets = buckets;
+        self.sizes = Sizes::tierce(&self.geometry, buckets);
+        self
+    }
+
+    /// With the gens and prios, the chain and the seq of the newest prio write.
+    #[must_use]
+    pub fn with_prios(
+        mut self,
+        gens: Vec<(Prio, tierce_core::Gen)>,
+        chain: Vec<tierce_core::BucketIndex>,
+        seq: u64,
+    ) -> Self {
+        (self.gens, self.chain, self.prio_seq) = (gens, chain, seq);
+        self
+    }
+
+    /// With these sizes of the free lists.
+    #[must_use]
+    pub fn with_sizes(mut self, sizes: Sizes) -> Self {
+        self.sizes = sizes;
+        self
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), Error> {
+        let refuse = |what, found: u64, wanted: String| {
+            Err(Error::Config(tierce_core::Error::Limit { what, found, wanted }))
+        };
+        self.sizes.validate(&self.geometry)?;
+        let nbuckets = self.geometry.nbuckets();
+        if self.gens.len() != nbuckets as usize {
+            let wanted = format!("nbuckets, {nbuckets}");
+            return refuse("the number of gens", self.gens.len() as u64, wanted);
+        }
+        let usable = self.geometry.buckets().len() as u64;
+        if u64::from(self.journal_buckets) > usable {
+            let wanted = format!("at most {usable}");
+            return refuse("journal_buckets", self.journal_buckets.into(), wanted);
+        }
+        match self.chain.iter().find(|&&bucket| !self.geometry.contains(bucket)) {
+            None => Ok(()),
+            Some(bucket) => {
+                let wanted = format!("{} to {}", self.geometry.first_bucket(), nbuckets - 1);
+                refuse("a bucket of the prio chain", bucket.get().into(), wanted)
+            }
+        }
+    }
+}

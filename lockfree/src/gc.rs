@@ -1,0 +1,398 @@
+//! Garbage collection with shadow marks.
+//!
+//! # Problem
+//!
+//! GC is the walk in which the owner of the index tells which pointers still live. Clearing the
+//! marks of all buckets first and setting them again during the walk needs invalidation to stop
+//! meanwhile; without a lock it loses data (an invalidator checks the "marks valid" flag; GC
+//! clears *dirty*; the invalidator takes the bucket). So GC keeps its findings beside the words
+//! and publishes them with one CAS per bucket at the end. A word's mark is then always valid or
+//! conservative, and invalidation goes on during GC.
+//!
+//! # State
+//!
+//! Per bucket, in an array that exists only while GC runs, one 32-bit shadow:
+//!
+//! ```text
+//!  31      24 23 22 21         9 8        7       0
+//! ┌──────────┬─────┬────────────┬────────┬─────────┐
+//! │  oldest  │mark │  sectors   │unpinned│start gen│
+//! └──────────┴─────┴────────────┴────────┴─────────┘
+//! ```
+//!
+//! # Protocol
+//!
+//! 1. Begin: read every word (Acquire). `oldest` starts as its gen.
+//! 2. Walk: every live key is [marked](Gc::mark), by any number of threads.
+//! 3. Raise the epoch (Release), before the first publish ([`crate::readers`] needs this order).
+//! 4. Publish each bucket ([`Snapshot::gc_publish`]): `last_gc` always; mark and sectors unless
+//!    the bucket was pinned at the snapshot or reused since.
+//!
+//! Two orders are required of others: a writer inserts its key **before** it unpins, and the
+//! snapshot is taken **before** the walk. So a bucket that was unpinned at the snapshot had all
+//! its keys in the index when the walk began, and one that was pinned keeps its mark.
+//!
+//! # Contract of the owner
+//!
+//! A key that is live during the whole walk is marked at least once, also when it moves between
+//! shards or the index is resized. Stale keys met on the walk are removed: they hold `last_gc`
+//! back, and a bucket whose gen runs 96 ahead of it is lost to reuse.
+//!
+//! # Memory ordering
+//!
+//! *words*: the snapshot's Acquire pairs with the Release of unpin. *shadow*: Relaxed, whoever
+//! finishes owns the [`Gc`] and is ordered after all who marked. *epoch*: see above; Acquire in
+//! readers. *finished*: Release, so that a reclaimer that sees the count sees the new marks.
+//!
+//! # Progress
+//!
+//! Marking is lock-free and never waits. Beginning and finishing look at every bucket once.
+//! Finishing takes the lock on the list of prio buckets, which the prio write holds only to
+//! exchange that list.
+
+use crate::allocator::Allocator;
+use crate::bell::Bell;
+use crate::bucket_ref::BucketRef;
+use crate::counter::Counter;
+use crate::device::Device;
+use crate::error::Error;
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use tierce_core::word::SECTORS_MAX;
+use tierce_core::{BucketIndex, Gen, Mark, Snapshot};
+
+/// The garbage collector's part of an allocator.
+#[derive(Debug)]
+pub(crate) struct GcState {
+    epoch: AtomicU64,
+    /// Collections that have finished.
+    finished: AtomicU64,
+    /// The collection for which reclaiming waits: until `finished` reaches it.
+    needed: AtomicU64,
+    /// 1 while a [`Gc`] exists.
+    running: AtomicU32,
+    /// The largest gen − last_gc since the last collection.
+    need_gc: AtomicU32,
+    /// Sectors of buckets opened for writing since the last collection.
+    pub(crate) sectors_written: Counter,
+    /// The owner of the index sleeps on this.
+    pub(crate) bell: Bell,
+}
+
+impl GcState {
+    pub(crate) fn new(cells: usize) -> Self {
+        Self {
+            epoch: AtomicU64::new(0),
+            finished: AtomicU64::new(0),
+            needed: AtomicU64::new(0),
+            running: AtomicU32::new(0),
+            need_gc: AtomicU32::new(0),
+            sectors_written: Counter::new(cells),
+            bell: Bell::new(),
+        }
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        // Acquire: a reader looks its key up after this; pairs with the Release in `finish`.
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// How many collections have finished.
+    pub(crate) fn finished(&self) -> u64 {
+        // Acquire: pairs with the Release in `finish`: the new marks are seen.
+        self.finished.load(Ordering::Acquire)
+    }
+
+    /// Reclaiming cannot go on until a collection after `finished` has finished.
+    pub(crate) fn need_after(&self, finished: u64) {
+        // Relaxed: a number that only grows; the bell orders it.
+        self.needed.fetch_max(finished + 1, Ordering::Relaxed);
+        self.bell.ring();
+    }
+
+    /// Whether somebody waits for a collection.
+    pub(crate) fn is_needed(&self) -> bool {
+        // Relaxed: see `need_after`.
+        self.needed.load(Ordering::Relaxed) > self.finished()
+    }
+
+    /// A bucket was found to be `gc_gen` generations ahead of its oldest pointer.
+    pub(crate) fn note_gc_gen(&self, gc_gen: u8) {
+        // Relaxed (both): a hint when to collect. Tested first, so that it is rarely written.
+        if u32::from(gc_gen) > self.need_gc.load(Ordering::Relaxed) {
+            self.need_gc.fetch_max(u32::from(gc_gen), Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn need_gc(&self) -> u32 {
+        // Relaxed: a hint.
+        self.need_gc.load(Ordering::Relaxed)
+    }
+
+    fn try_begin(&self) -> bool {
+        // Acquire: pairs with the Release in `end`: one collection is over before the next.
+        let order = (Ordering::Acquire, Ordering::Relaxed);
+        self.running.compare_exchange(0, 1, order.0, order.1).is_ok()
+    }
+
+    fn end(&self) {
+        // Release: pairs with the Acquire in `try_begin`.
+        self.running.store(0, Ordering::Release);
+    }
+}
+
+/// What GC made of a pointer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a stale key has to be removed from the index"]
+pub enum Marked {
+    /// It lives, its sectors are counted.
+    Live,
+    /// The bucket has been reused; the key must be removed.
+    Stale,
+    /// It names no bucket that could have been allocated; the key must be removed.
+    OutOfRange,
+}
+
+/// A garbage collection under way, see the top of this file for how it is used. Dropping it
+/// without [`finish`](Self::finish) abandons it: nothing changes.
+///
+/// ```
+/// # use tierce_lockfree::{Allocator, Config, DeviceTable, Marked};
+/// # use tierce_core::{Geometry, Mark, Reserve};
+/// # let geometry = Geometry::new(1024, 1, 128, 1)?;
+/// # let (allocator, _reclaimers) =
+/// #     Allocator::start(Config::default(), vec![DeviceTable::empty(geometry)])?.finish();
+/// # let bucket = allocator.try_alloc(Reserve::Btree)?.unwrap();
+/// let pointer = bucket.bucket_ref();
+/// let gc = allocator.begin_gc()?;
+/// // for every key of the index:
+/// assert_eq!(gc.mark(pointer, 128, Mark::Reclaimable), Marked::Live);
+/// gc.finish();
+/// assert_eq!(allocator.stats().gc_total, 1);
+/// # Ok::<(), tierce_lockfree::Error>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "dropping a collection abandons it"]
+pub struct Gc<'a> {
+    allocator: &'a Allocator,
+    shadows: Vec<Box<[Shadow]>>,
+}
+
+impl<'a> Gc<'a> {
+    pub(crate) fn begin(allocator: &'a Allocator) -> Result<Self, Error> {
+        if !allocator.gc_state().try_begin() {
+            return Err(Error::GcRunning);
+        }
+        let shadows = allocator.devices().iter().map(|device| {
+            let table = device.table();
+            (0..device.geometry().nbuckets())
+                .map(|b| Shadow::new(table.read(BucketIndex::new(b))))
+                .collect()
+        });
+        Ok(Self { allocator, shadows: shadows.collect() })
+    }
+
+    /// Tells that the index holds `pointer` to `sectors` live sectors, of which `kind` says
+    /// whether they are cached data ([`Mark::Reclaimable`]), the only copy ([`Mark::Dirty`]) or
+    /// the index's own nodes ([`Mark::Metadata`]). Many threads may mark at once.
+    ///
+    /// Lock-free.
+    pub fn mark(&self, pointer: BucketRef, sectors: u32, kind: Mark) -> Marked {
+        let Some(table) = self.allocator.table_of(pointer) else { return Marked::OutOfRange };
+        let device = &self.allocator.devices()[pointer.device().as_usize()];
+        let shadow = &self.shadows[pointer.device().as_usize()][pointer.bucket().as_usize()];
+        shadow.hold_back(pointer.gen_());
+        if pointer.gen_().is_stale(table.read(pointer.bucket()).gen_()) {
+            self.allocator.counters().gc_stale.add(1);
+            return Marked::Stale;
+        }
+        shadow.add(device.units(sectors), kind);
+        Marked::Live
+    }
+
+    /// Publishes what the walk found. Reclaimers that waited for it go on.
+    pub fn finish(self) {
+        let gc = self.allocator.gc_state();
+        if !cfg!(tierce_mutant = "gc_epoch_late") {
+            // Release: before the first publish, see `crate::readers`.
+            gc.epoch.fetch_add(1, Ordering::Release);
+        }
+        let mut need_gc = 0;
+        for (device, shadows) in self.allocator.devices().iter().zip(&self.shadows) {
+            need_gc = need_gc.max(publish(device, shadows));
+        }
+        if cfg!(tierce_mutant = "gc_epoch_late") {
+            // Release: the deliberate break, too late.
+            gc.epoch.fetch_add(1, Ordering::Release);
+        }
+        // Relaxed: a hint. What invalidation raised meanwhile is found again by the next pass.
+        gc.need_gc.store(u32::from(need_gc), Ordering::Relaxed);
+        gc.sectors_written.add(-gc.sectors_written.sum());
+        self.allocator.counters().gc_runs.add(1);
+        // Release: whoever sees the count sees the published marks.
+        gc.finished.fetch_add(1, Ordering::Release);
+        for device in self.allocator.devices() {
+            device.bell.ring();
+        }
+    }
+}
+
+impl Drop for Gc<'_> {
+    fn drop(&mut self) {
+        self.allocator.gc_state().end();
+    }
+}
+
+/// Publishes the shadows of one device. Returns the largest gen − last_gc afterwards.
+fn publish(device: &Device, shadows: &[Shadow]) -> u8 {
+    let before = device.available.raw();
+    let whole = device.bucket_units();
+    // Prio buckets are protected by their mark alone, and no key points at them. Their list is
+    // locked, so that none is released between being read here and being marked.
+    let chain = device.chain.lock();
+    for &bucket in chain.live.iter().chain(&chain.writing) {
+        let shadow = &shadows[bucket.as_usize()];
+        let now = Snapshot::default().with_gen(device.table().peek(bucket).gen_());
+        device.table().gc_publish(bucket, now, Mark::Metadata, whole, shadow.read().oldest);
+        shadow.keep_mark();
+    }
+    drop(chain);
+    let mut count = Count::default();
+    for bucket in device.geometry().buckets() {
+        let found = shadows[bucket.as_usize()].read();
+        let (mark, sectors) = match device.is_journal(bucket) {
+            true => (Mark::Metadata, whole),
+            false => (found.mark, found.sectors),
+        };
+        let table = device.table();
+        count.add(table.gc_publish(bucket, found.start, mark, sectors, found.oldest));
+    }
+    device.available.rebase(before, count.available);
+    count.need_gc
+}
+
+#[derive(Default)]
+struct Count {
+    available: u32,
+    need_gc: u8,
+}
+
+impl Count {
+    fn add(&mut self, word: Snapshot) {
+        self.available += u32::from(word.pin_count() == 0 && word.mark().is_reclaimable());
+        self.need_gc = self.need_gc.max(word.gc_gen());
+    }
+}
+
+/// What GC found about one bucket so far.
+#[derive(Debug)]
+struct Shadow(AtomicU32);
+
+const UNPINNED: u32 = 1 << 8;
+const SECTORS: u32 = 9;
+const MARK: u32 = 22;
+const OLDEST: u32 = 24;
+
+/// A shadow, unpacked.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    /// Gen and pin at the snapshot; the other fields are not kept.
+    start: Snapshot,
+    mark: Mark,
+    sectors: u32,
+    oldest: Gen,
+}
+
+impl Found {
+    fn pack(self) -> u32 {
+        u32::from(self.start.gen_().get())
+            | if self.start.pin_count() == 0 { UNPINNED } else { 0 }
+            | self.sectors << SECTORS
+            | u32::from(self.mark.to_bits()) << MARK
+            | u32::from(self.oldest.get()) << OLDEST
+    }
+
+    fn unpack(bits: u32) -> Self {
+        let start = Snapshot::default()
+            .with_gen(Gen::new(bits as u8))
+            .with_pin(u16::from(bits & UNPINNED == 0));
+        Self {
+            start,
+            mark: Mark::from_bits((bits >> MARK) as u8),
+            sectors: bits >> SECTORS & u32::from(SECTORS_MAX),
+            oldest: Gen::new((bits >> OLDEST) as u8),
+        }
+    }
+}
+
+impl Shadow {
+    fn new(start: Snapshot) -> Self {
+        let found = Found { start, mark: Mark::None, sectors: 0, oldest: start.gen_() };
+        Self(AtomicU32::new(found.pack()))
+    }
+
+    fn read(&self) -> Found {
+        // Relaxed: the owner of the `Gc` is ordered after all who marked.
+        Found::unpack(self.0.load(Ordering::Relaxed))
+    }
+
+    fn update(&self, next: impl Fn(Found) -> Found) {
+        // Relaxed: a test before the CAS. Shadows publish nothing until `finish`.
+        let mut before = self.0.load(Ordering::Relaxed);
+        loop {
+            let after = next(Found::unpack(before)).pack();
+            if after == before {
+                return;
+            }
+            // Relaxed (both): as above.
+            let order = (Ordering::Relaxed, Ordering::Relaxed);
+            match self.0.compare_exchange_weak(before, after, order.0, order.1) {
+                Ok(_) => return,
+                Err(now) => before = now,
+            }
+        }
+    }
+
+    /// A pointer of gen `pointer` exists: `last_gc` may not pass it.
+    fn hold_back(&self, pointer: Gen) {
+        self.update(|found| {
+            let older = found.oldest.is_after(pointer);
+            Found { oldest: if older { pointer } else { found.oldest }, ..found }
+        });
+    }
+
+    /// Whatever is found, the word keeps its mark, as if it had been pinned from the start.
+    fn keep_mark(&self) {
+        self.update(|found| Found { start: found.start.with_pin(1), ..found });
+    }
+
+    /// Metadata outranks dirty outranks reclaimable, whatever the order they are met in.
+    fn add(&self, units: u32, kind: Mark) {
+        self.update(|found| Found {
+            mark: found.mark.max(kind),
+            sectors: (found.sectors + units).min(u32::from(SECTORS_MAX)),
+            ..found
+        });
+    }
+}
+
+#[cfg(all(test, not(tierce_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shadows_keep_their_fields() {
+        let shadow = Shadow::new(Snapshot::default().with_gen(Gen::new(200)).with_pin(3));
+        shadow.add(9000, Mark::Reclaimable);
+        shadow.add(1, Mark::Metadata);
+        shadow.add(1, Mark::Dirty);
+        shadow.hold_back(Gen::new(190));
+        shadow.hold_back(Gen::new(195));
+        shadow.hold_back(Gen::new(201));
+        let found = shadow.read();
+        assert_eq!((found.mark, found.sectors), (Mark::Metadata, 8191));
+        assert_eq!(found.oldest, Gen::new(190));
+        assert_eq!((found.start.gen_(), found.start.pin_count()), (Gen::new(200), 1));
+        let free = Shadow::new(Snapshot::default());
+        assert_eq!(free.read().start.pin_count(), 0);
+    }
+}

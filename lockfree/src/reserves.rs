@@ -1,0 +1,358 @@
+//! The free lists of one device: per-CPU cells before the `none` queue, and the three reserves.
+//!
+//! # State
+//!
+//! ```text
+//!            own cells ─▶ none queue ─▶ other CPUs' cells ─▶ own reserve's queue      (alloc)
+//!   prio queue ─▶ btree queue ─▶ moving_gc queue ─▶ none queue ─▶ any cell            (release)
+//! ```
+//!
+//! A free bucket is in exactly one of them, with pin 1 and a gen that is safe to use. One
+//! *version* word per CPU counts what was inserted: `inserts:48 | movers:16`.
+//!
+//! # Protocol: failing exactly
+//!
+//! "Nothing is free" is said only if at some instant inside the call nothing was. Looking into
+//! many places takes time, so a scan that found all of them empty proves nothing by itself: a
+//! bucket may have been put into a place already passed, and another taken from a place still
+//! ahead. Therefore:
+//!
+//! 1. Sum the version words.
+//! 2. Look everywhere; take what is found.
+//! 3. Sum again. Equal, and no mover: fail. Otherwise look again.
+//!
+//! An inserter counts *after* it inserted. A thread that carries buckets from one place to
+//! another is a *mover* from before it takes them until after it has put them down.
+//!
+//! Proof sketch. Let the sums be equal without movers. Sums of counters that only grow are equal
+//! only if each is, so no insertion was counted between the two reads of its word. An insertion
+//! not yet counted at the second read belongs to a push that has not returned: it may be ordered
+//! just before its bucket's pop, or after our call. What remains are the buckets inserted and
+//! counted before step 1. Nobody carried one (no movers), each place was seen empty once, so
+//! each was popped before its place was seen. After the last of these pops nothing was free. ∎
+//!
+//! # Memory ordering
+//!
+//! *version*: the inserter's count is Release and step 1 Acquire, so a counted insertion is seen
+//! by the scan. For step 3 take a thread A that inserts, counts, then pops from a place still
+//! ahead of the scan: the scan sees that place empty by an Acquire load of A's Release pop, so
+//! step 3 sees A's count. The queue's pop gives the same by its fence.
+//!
+//! # Progress
+//!
+//! pop from own cells: wait-free. Everything else can wait for a thread that was stopped inside
+//! `ArrayQueue`, which is not lock-free. A failing pop repeats while others insert; a stopped
+//! mover is waited for three scans long, then the answer is `Empty { movers_seen }`.
+
+use crate::cells::Cells;
+use crate::sync::{AtomicU64, Ordering, Queue, fence};
+use crossbeam_utils::CachePadded;
+use tierce_core::reserve::REFILL_ORDER;
+use tierce_core::{BucketIndex, Reserve, Sizes};
+
+/// How many buckets one refill takes from the queue into the cells, the caller's own included:
+/// neighbours share a cache line of the table, so they should stay on one CPU.
+const REFILL: usize = 8;
+
+/// Scans that find a mover at work before the caller is told so.
+const MOVER_SCANS: u32 = 3;
+
+const MOVER: u64 = 1;
+const INSERT: u64 = 1 << 16;
+
+/// Nothing was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Empty {
+    /// A thread was carrying buckets between places: something may be free after all.
+    pub(crate) movers_seen: bool,
+}
+
+/// A bucket from a free list, and which: given back, it goes there again, so that no reserve
+/// drains into `none` by allocations that were in vain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Free {
+    pub(crate) bucket: BucketIndex,
+    pub(crate) home: Reserve,
+}
+
+impl Free {
+    /// One of `none`.
+    pub(crate) fn none(bucket: BucketIndex) -> Self {
+        Self { bucket, home: Reserve::None }
+    }
+}
+
+/// What a pop found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// The bucket.
+    pub(crate) free: Free,
+    /// Buckets were carried from the queue to the cells: whoever failed to find them meanwhile
+    /// and waits has to be served.
+    pub(crate) moved: bool,
+    /// A bucket that was carried and found no place. The caller must put it somewhere.
+    pub(crate) spare: Option<BucketIndex>,
+}
+
+impl From<Free> for Found {
+    fn from(free: Free) -> Self {
+        Self { free, moved: false, spare: None }
+    }
+}
+
+/// The free lists of one device.
+#[derive(Debug)]
+pub(crate) struct Reserves {
+    cells: Cells,
+    queues: [Option<Queue>; Reserve::COUNT],
+    versions: Box<[CachePadded<AtomicU64>]>,
+}
+
+impl Reserves {
+    /// Empty lists of these sizes, with cells for `cpus` CPUs (none if 0).
+    pub(crate) fn new(sizes: &Sizes, cpus: u32) -> Self {
+        let per_row = if cpus == 0 { 0 } else { sizes.cells_per_cpu(cpus) as usize };
+        let cells = Cells::new(cpus as usize, per_row);
+        let queues = Reserve::ALL.map(|reserve| {
+            let size = sizes.of(reserve) as usize;
+            let size = if reserve == Reserve::None { size - cells.capacity() } else { size };
+            (size > 0).then(|| Queue::new(size))
+        });
+        let versions =
+            (0..cpus.max(1)).map(|_| CachePadded::new(AtomicU64::new(0))).collect::<Box<_>>();
+        Self { cells, queues, versions }
+    }
+
+    /// A bucket for a user of `reserve`: from `none` first, then from the reserve.
+    pub(crate) fn pop(&self, reserve: Reserve) -> Result<Found, Empty> {
+        if let Some(bucket) = self.cells.pop() {
+            return Ok(Free::none(bucket).into());
+        }
+        let mut scans = 0;
+        loop {
+            let before = self.version();
+            if let Some(found) = self.look_everywhere(reserve) {
+                return Ok(found);
+            }
+            let after = self.version();
+            let movers_seen = before.movers + after.movers > 0;
+            if before.inserts == after.inserts {
+                if !movers_seen {
+                    return Err(Empty { movers_seen });
+                }
+                scans += 1;
+                if scans == MOVER_SCANS {
+                    return Err(Empty { movers_seen });
+                }
+            }
+        }
+    }
+
+    fn look_everywhere(&self, reserve: Reserve) -> Option<Found> {
+        if let Some(bucket) = self.cells.pop() {
+            return Some(Free::none(bucket).into());
+        }
+        if let Some(found) = self.pop_none_queue() {
+            return Some(found);
+        }
+        let stolen = self.cells.steal().map(Free::none);
+        let other = stolen.or_else(|| match reserve {
+            Reserve::None => None,
+            home => self.pop_queue(home).map(|bucket| Free { bucket, home }),
+        });
+        other.map(Found::from)
+    }
+
+    fn pop_queue(&self, reserve: Reserve) -> Option<BucketIndex> {
+        self.queues[reserve.as_usize()].as_ref()?.pop().map(BucketIndex::new)
+    }
+
+    /// A bucket from the `none` queue; the next few go into this thread's cells.
+    fn pop_none_queue(&self) -> Option<Found> {
+        let more = REFILL.min(self.cells.per_row()).saturating_sub(1);
+        if more == 0 {
+            return self.pop_queue(Reserve::None).map(|bucket| Free::none(bucket).into());
+        }
+        let version = self.own_version();
+        if !cfg!(tierce_mutant = "mover_unannounced") {
+            // Acquire: the pops below stay below the announcement. A scan that misses what we
+            // carry has seen the queue without it, hence (by the queue's fence) sees us.
+            version.fetch_add(MOVER, Ordering::Acquire);
+        }
+        let (mut moved, mut spare) = (0, None);
+        let first = self.pop_queue(Reserve::None);
+        while first.is_some() && moved < more as u64 {
+            let Some(bucket) = self.pop_queue(Reserve::None) else { break };
+            moved += 1;
+            if !self.cells.push(bucket) {
+                // Somebody filled our row meanwhile.
+                spare = self.insert_none(bucket).err();
+                break;
+            }
+        }
+        if !cfg!(tierce_mutant = "mover_unannounced") {
+            // Release: what was put down is seen by whoever sees the count.
+            version.fetch_add((moved * INSERT).wrapping_sub(MOVER), Ordering::Release);
+        }
+        first.map(|bucket| Found { free: Free::none(bucket), moved: moved > 0, spare })
+    }
+
+    /// Puts a bucket that has become ready where it is needed most. `Err` if all lists are full.
+    pub(crate) fn release(&self, bucket: BucketIndex) -> Result<Reserve, BucketIndex> {
+        for reserve in REFILL_ORDER {
+            let inserted = match reserve {
+                Reserve::None => self.insert_none(bucket).is_ok(),
+                own => self.insert_reserve(own, bucket),
+            };
+            if inserted {
+                self.count_insert();
+                return Ok(reserve);
+            }
+        }
+        Err(bucket)
+    }
+
+    /// Puts a bucket back that was taken in vain: on the list it came from, for `none` where this
+    /// thread finds it again. `Err` if all lists are full.
+    pub(crate) fn give_back(&self, free: Free) -> Result<Reserve, BucketIndex> {
+        let Free { bucket, home } = free;
+        if home != Reserve::None && self.insert_reserve(home, bucket) {
+            self.count_insert();
+            return Ok(home);
+        }
+        if self.cells.push(bucket) || self.insert_none(bucket).is_ok() {
+            self.count_insert();
+            return Ok(Reserve::None);
+        }
+        self.release(bucket)
+    }
+
+    /// Puts `bucket`, one of the `prio` chain, into the reserve of the prio write only.
+    pub(crate) fn refill_prio(&self, bucket: BucketIndex) -> bool {
+        let inserted = self.insert_reserve(Reserve::Prio, bucket);
+        if inserted {
+            self.count_insert();
+        }
+        inserted
+    }
+
+    fn insert_reserve(&self, reserve: Reserve, bucket: BucketIndex) -> bool {
+        let queue = self.queues[reserve.as_usize()].as_ref();
+        queue.is_some_and(|queue| queue.push(bucket.get()).is_ok())
+    }
+
+    fn insert_none(&self, bucket: BucketIndex) -> Result<(), BucketIndex> {
+        let queue = self.queues[Reserve::None.as_usize()].as_ref();
+        let inserted = queue.is_some_and(|queue| queue.push(bucket.get()).is_ok())
+            || self.cells.push_anywhere(bucket);
+        if inserted { Ok(()) } else { Err(bucket) }
+    }
+
+    /// How many buckets are on the list, at no particular instant: never decides anything but
+    /// when to wake the reclaimer.
+    pub(crate) fn len_hint(&self, reserve: Reserve) -> usize {
+        let queue = self.queues[reserve.as_usize()].as_ref().map_or(0, Queue::len);
+        if reserve == Reserve::None { queue + self.cells.len_hint() } else { queue }
+    }
+
+    /// Whether `none` is at most half full, as far as its queue tells.
+    pub(crate) fn is_low(&self) -> bool {
+        let none = self.queues[Reserve::None.as_usize()].as_ref();
+        none.is_none_or(|queue| queue.len() * 2 <= queue.capacity())
+    }
+
+    /// Whether prio writes find `sets` buckets in `none` and `prio` together, as far as one
+    /// can tell without taking them.
+    pub(crate) fn could_write_prios(&self, sets: usize) -> bool {
+        self.len_hint(Reserve::None) + self.len_hint(Reserve::Prio) >= sets
+    }
+
+    fn own_version(&self) -> &AtomicU64 {
+        &self.versions[crate::hint::place(self.versions.len())]
+    }
+
+    fn count_insert(&self) {
+        // Release: the insertion is seen by whoever sees the count; pairs with `version`.
+        self.own_version().fetch_add(INSERT, Ordering::Release);
+    }
+
+    fn version(&self) -> Version {
+        // Acquire: step 3 of the protocol reads the words after everything the scan read.
+        fence(Ordering::Acquire);
+        let mut sum = Version::default();
+        for version in &self.versions {
+            // Acquire: pairs with the Release in `count_insert` and of the movers.
+            let word = version.load(Ordering::Acquire);
+            sum.inserts += word >> 16;
+            sum.movers += word & (INSERT - 1);
+        }
+        sum
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Version {
+    inserts: u64,
+    movers: u64,
+}
+
+#[cfg(all(test, not(tierce_loom)))]
+mod tests {
+    use super::*;
+    use tierce_core::Geometry;
+
+    fn sizes() -> Sizes {
+        let geometry = Geometry::new(2048, 1, 128, 1).expect("a legal shape");
+        let mut sizes = Sizes::tierce(&geometry, 16);
+        sizes.none = 64;
+        sizes
+    }
+
+    #[test]
+    fn refill_and_take_in_the_specified_order() {
+        let mut sizes = sizes();
+        (sizes.btree, sizes.prio, sizes.moving_gc, sizes.none) = (1, 1, 1, 2);
+        let lists = Reserves::new(&sizes, 0);
+        let order: Vec<_> =
+            (1..=6).map(|b| lists.release(BucketIndex::new(b)).map_err(|b| b.get())).collect();
+        assert_eq!(
+            order,
+            [
+                Ok(Reserve::Prio),
+                Ok(Reserve::Btree),
+                Ok(Reserve::MovingGc),
+                Ok(Reserve::None),
+                Ok(Reserve::None),
+                Err(6)
+            ]
+        );
+        let take = |reserve| lists.pop(reserve).map(|found| found.free.bucket.get());
+        let empty = Err(Empty { movers_seen: false });
+        assert_eq!(take(Reserve::Btree), Ok(4), "from none first, oldest first");
+        assert_eq!(take(Reserve::Btree), Ok(5));
+        assert_eq!(take(Reserve::Btree), Ok(2));
+        assert_eq!(take(Reserve::Btree), empty);
+        assert_eq!(take(Reserve::None), empty, "none does not take from the others");
+        assert_eq!((take(Reserve::Prio), take(Reserve::MovingGc)), (Ok(1), Ok(3)));
+    }
+
+    #[test]
+    fn every_bucket_comes_out_once_through_cells_and_queue() {
+        let lists = Reserves::new(&sizes(), 2);
+        let mut inside = 0;
+        while lists.release(BucketIndex::new(inside + 1)).is_ok() {
+            inside += 1;
+        }
+        let sizes = sizes();
+        assert_eq!(inside, sizes.btree + sizes.prio + sizes.moving_gc + sizes.none);
+        let mut out = Vec::new();
+        for reserve in Reserve::ALL {
+            while let Ok(found) = lists.pop(reserve) {
+                assert_eq!(found.spare, None);
+                out.push(found.free.bucket.get());
+            }
+        }
+        out.sort_unstable();
+        assert!(out.iter().copied().eq(1..=inside));
+    }
+}

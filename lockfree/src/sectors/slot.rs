@@ -1,0 +1,154 @@
+//! The word of an open bucket.
+//!
+//! ```text
+//!  63                       36 35         23 22         10 9        0
+//! ┌───────────────────────────┬─────────────┬─────────────┬──────────┐
+//! │          bucket           │     off     │     cnt     │   ver    │
+//! └───────────────────────────┴─────────────┴─────────────┴──────────┘
+//! ```
+//!
+//! *bucket*: its packed id, 0 for none (bucket 0 of a device holds the superblock and is never
+//! allocated). *off*: units handed out. *cnt*: extents handed out. *ver*: raised whenever a
+//! bucket is put into the slot, so that a CAS prepared for an earlier bucket fails. Within one
+//! bucket off only grows; a stale CAS could succeed only if the same bucket came back into the
+//! same slot 1024 openings later with the same off and cnt, while one thread stood still.
+
+use core::fmt;
+use tierce_core::BucketId;
+
+const CNT: u32 = 10;
+const OFF: u32 = 23;
+const BUCKET: u32 = 36;
+const VER_MASK: u64 = (1 << CNT) - 1;
+const FIELD_MASK: u64 = (1 << 13) - 1;
+const _: () =
+    assert!(BUCKET + BucketId::BITS == u64::BITS && OFF - CNT == 13 && BUCKET - OFF == 13);
+
+/// An open bucket at one instant.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct SlotWord(u64);
+
+/// What taking space leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Take {
+    /// The slot holds no bucket.
+    NoBucket,
+    /// These units of the bucket are the caller's once the CAS to `next` succeeds.
+    Units {
+        bucket: BucketId,
+        off: u32,
+        units: u32,
+        next: SlotWord,
+        /// The bucket is closed with this, and this many prepaid pins are unused.
+        unused_pins: Option<u16>,
+    },
+}
+
+impl SlotWord {
+    pub(crate) const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    pub(crate) const fn bits(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn bucket(self) -> Option<BucketId> {
+        let packed = (self.0 >> BUCKET) as u32;
+        (packed != 0).then(|| BucketId::unpack(packed))
+    }
+
+    pub(crate) const fn off(self) -> u32 {
+        (self.0 >> OFF & FIELD_MASK) as u32
+    }
+
+    pub(crate) const fn cnt(self) -> u32 {
+        (self.0 >> CNT & FIELD_MASK) as u32
+    }
+
+    const fn ver(self) -> u64 {
+        self.0 & VER_MASK
+    }
+
+    /// With `bucket`, nothing handed out yet, in place of none.
+    pub(crate) fn opened(self, bucket: BucketId) -> Self {
+        debug_assert!(self.bucket().is_none() && bucket.pack() != 0);
+        Self(u64::from(bucket.pack()) << BUCKET | (self.ver() + 1) & VER_MASK)
+    }
+
+    /// Without a bucket.
+    pub(crate) const fn closed(self) -> Self {
+        Self(self.ver())
+    }
+
+    /// Up to `wanted` of the `units` a bucket has. What would remain is lost, and the bucket
+    /// closed, if it is less than `block` units.
+    pub(crate) fn take(self, wanted: u32, units: u32, block: u32) -> Take {
+        let Some(bucket) = self.bucket() else { return Take::NoBucket };
+        let off = self.off();
+        let taken = wanted.min(units - off);
+        let closes = units - off - taken < block;
+        let (next, unused_pins) = if closes {
+            // Of `units` pins every extent keeps one, this one included; the slot's own pin
+            // passes to it.
+            let unused = u16::try_from(units - self.cnt() - 1).expect("a bucket has ≤ 8191 units");
+            (self.closed(), Some(unused))
+        } else {
+            (Self(self.0 + (u64::from(taken) << OFF) + (1 << CNT)), None)
+        };
+        Take::Units { bucket, off, units: taken, next, unused_pins }
+    }
+}
+
+impl fmt::Debug for SlotWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SlotWord")
+            .field("bucket", &self.bucket())
+            .field("off", &self.off())
+            .field("cnt", &self.cnt())
+            .field("ver", &self.ver())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tierce_core::{BucketIndex, DeviceIndex};
+
+    /// Whatever is asked for, what is handed out of a bucket is disjoint and gapless, and pins
+    /// come out even.
+    #[test]
+    fn a_bucket_is_handed_out_exactly() {
+        let id = BucketId::new(DeviceIndex::new(7), BucketIndex::new((1 << 25) - 1));
+        for units in [8, 100, 8191] {
+            for block in [1, 8] {
+                for wanted in 1..=units.min(20) {
+                    let mut word = SlotWord::default().opened(id);
+                    let mut end = 0;
+                    let mut extents = 0;
+                    loop {
+                        let Take::Units { bucket, off, units: got, next, unused_pins } =
+                            word.take(wanted, units, block)
+                        else {
+                            unreachable!("the bucket is open")
+                        };
+                        assert_eq!((bucket, off), (id, end));
+                        assert!(0 < got && got <= wanted);
+                        end += got;
+                        extents += 1;
+                        word = next;
+                        if let Some(unused) = unused_pins {
+                            assert_eq!(u32::from(unused) + extents, units);
+                            break;
+                        }
+                        assert_eq!((word.off(), word.cnt()), (end, extents));
+                    }
+                    assert!(end <= units && units - end < block);
+                    assert_eq!(word.take(1, units, block), Take::NoBucket);
+                    assert_ne!(word.opened(id), SlotWord::default().opened(id), "ver moved");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Starting: from what a device remembers to a running allocator.
+//!
+//! Until every pointer that survived has been observed nothing can be invalidated, and nothing
+//! can be allocated: the type in your hands is not an [`Allocator`] yet.
+//!
+//! Gens on the device can lag behind pointers (a bucket may have been handed out under a table
+//! that did not survive), so observing a pointer raises its bucket's gen to its own.
+//!
+//! [`Startup::finish`] publishes the marks and fills `prio` and `btree` at once with buckets in
+//! which nothing was observed: no pointer leads into them, so their new gens need not be durable
+//! first. Everything else goes the ordinary way.
+
+use crate::allocator::Allocator;
+use crate::bucket_ref::BucketRef;
+use crate::config::{Config, DeviceTable};
+use crate::device::Device;
+use crate::error::Error;
+use crate::reclaimer::Reclaimer;
+use crate::sync::Arc;
+use tierce_core::geometry::MAX_DEVICES;
+use tierce_core::{DeviceIndex, Mark, Prio, Reserve};
+
+/// An allocator that is being told which pointers survived.
+///
+/// ```
+/// # use tierce_core::{BucketId, BucketIndex, DeviceIndex, Gen, Geometry, Mark};
+/// # use tierce_lockfree::{Allocator, BucketRef, Config, DeviceTable};
+/// let geometry = Geometry::new(1024, 1, 128, 1)?;
+/// let mut startup = Allocator::start(Config::default(), vec![DeviceTable::empty(geometry)])?;
+/// // For every pointer of the index that was found on the device:
+/// let bucket = BucketId::new(DeviceIndex::FIRST, BucketIndex::new(17));
+/// let pointer = BucketRef::new(bucket, Gen::new(3));
+/// assert!(startup.observe(pointer, 128, Mark::Dirty), "it counts");
+/// let (allocator, reclaimers) = startup.finish();
+/// assert!(allocator.begin_read().open(pointer).is_some(), "the gen was raised");
+/// # Ok::<(), tierce_lockfree::Error>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "nothing works before `finish`"]
+pub struct Startup {
+    allocator: Allocator,
+    /// Per device: what was observed, as if by a garbage collection.
+    found: Vec<Vec<(Mark, u32)>>,
+    prio_seqs: Vec<u64>,
+}
+
+impl Startup {
+    pub(crate) fn new(config: Config, tables: Vec<DeviceTable>) -> Result<Self, Error> {
+        config.validate()?;
+        if tables.is_empty() || tables.len() > usize::from(MAX_DEVICES) {
+            return Err(Error::Devices { found: tables.len() });
+        }
+        tables.iter().try_for_each(DeviceTable::validate)?;
+        let prio_seqs = tables.iter().map(|table| table.prio_seq).collect();
+        let found = tables.iter().map(|table| vec![(Mark::None, 0); table.gens.len()]).collect();
+        let devices = (0..).zip(tables).map(|(number, table)| {
+            let index = DeviceIndex::new(number);
+            Device::new(index, table, &config)
+        });
+        let devices = devices.collect();
+        Ok(Self { allocator: Allocator::new(config, devices), found, prio_seqs })
+    }
+
+    /// Tells that the index holds `pointer` to `sectors` sectors, which are what `kind` says.
+    /// Every pointer is observed, metadata first. `false` if it is stale or names no bucket: it
+    /// must be dropped from the index.
+    pub fn observe(&mut self, pointer: BucketRef, sectors: u32, kind: Mark) -> bool {
+        if self.allocator.table_of(pointer).is_none() {
+            return false;
+        }
+        let device = &mut self.allocator.devices_mut()[pointer.device().as_usize()];
+        let units = device.units(sectors);
+        let word = device.table().peek(pointer.bucket());
+        if pointer.gen_().is_stale(word.gen_()) {
+            return false;
+        }
+        let prio = match kind {
+            Mark::Metadata => Prio::METADATA,
+            _ if word.prio() == Prio::METADATA => Prio::FRESH,
+            _ => word.prio(),
+        };
+        // The oldest pointer decides `last_gc`: an earlier one may have been observed before
+        // this one raised the gen.
+        let older = word.last_gc().is_after(pointer.gen_());
+        let last_gc = if older { pointer.gen_() } else { word.last_gc() };
+        let word = word.with_gen(pointer.gen_()).with_last_gc(last_gc).with_prio(prio);
+        device.table_mut().set_exclusive(pointer.bucket(), word);
+        let found = &mut self.found[pointer.device().as_usize()][pointer.bucket().as_usize()];
+        *found = (found.0.max(kind), found.1.saturating_add(units));
+        true
+    }
+
+    /// Publishes what was observed and fills the reserves that need no durable gens. One
+    /// reclaimer per device, in device order: whoever does the I/O of a device drives its.
+    #[must_use = "without its reclaimers an allocator runs dry"]
+    pub fn finish(mut self) -> (Arc<Allocator>, Vec<Reclaimer>) {
+        for (device, found) in self.allocator.devices_mut().iter_mut().zip(&mut self.found) {
+            publish(device, found);
+            first_fill(device);
+        }
+        let allocator = Arc::new(self.allocator);
+        let reclaimers = (0..).zip(self.prio_seqs).map(|(number, seq)| {
+            Reclaimer::new(Arc::clone(&allocator), DeviceIndex::new(number), seq)
+        });
+        let reclaimers = reclaimers.collect();
+        (allocator, reclaimers)
+    }
+}
+
+/// As at the end of a garbage collection, but nobody else is there yet.
+fn publish(device: &mut Device, found: &mut [(Mark, u32)]) {
+    let whole = device.bucket_units();
+    for bucket in &device.chain.lock().live {
+        found[bucket.as_usize()] = (Mark::Metadata, whole);
+    }
+    let mut available = 0;
+    for bucket in device.geometry().clone().buckets() {
+        let (mark, units) = match device.is_journal(bucket) {
+            true => (Mark::Metadata, whole),
+            false => found[bucket.as_usize()],
+        };
+        let word = device.table().peek(bucket).with_mark(mark).with_sectors(units);
+        device.table_mut().set_exclusive(bucket, word);
+        available += u32::from(mark.is_reclaimable());
+    }
+    device.available.rebase(device.available.raw(), available);
+}
+
+/// Buckets into which nothing points go straight to `prio` and `btree`. If that does not fill
+/// `prio`, cached data is given up for it: those buckets get records that no reader takes for
+/// data, and without them no gen could ever become durable again.
+fn first_fill(device: &Device) {
+    let sizes = device.sizes();
+    let mut wanted = u64::from(sizes.prio) + u64::from(sizes.btree);
+    for marks in [[Mark::None, Mark::None], [Mark::None, Mark::Reclaimable]] {
+        for bucket in device.geometry().buckets() {
+            if wanted == 0 {
+                return;
+            }
+            let fits = marks.contains(&device.table().peek(bucket).mark());
+            if fits && device.table().invalidate(bucket).is_some() {
+                let reserve = device.reserves().release(bucket);
+                debug_assert!(matches!(reserve, Ok(Reserve::Prio | Reserve::Btree)));
+                wanted -= 1;
+            }
+        }
+        let prio = device.reserves().len_hint(Reserve::Prio) as u64;
+        wanted = u64::from(sizes.prio).saturating_sub(prio);
+    }
+}

@@ -1,0 +1,148 @@
+//! Counters and gauges.
+
+use crate::allocator::Allocator;
+use crate::counter::Counter;
+use crate::device::Device;
+use crate::sync::Ordering;
+use tierce_core::{Prio, Reserve};
+
+/// What is counted per set.
+#[derive(Debug)]
+pub(crate) struct Counters {
+    pub(crate) read_races: Counter,
+    pub(crate) rescales: Counter,
+    pub(crate) gc_runs: Counter,
+    pub(crate) gc_stale: Counter,
+}
+
+impl Counters {
+    pub(crate) fn new(cells: usize) -> Self {
+        Self {
+            read_races: Counter::new(cells),
+            rescales: Counter::new(1),
+            gc_runs: Counter::new(1),
+            gc_stale: Counter::new(1),
+        }
+    }
+}
+
+/// One device, at about one instant: each number is right by itself.
+///
+/// ```
+/// # use tierce_lockfree::{Allocator, Config, DeviceTable};
+/// # use tierce_core::{Geometry, Reserve};
+/// # let geometry = Geometry::new(1024, 1, 128, 1)?;
+/// # let (allocator, _reclaimers) =
+/// #     Allocator::start(Config::default(), vec![DeviceTable::empty(geometry)])?.finish();
+/// let stats = allocator.stats();
+/// assert_eq!(stats.devices[0].free_of(Reserve::Prio), 1);
+/// assert_eq!(stats.devices[0].invalidate_total, 0);
+/// # Ok::<(), tierce_lockfree::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DeviceStats {
+    /// Buckets of the device.
+    pub nbuckets: u32,
+    /// Buckets on the free lists, in the order of [`Reserve::ALL`].
+    pub free: [u64; Reserve::COUNT],
+    /// Buckets invalidated and not free yet.
+    pub free_inc: u64,
+    /// Buckets that could be reused; approximate under load.
+    pub available: u32,
+    /// (nbuckets − available) · 100 / nbuckets.
+    pub in_use_percent: u32,
+    /// Successful allocations, in the order of [`Reserve::ALL`].
+    pub alloc_total: [u64; Reserve::COUNT],
+    /// Allocations that found nothing free and did not want to wait, or waited in vain.
+    pub alloc_fail_total: u64,
+    /// Allocations that had to wait.
+    pub alloc_wait_total: u64,
+    /// Buckets found on a free list with somebody else's pin.
+    pub foreign_pin_total: u64,
+    /// Free buckets that are on no list: pinned by somebody, or waiting for room.
+    pub set_aside: u64,
+    /// Buckets invalidated.
+    pub invalidate_total: u64,
+    /// Prio writes that became durable.
+    pub prio_write_total: u64,
+    /// Discards asked for.
+    pub discard_total: u64,
+    /// Waiting allocations.
+    pub waiters: u64,
+}
+
+impl DeviceStats {
+    /// Buckets on one free list.
+    #[must_use]
+    pub fn free_of(&self, reserve: Reserve) -> u64 {
+        self.free[reserve.as_usize()]
+    }
+
+    fn of(device: &Device) -> Self {
+        let nbuckets = device.geometry().nbuckets();
+        let available = device.available.get();
+        let counters = &device.counters;
+        Self {
+            nbuckets,
+            free: Reserve::ALL.map(|reserve| device.reserves().len_hint(reserve) as u64),
+            // Relaxed: a statistic.
+            free_inc: counters.free_inc.load(Ordering::Relaxed),
+            available,
+            in_use_percent: (nbuckets - available) * 100 / nbuckets,
+            alloc_total: Reserve::ALL.map(|r| counters.allocs[r.as_usize()].total()),
+            alloc_fail_total: counters.alloc_fails.total(),
+            alloc_wait_total: counters.alloc_waits.total(),
+            foreign_pin_total: counters.foreign_pins.total(),
+            set_aside: device.leftovers.lock().len() as u64,
+            invalidate_total: counters.invalidated.total(),
+            prio_write_total: counters.prio_writes.total(),
+            discard_total: counters.discards.total(),
+            waiters: device.waits.len() as u64,
+        }
+    }
+}
+
+/// The whole set, at about one instant.
+///
+/// ```
+/// # use tierce_lockfree::{Allocator, Config, DeviceTable};
+/// # let geometry = tierce_core::Geometry::new(1024, 1, 128, 1)?;
+/// # let (allocator, _reclaimers) =
+/// #     Allocator::start(Config::default(), vec![DeviceTable::empty(geometry)])?.finish();
+/// assert_eq!(allocator.stats().read_races_total, 0);
+/// # Ok::<(), tierce_lockfree::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Per device.
+    pub devices: Vec<DeviceStats>,
+    /// Reads whose bucket was reused meanwhile.
+    pub read_races_total: u64,
+    /// Rescale passes.
+    pub rescale_total: u64,
+    /// Garbage collections that finished.
+    pub gc_total: u64,
+    /// Stale pointers that they met.
+    pub gc_stale_total: u64,
+    /// The largest gen − last_gc since the last collection.
+    pub need_gc: u32,
+    /// The smallest prio that the last rescale left.
+    pub min_prio: Prio,
+}
+
+impl Stats {
+    pub(crate) fn of(allocator: &Allocator) -> Self {
+        let counters = allocator.counters();
+        Self {
+            devices: allocator.devices().iter().map(DeviceStats::of).collect(),
+            read_races_total: counters.read_races.total(),
+            rescale_total: counters.rescales.total(),
+            gc_total: counters.gc_runs.total(),
+            gc_stale_total: counters.gc_stale.total(),
+            need_gc: allocator.gc_state().need_gc(),
+            min_prio: allocator.ageing().min_prio(),
+        }
+    }
+}

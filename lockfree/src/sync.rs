@@ -1,0 +1,143 @@
+//! The one file that names atomics, threads, cells or the model checker.
+//!
+//! Everything else in this crate imports from here, so that `--cfg tierce_loom` swaps the whole
+//! crate onto loom's versions and the models in `loom-tests` run the real code. Every
+//! workaround for the checker lives here too:
+//!
+//! * loom's threads cannot sleep until a deadline: under the model [`park_until`] sleeps until
+//!   it is woken.
+//! * loom does not see into crossbeam's `ArrayQueue` (it uses atomics of its own), so the model
+//!   replaces [`Queue`] by its contract: a bounded list whose push and pop each are one step,
+//!   behind a relaxed branch point so that the checker may switch threads before them. The
+//!   lock in it orders more than `ArrayQueue` promises, so no model relies on it: what must be
+//!   ordered around an empty queue is ordered by fences, and the models of those use cells.
+
+#[cfg(not(tierce_loom))]
+mod imp {
+    pub(crate) use core::sync::atomic::{
+        AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+    };
+    pub(crate) use std::sync::Arc;
+    pub(crate) use std::thread::{Thread, current, park};
+    pub(crate) use std::thread_local;
+
+    use std::time::Instant;
+
+    /// A bounded queue that many may push to and pop from. Not lock-free: an operation can wait
+    /// for another thread that was stopped in the middle of its own.
+    pub(crate) type Queue = crossbeam_queue::ArrayQueue<u32>;
+
+    /// A lock for the paths that wait anyway. A holder that panicked leaves the data as it was
+    /// between two statements, which every user here can live with, so poison is ignored.
+    #[derive(Debug, Default)]
+    pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(crate) const fn new(value: T) -> Self {
+            Self(std::sync::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, T> {
+            self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        }
+    }
+
+    /// Sleeps until unparked or until `deadline`; may also return for no reason.
+    pub(crate) fn park_until(deadline: Option<Instant>) {
+        match deadline {
+            None => park(),
+            Some(at) => {
+                let left = at.saturating_duration_since(Instant::now());
+                if !left.is_zero() {
+                    std::thread::park_timeout(left);
+                }
+            }
+        }
+    }
+
+    /// How many threads can run at once.
+    pub(crate) fn cpus() -> usize {
+        std::thread::available_parallelism().map_or(1, core::num::NonZero::get)
+    }
+}
+
+#[cfg(tierce_loom)]
+mod imp {
+    pub(crate) use loom::sync::Arc;
+    pub(crate) use loom::sync::atomic::{
+        AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+    };
+    pub(crate) use loom::thread::{Thread, current, park};
+    pub(crate) use loom::thread_local;
+
+    use std::collections::VecDeque;
+    use std::time::Instant;
+
+    #[derive(Debug)]
+    pub(crate) struct Queue {
+        items: Mutex<VecDeque<u32>>,
+        capacity: usize,
+        branch: AtomicU32,
+    }
+
+    impl Queue {
+        pub(crate) fn new(capacity: usize) -> Self {
+            assert!(capacity > 0);
+            Self { items: Mutex::new(VecDeque::new()), capacity, branch: AtomicU32::new(0) }
+        }
+
+        pub(crate) fn push(&self, item: u32) -> Result<(), u32> {
+            // Relaxed: only a point at which the checker may switch threads.
+            self.branch.load(Ordering::Relaxed);
+            let mut items = self.items.lock();
+            if items.len() == self.capacity {
+                return Err(item);
+            }
+            items.push_back(item);
+            Ok(())
+        }
+
+        pub(crate) fn pop(&self) -> Option<u32> {
+            // Relaxed: only a point at which the checker may switch threads.
+            self.branch.load(Ordering::Relaxed);
+            self.items.lock().pop_front()
+        }
+
+        pub(crate) fn len(&self) -> usize {
+            self.items.lock().len()
+        }
+
+        pub(crate) fn capacity(&self) -> usize {
+            self.capacity
+        }
+    }
+
+    #[derive(Debug)]
+    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(loom::sync::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
+            self.0.lock().expect("a model does not unwind through a lock")
+        }
+    }
+
+    impl<T: Default> Default for Mutex<T> {
+        fn default() -> Self {
+            Self::new(T::default())
+        }
+    }
+
+    pub(crate) fn park_until(_deadline: Option<Instant>) {
+        park();
+    }
+
+    pub(crate) fn cpus() -> usize {
+        2
+    }
+}
+
+pub(crate) use imp::*;

@@ -1,0 +1,212 @@
+//! The words of a device's buckets, and their transitions as atomic updates.
+//!
+//! # State
+//!
+//! One `AtomicU64` per bucket, packed as `tierce_core::word` draws it. After construction a
+//! word changes **only by read-modify-write**: fields that belong to others survive, and every
+//! RMW continues the release sequence of those before it, so that whoever acquires the word
+//! synchronises with *all* earlier unpinners. A plain store in, say, `touch` would lose unpins.
+//!
+//! # Memory ordering
+//!
+//! | transition | success | pairs with |
+//! |---|---|---|
+//! | invalidate | AcqRel | Acquire ← the Release of every unpin: what holders of pins did to the bucket happened before its reuse. Release → the free lists and the re-check of readers |
+//! | pin | Acquire | what follows the pin stays below it; the gen it saw stays frozen |
+//! | prepay | Relaxed | the caller holds a pin already |
+//! | unpin | Release | the Acquire of invalidate and of GC's snapshot |
+//! | allocate | AcqRel | the caller popped the bucket: the list ordered it. Release → readers that acquire the word |
+//! | dirty | Relaxed | published by the later unpin |
+//! | touch | Relaxed | nothing: a hint |
+//! | rescale | Relaxed | nothing |
+//! | gc_publish | AcqRel | Acquire ← unpin; Release → invalidate, which relies on the mark |
+//! | free | AcqRel | as unpin and invalidate |
+//!
+//! # Progress
+//!
+//! Every update is a compare-and-swap loop that repeats only when another thread changed the
+//! same word: lock-free. `touch` tries once, `unpin` and `prepay` are one fetch-and-add:
+//! wait-free.
+
+use crate::sync::{AtomicU64, Ordering};
+use tierce_core::word::{ONE_PIN, Purpose};
+use tierce_core::{BucketIndex, Gen, Mark, Prio, Snapshot};
+
+/// What [`Table::invalidate`] took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Invalidated {
+    /// The word after it.
+    pub(crate) after: Snapshot,
+}
+
+/// One word per bucket of a device.
+pub(crate) struct Table {
+    words: Box<[AtomicU64]>,
+}
+
+impl core::fmt::Debug for Table {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Table").field("buckets", &self.words.len()).finish_non_exhaustive()
+    }
+}
+
+impl Table {
+    /// A table with these words.
+    pub(crate) fn new(words: impl Iterator<Item = Snapshot>) -> Self {
+        Self { words: words.map(|word| AtomicU64::new(word.bits())).collect() }
+    }
+
+    /// How many buckets it has.
+    pub(crate) fn len(&self) -> usize {
+        self.words.len()
+    }
+
+    fn word(&self, bucket: BucketIndex) -> &AtomicU64 {
+        &self.words[bucket.as_usize()]
+    }
+
+    /// The word, for whoever decides nothing by it, or holds a pin.
+    pub(crate) fn peek(&self, bucket: BucketIndex) -> Snapshot {
+        // Relaxed: a hint; what it leads to is decided by a CAS.
+        Snapshot::from_bits(self.word(bucket).load(Ordering::Relaxed))
+    }
+
+    /// The word, and everything that those who unpinned it did before.
+    pub(crate) fn read(&self, bucket: BucketIndex) -> Snapshot {
+        // Acquire: pairs with the Release in `unpin` and `invalidate`.
+        Snapshot::from_bits(self.word(bucket).load(Ordering::Acquire))
+    }
+
+    /// The one update loop: replaces the word by `next(word)` until nobody interferes.
+    /// `Err` with the word for which `next` had no successor.
+    fn update(
+        &self,
+        bucket: BucketIndex,
+        success: Ordering,
+        next: impl Fn(Snapshot) -> Option<Snapshot>,
+    ) -> Result<Update, Snapshot> {
+        let word = self.word(bucket);
+        // Relaxed: the CAS below decides, with the ordering its caller names.
+        let mut before = Snapshot::from_bits(word.load(Ordering::Relaxed));
+        loop {
+            let after = next(before).ok_or(before)?;
+            let (old, new) = (before.bits(), after.bits());
+            // Relaxed (failure): only to try again.
+            match word.compare_exchange_weak(old, new, success, Ordering::Relaxed) {
+                Ok(_) => return Ok(Update { before, after }),
+                Err(now) => before = Snapshot::from_bits(now),
+            }
+        }
+    }
+
+    /// Takes the bucket for reuse, if nothing forbids it.
+    pub(crate) fn invalidate(&self, bucket: BucketIndex) -> Option<Invalidated> {
+        // AcqRel: Acquire pairs with the Release in `unpin`; Release with the Acquire of the
+        // lists' consumers and of readers that check the gen again.
+        let order = if cfg!(tierce_mutant = "invalidate_relaxed") {
+            Ordering::Relaxed
+        } else {
+            Ordering::AcqRel
+        };
+        let update = self.update(bucket, order, Snapshot::invalidate).ok()?;
+        Some(Invalidated { after: update.after })
+    }
+
+    /// One more pin, if the gen is still `pointer`.
+    pub(crate) fn pin(&self, bucket: BucketIndex, pointer: Gen) -> Option<Snapshot> {
+        // Acquire: keeps the accesses that the pin protects below it.
+        self.update(bucket, Ordering::Acquire, |w| w.pin(pointer)).ok().map(|u| u.after)
+    }
+
+    /// `n` more pins for somebody who holds one.
+    pub(crate) fn prepay(&self, bucket: BucketIndex, n: u16) {
+        // Relaxed: the pin that the caller holds orders everything.
+        let before = self.word(bucket).fetch_add(u64::from(n) * ONE_PIN, Ordering::Relaxed);
+        let held = Snapshot::from_bits(before).pin_count();
+        assert!(held > 0 && held.checked_add(n).is_some(), "prepay without a pin, or too many");
+    }
+
+    /// `n` pins fewer. Returns the word after it.
+    pub(crate) fn unpin(&self, bucket: BucketIndex, n: u16) -> Snapshot {
+        // Release: publishes what the holder wrote; pairs with the Acquire in `invalidate` and
+        // in GC's snapshot.
+        let order = if cfg!(tierce_mutant = "unpin_relaxed") {
+            Ordering::Relaxed
+        } else {
+            Ordering::Release
+        };
+        let before = self.word(bucket).fetch_sub(u64::from(n) * ONE_PIN, order);
+        Snapshot::from_bits(before).unpin(n).expect("a pin is returned once")
+    }
+
+    /// The bucket leaves a free list. `Err` with its word if a foreign pin is on it.
+    pub(crate) fn allocate(
+        &self,
+        bucket: BucketIndex,
+        purpose: Purpose,
+        sectors: u32,
+    ) -> Result<Snapshot, Snapshot> {
+        // AcqRel: Acquire, so that nothing of the new life moves above it; Release, so that
+        // GC and readers who see the new mark see the list's history too.
+        self.update(bucket, Ordering::AcqRel, |w| w.allocate(purpose, sectors)).map(|u| u.after)
+    }
+
+    /// The bucket holds the only copy of something from now on. The caller holds a pin.
+    pub(crate) fn mark_dirty(&self, bucket: BucketIndex) {
+        // Relaxed: published by the Release of the caller's unpin.
+        let _ = self.update(bucket, Ordering::Relaxed, Snapshot::dirty);
+    }
+
+    /// A read hit; tried once, a lost race costs one refresh.
+    pub(crate) fn touch(&self, bucket: BucketIndex, pointer: Gen) {
+        let word = self.word(bucket);
+        // Relaxed: prio is a hint; the CAS keeps the other fields.
+        let now = word.load(Ordering::Relaxed);
+        let Some(next) = Snapshot::from_bits(now).touch(pointer) else { return };
+        // Relaxed (both): see above.
+        let _ =
+            word.compare_exchange(now, next.bits(), Ordering::Relaxed, Ordering::Relaxed).is_ok();
+    }
+
+    /// One step of ageing. Returns the prio after it if it changed.
+    pub(crate) fn rescale(&self, bucket: BucketIndex) -> Option<Prio> {
+        // Relaxed: prio is a hint.
+        self.update(bucket, Ordering::Relaxed, Snapshot::rescale).ok().map(|u| u.after.prio())
+    }
+
+    /// GC's result for a bucket, see [`Snapshot::gc_publish`]. Returns the word after it.
+    pub(crate) fn gc_publish(
+        &self,
+        bucket: BucketIndex,
+        start: Snapshot,
+        mark: Mark,
+        sectors: u32,
+        oldest: Gen,
+    ) -> Snapshot {
+        let next = |w: Snapshot| Some(w.gc_publish(start, mark, sectors, oldest));
+        // AcqRel: Acquire pairs with the Release in `unpin`; Release with `invalidate`.
+        match self.update(bucket, Ordering::AcqRel, next) {
+            Ok(update) => update.after,
+            Err(word) => word,
+        }
+    }
+
+    /// What the bucket holds is dead; it may be invalidated.
+    pub(crate) fn free(&self, bucket: BucketIndex) {
+        // AcqRel: Release publishes the owner's last accesses to `invalidate`.
+        let _ = self.update(bucket, Ordering::AcqRel, |w| Some(w.free()));
+    }
+
+    /// Replaces the word, before anybody else can see it.
+    pub(crate) fn set_exclusive(&mut self, bucket: BucketIndex, word: Snapshot) {
+        self.words[bucket.as_usize()] = AtomicU64::new(word.bits());
+    }
+}
+
+/// A word before and after an update.
+#[derive(Clone, Copy, Debug)]
+struct Update {
+    #[expect(dead_code, reason = "shown by Debug in failing tests")]
+    before: Snapshot,
+    after: Snapshot,
+}

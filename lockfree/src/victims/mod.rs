@@ -1,0 +1,38 @@
+//! Choosing what is reused next.
+//!
+//! A pass looks for buckets that can be invalidated and invalidates them until `free_inc` is
+//! full. What it reads are hints, the CAS of [`Table::invalidate`](crate::table::Table)
+//! decides; allocation, pins and reads go on all the while and never wait for a pass.
+
+pub(crate) mod fifo;
+pub(crate) mod lru;
+pub(crate) mod random;
+
+use crate::table::{Invalidated, Table};
+use tierce_core::{BucketIndex, Geometry, Prio};
+
+/// What a pass works on.
+#[derive(Debug)]
+pub(crate) struct Pass<'a, F> {
+    pub(crate) table: &'a Table,
+    pub(crate) geometry: &'a Geometry,
+    pub(crate) min_prio: Prio,
+    /// How many buckets are wanted.
+    pub(crate) wanted: usize,
+    /// Called with every bucket that was invalidated.
+    pub(crate) taken: F,
+}
+
+impl<F: FnMut(BucketIndex, Invalidated)> Pass<'_, F> {
+    /// Invalidates `bucket` if that is possible and more are wanted. `false` if enough are.
+    fn take(&mut self, bucket: BucketIndex) -> bool {
+        if self.wanted == 0 {
+            return false;
+        }
+        if let Some(invalidated) = self.table.invalidate(bucket) {
+            self.wanted -= 1;
+            (self.taken)(bucket, invalidated);
+        }
+        self.wanted > 0
+    }
+}

@@ -1,0 +1,20 @@
+//! Uniformly at random: at most `nbuckets / 2` draws a pass.
+
+use super::Pass;
+use crate::table::Invalidated;
+use tierce_core::BucketIndex;
+use tierce_core::draws::Draws;
+
+/// Runs a pass.
+pub(crate) fn pass<F>(pass: &mut Pass<'_, F>, draws: &mut Draws)
+where
+    F: FnMut(BucketIndex, Invalidated),
+{
+    let first = pass.geometry.first_bucket().get();
+    let usable = pass.geometry.nbuckets() - first;
+    let mut left = pass.geometry.nbuckets() / 2;
+    while pass.wanted > 0 && left > 0 {
+        pass.take(BucketIndex::new(first + draws.below(usable)));
+        left -= 1;
+    }
+}

@@ -1,0 +1,231 @@
+//! Waiting for buckets of which there are fewer than threads, and nothing makes new ones: what
+//! one thread gives back is all that another can get.
+//!
+//! Checked: no wake-up is lost (else a test never ends: nothing polls, nothing has a deadline),
+//! a bucket has one owner at a time, a dropped future passes its bucket on, and everybody who
+//! waits is told when the allocator is closed or the device fails.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Instant;
+use tierce_core::{DeviceIndex, Geometry, Reserve, Sizes};
+use tierce_lockfree::{
+    AllocFuture, Allocation, Allocator, BucketRef, Config, DeviceTable, Error, Reclaimer, Step,
+    WaitFor,
+};
+
+const NBUCKETS: u32 = 64;
+const DEVICE: DeviceIndex = DeviceIndex::FIRST;
+
+/// An allocator whose free lists are full; nothing has to become durable.
+fn start(cpus: u32) -> (Arc<Allocator>, Reclaimer) {
+    let geometry = Geometry::new(NBUCKETS, 1, 128, 8).expect("a legal shape");
+    let mut sizes = Sizes::tierce(&geometry, 0);
+    sizes.none = 16;
+    let table = DeviceTable::empty(geometry).with_sizes(sizes);
+    let config = Config { cpus, sync: false, ..Config::default() };
+    let (allocator, mut reclaimers) =
+        Allocator::start(config, vec![table]).expect("legal settings").finish();
+    let mut reclaimer = reclaimers.remove(0);
+    assert!(matches!(reclaimer.step(), Step::Wait(WaitFor::Room)));
+    (allocator, reclaimer)
+}
+
+/// Everything that is free; the last are those of `none`, which serve everybody.
+fn drain(allocator: &Allocator) -> Vec<Allocation<'_>> {
+    let next = || {
+        let take = |reserve| allocator.try_alloc(reserve).expect("in use");
+        Reserve::ALL.into_iter().find_map(take)
+    };
+    let mut all: Vec<_> = std::iter::from_fn(next).collect();
+    all.reverse();
+    all
+}
+
+/// Counts how often it was woken.
+#[derive(Default)]
+struct Bells(AtomicU32);
+
+impl Wake for Bells {
+    fn wake(self: Arc<Self>) {
+        // Relaxed: one thread looks at it.
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn poll<'a>(future: &mut AllocFuture<'a>, bells: &Arc<Bells>) -> Poll<Result<BucketRef, Error>> {
+    let waker = Waker::from(Arc::clone(bells));
+    let polled = pin!(future).poll(&mut Context::from_waker(&waker));
+    polled.map_ok(|allocation| {
+        let pointer = allocation.bucket_ref();
+        allocation.written();
+        pointer
+    })
+}
+
+/// Unparks a thread.
+struct Unpark(std::thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+/// Threads that wait in all ways for `supply` buckets.
+fn share(cpus: u32, supply: usize, threads: usize, rounds: u32) {
+    let (allocator, _reclaimer) = start(cpus);
+    let mut all = drain(&allocator); // held to the end, but for the supply
+    let owners: Vec<AtomicU32> = (0..NBUCKETS).map(|_| AtomicU32::new(0)).collect();
+    let use_it = |me: u32, allocation: Allocation<'_>| {
+        let owner = &owners[allocation.bucket_ref().bucket().as_usize()];
+        // Relaxed (both): the lists order it.
+        assert_eq!(owner.swap(me, Ordering::Relaxed), 0, "two owners of {allocation:?}");
+        std::thread::yield_now();
+        assert_eq!(owner.swap(0, Ordering::Relaxed), me, "two owners of {allocation:?}");
+        drop(allocation);
+    };
+    let work = |me: u32| {
+        for round in 0..rounds {
+            let reserve = Reserve::ALL[(round + me) as usize % Reserve::COUNT];
+            let allocation = match (round / 3 + me) % 4 {
+                0 | 1 => allocator.alloc_until(DEVICE, reserve, None),
+                2 => block_on(allocator.alloc_on(DEVICE, reserve)),
+                _ => {
+                    let mut given_up = allocator.alloc_on(DEVICE, reserve);
+                    if let Poll::Ready(got) = poll_raw(&mut given_up) {
+                        got
+                    } else {
+                        drop(given_up); // maybe a bucket was handed to it just now
+                        match allocator.alloc_until(DEVICE, reserve, Some(Instant::now())) {
+                            Err(Error::TimedOut) => continue,
+                            decided => decided,
+                        }
+                    }
+                }
+            };
+            use_it(me, allocation.expect("in use"));
+        }
+    };
+    std::thread::scope(|scope| {
+        for me in 1..=threads as u32 {
+            let work = &work;
+            scope.spawn(move || work(me));
+        }
+        // Nothing is free, so somebody comes to wait; only then there is something to share.
+        while allocator.stats().devices[0].waiters == 0 {
+            std::thread::yield_now();
+        }
+        (0..supply).for_each(|_| drop(all.pop()));
+    });
+    let stats = &allocator.stats().devices[0];
+    assert_eq!(stats.free.iter().sum::<u64>() + stats.set_aside, supply as u64, "{stats:?}");
+    assert_eq!(stats.waiters, 0);
+    assert!(stats.alloc_wait_total > 0, "nobody had to wait");
+}
+
+fn poll_raw<'a>(future: &mut AllocFuture<'a>) -> Poll<Result<Allocation<'a>, Error>> {
+    pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+#[test]
+fn no_wake_up_is_lost_among_few_buckets_and_cells() {
+    share(2, 3, 8, 2000);
+}
+
+#[test]
+fn no_wake_up_is_lost_over_one_bucket_without_cells() {
+    share(0, 1, 6, 1000);
+}
+
+#[test]
+fn a_dropped_future_passes_its_bucket_on() {
+    let (allocator, _reclaimer) = start(2);
+    let mut all = drain(&allocator);
+    let (first_bells, second_bells) = (Arc::<Bells>::default(), Arc::<Bells>::default());
+    let mut first = allocator.alloc_on(DEVICE, Reserve::None);
+    let mut second = allocator.alloc_on(DEVICE, Reserve::None);
+    assert!(poll(&mut first, &first_bells).is_pending());
+    assert!(poll(&mut second, &second_bells).is_pending());
+    let given_back = all.pop().expect("a bucket");
+    let pointer = given_back.bucket_ref();
+    drop(given_back);
+    // Relaxed (all): one thread.
+    assert_eq!(first_bells.0.load(Ordering::Relaxed), 1, "the first in line is woken");
+    assert_eq!(second_bells.0.load(Ordering::Relaxed), 0, "one bucket wakes one waiter");
+    assert!(allocator.try_alloc(Reserve::None).expect("in use").is_none(), "it is handed over");
+    drop(first);
+    assert_eq!(second_bells.0.load(Ordering::Relaxed), 1, "the bucket goes to the next");
+    assert_eq!(poll(&mut second, &second_bells).map(Result::ok), Poll::Ready(Some(pointer)));
+}
+
+#[test]
+fn a_dropped_future_leaves_the_line() {
+    let (allocator, _reclaimer) = start(2);
+    let mut all = drain(&allocator);
+    let mut waiting = allocator.alloc_on(DEVICE, Reserve::None);
+    assert!(poll(&mut waiting, &Arc::default()).is_pending());
+    assert_eq!(allocator.stats().devices[0].waiters, 1);
+    drop(waiting);
+    assert_eq!(allocator.stats().devices[0].waiters, 0);
+    all.pop();
+    assert!(allocator.try_alloc(Reserve::None).expect("in use").is_some(), "it is for anybody");
+}
+
+/// Threads and a future wait for ever; `end` ends that.
+fn everybody_is_told(end: impl FnOnce(&Allocator), right: impl Fn(&Error) -> bool + Sync) {
+    let (allocator, mut reclaimer) = start(2);
+    let all = drain(&allocator);
+    let bells = Arc::<Bells>::default();
+    let mut future = allocator.alloc_on(DEVICE, Reserve::Btree);
+    assert!(poll(&mut future, &bells).is_pending());
+    std::thread::scope(|scope| {
+        for reserve in Reserve::ALL {
+            let (allocator, right) = (&allocator, &right);
+            scope.spawn(move || {
+                let error = allocator.alloc_until(DEVICE, reserve, None).expect_err("it ended");
+                assert!(right(&error), "{error}");
+            });
+        }
+        scope.spawn(|| assert!(!allocator.wait_gc_due(None), "no collection is due"));
+        end(&allocator);
+    });
+    // Relaxed: the threads have ended.
+    assert_eq!(bells.0.load(Ordering::Relaxed), 1, "the future is woken");
+    let told = |result: Result<(), Error>| result.is_err_and(|error| right(&error));
+    let Poll::Ready(result) = poll(&mut future, &bells) else { panic!("the future waits on") };
+    assert!(told(result.map(drop)));
+    drop(all);
+    for reserve in Reserve::ALL {
+        assert!(told(allocator.try_alloc(reserve).map(drop)), "nothing is handed out any more");
+    }
+    assert!(matches!(reclaimer.step(), Step::Ended));
+}
+
+#[test]
+fn closing_tells_everybody() {
+    everybody_is_told(Allocator::close, |error| matches!(error, Error::Closed));
+}
+
+#[test]
+fn failing_tells_everybody_the_cause() {
+    let end = |allocator: &Allocator| {
+        allocator.fail(DEVICE, Arc::new(std::io::Error::other("a dead cell")));
+        allocator.close(); // the first end is kept
+    };
+    everybody_is_told(end, |error| error.to_string() == "device 0 has failed: a dead cell");
+}

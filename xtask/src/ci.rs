@@ -1,0 +1,83 @@
+//! Everything a change must pass.
+//!
+//! A stage whose suite does not exist yet is left out with a word. With `--require-reference`,
+//! which the CI service uses, a missing tool or a missing reference is a failure; without it,
+//! the stages that need the tool are skipped, saying so.
+
+use crate::report::{Outcome, Report, if_there_is};
+use crate::run::{self, Show};
+use crate::{checks, fuzz, kill_test, loom, mutants, place, suites};
+use anyhow::Result;
+use clap::Args;
+use std::process::Command;
+
+/// How many deliberate breaks a run tries, chosen by the commit.
+const MUTANT_SAMPLE: usize = 3;
+/// How often a run kills the replay.
+const KILL_ROUNDS: u64 = 3;
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Fail if the reference recordings or a tool are missing, instead of skipping with a word
+    #[arg(long)]
+    pub(crate) require_reference: bool,
+}
+
+/// Runs all stages; a failed one does not stop the others.
+pub(crate) fn run(options: &Options, report: &mut Report) {
+    let strict = options.require_reference;
+    if strict && let Err(error) = place::reference() {
+        report.stage("reference", || Err(error));
+        return;
+    }
+    report.stage("fmt", checks::format);
+    report.stage("clippy", checks::clippy);
+    report.stage("docs", checks::docs);
+    report.stage("tests", || suites::workspace(strict));
+    report.stage("doctests", suites::doctests);
+    report.stage("loom", || if_there_is(loom::exists()?, "model", models));
+    report.stage("fuzz", || fuzz_stage(strict));
+    report.stage("kill-test", || if_there_is(kill_test::exists(), "program", kill));
+    report.stage("mutants", || if_there_is(mutants::exist()?, "mutant with a test", mutant_sample));
+    report.stage("licences", || with("deny", strict, checks::licences));
+    report.stage("lean", checks::lean);
+}
+
+/// The stage, or a word that its tool is missing: an error if `strict`.
+fn with(tool: &str, strict: bool, stage: impl FnOnce() -> Result<Outcome>) -> Result<Outcome> {
+    match run::need_cargo_tool(tool) {
+        Err(error) if !strict => Ok(Outcome::skipped(error.to_string())),
+        Err(error) => Err(error),
+        Ok(()) => stage(),
+    }
+}
+
+fn models() -> Result<Outcome> {
+    loom::run(&loom::Options { bound: loom::CI_BOUND })
+}
+
+fn fuzz_stage(strict: bool) -> Result<Outcome> {
+    if_there_is(fuzz::exists()?, "target", || with("fuzz", strict, fuzz_smoke))
+}
+
+fn fuzz_smoke() -> Result<Outcome> {
+    fuzz::run(&fuzz::Options { seconds: fuzz::CI_SECONDS, target: None })
+}
+
+fn kill() -> Result<Outcome> {
+    kill_test::run(&kill_test::Options { rounds: KILL_ROUNDS })
+}
+
+fn mutant_sample() -> Result<Outcome> {
+    mutants::run(&mutants::Options::sample(MUTANT_SAMPLE, commit_seed()))
+}
+
+/// A seed that every commit draws anew and that gives the same sample when the commit is
+/// looked at again; 0 outside a repository.
+fn commit_seed() -> u64 {
+    let mut command = Command::new("git");
+    command.args(["rev-parse", "--short=12", "HEAD"]).current_dir(place::root());
+    let output = run::run(command, Show::Never);
+    let commit = output.map(|output| output.text).unwrap_or_default();
+    u64::from_str_radix(commit.trim(), 16).unwrap_or(0)
+}

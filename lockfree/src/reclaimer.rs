@@ -226,11 +226,12 @@ impl Reclaimer {
                 return Step::Ended;
             }
             self.age();
-            self.offer_leftovers();
+            let room = self.offer_leftovers();
             if let Some(bucket) = self.next_loose() {
                 return Step::Discard(bucket);
             }
             let stopped = match self.phase {
+                Phase::Drain if !room => Some(Step::Wait(WaitFor::Room)),
                 Phase::Drain => self.drain(),
                 Phase::Choose => self.choose(),
                 Phase::Decide => self.decide(),
@@ -302,13 +303,15 @@ impl Reclaimer {
 
     /// Buckets that are free but found no place, or were pinned by somebody else. In every
     /// phase: they may be all that those who wait can get.
-    fn offer_leftovers(&mut self) {
+    /// `false` if some still found no room: then others need not be tried.
+    fn offer_leftovers(&mut self) -> bool {
         let allocator = Arc::clone(&self.allocator);
         let device = &allocator.devices()[self.device.as_usize()];
         let leftovers = device.take_leftovers();
         if leftovers.is_empty() {
-            return;
+            return true;
         }
+        let mut room = true;
         // What is in hand came first.
         if let Some((bucket, true)) = self.in_hand {
             self.in_hand = self.release(bucket).err().map(|bucket| (bucket, true));
@@ -318,8 +321,10 @@ impl Reclaimer {
                 device.set_aside(bucket);
             } else if self.release(bucket).is_err() {
                 device.leftovers.lock().push(bucket);
+                room = false;
             }
         }
+        room
     }
 
     /// A bucket that skipped the prio write but not its discard.

@@ -16,7 +16,8 @@
 //! point → slot; what they say is verified against the slot. A hint that was lost (another stream
 //! has the same place in the table, or another CPU wrote last) costs locality: a write whose
 //! write point is known is not searched for elsewhere. Only a write whose write point is unknown
-//! too looks at all slots, and then follows the list above exactly.
+//! too looks at all slots, and then follows the list above exactly; so does every write if there
+//! are at most 8 slots.
 //!
 //! "Recently" is by ticks, of which each CPU hint has its own count, never behind what it sees in
 //! the slots that it uses or searches: nothing that all CPUs write, exact for one CPU, and close
@@ -30,6 +31,8 @@ use super::{Extent, SectorRequest};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use tierce_core::BucketId;
 
+/// Up to so many slots all are looked at: that costs no more than following hints.
+const FEW: usize = 8;
 /// Entries of the table of write points.
 const POINTS: usize = 64;
 /// Entries of the table of ends of streams.
@@ -88,6 +91,21 @@ impl Slot {
 }
 
 impl Tag {
+    /// The smallest is chosen, see the list at the top of this file.
+    fn rank(&self, request: &SectorRequest) -> (u8, u64) {
+        if self.follows(request) {
+            (2, u64::MAX - self.used)
+        } else if self.is_writer(request) {
+            (3, u64::MAX - self.used)
+        } else if self.word.bucket().is_none() {
+            (4, self.used)
+        } else if self.is_of_class(request) {
+            (5, self.used)
+        } else {
+            (6, self.used)
+        }
+    }
+
     fn is_of_class(&self, request: &SectorRequest) -> bool {
         self.used != 0 && self.word.is_flash_only() == request.flash_only
     }
@@ -133,6 +151,9 @@ impl Hints {
     where
         S: core::ops::Deref<Target = Slot>,
     {
+        if slots.len() <= FEW {
+            return self.search(slots, request);
+        }
         let verified = |hint: &AtomicU32, fits: fn(&Tag, &SectorRequest) -> bool| {
             // Relaxed: a hint.
             let at = (hint.load(Ordering::Relaxed) as usize).checked_sub(1)?;
@@ -143,30 +164,21 @@ impl Hints {
             .unwrap_or_else(|| self.search(slots, request))
     }
 
-    #[cold]
     fn search<S>(&self, slots: &[S], request: &SectorRequest) -> usize
     where
         S: core::ops::Deref<Target = Slot>,
     {
-        let tags: Vec<Tag> = slots.iter().map(|slot| slot.tag()).collect();
-        let newest = tags.iter().map(|tag| tag.used).max().unwrap_or(0);
+        let mut newest = 0;
+        let mut rank = |slot: &S| {
+            let tag = slot.tag();
+            newest = newest.max(tag.used);
+            tag.rank(request)
+        };
+        let ranked = slots.iter().enumerate().map(|(at, slot)| (rank(slot), at));
+        let (_, at) = ranked.min().expect("there is a slot");
         // Relaxed: a hint.
         self.tick.fetch_max(newest, Ordering::Relaxed);
-        let latest = |fits: &dyn Fn(&Tag) -> bool| {
-            let fitting = tags.iter().enumerate().filter(|(_, tag)| fits(tag));
-            fitting.max_by_key(|(_, tag)| tag.used).map(|(at, _)| at)
-        };
-        let oldest = |fits: &dyn Fn(&Tag) -> bool| {
-            let fitting = tags.iter().enumerate().filter(|(_, tag)| fits(tag));
-            fitting.min_by_key(|(_, tag)| tag.used).map(|(at, _)| at)
-        };
-        latest(&|tag| tag.follows(request))
-            .or_else(|| latest(&|tag| tag.is_writer(request)))
-            .or_else(|| oldest(&|tag| tag.used == 0))
-            .or_else(|| oldest(&|tag| tag.word.bucket().is_none()))
-            .or_else(|| oldest(&|tag| tag.is_of_class(request)))
-            .or_else(|| oldest(&|_| true))
-            .expect("there is a slot")
+        at
     }
 
     /// `request` has got an extent from slot `at`.

@@ -328,6 +328,7 @@ impl Engine for Scripted {
             return Err(refused("policy", "several devices", "one: the policy is the set's"));
         }
         self.allocator().set_policy(policy);
+        self.devices[0].policy = policy;
         Ok(())
     }
 

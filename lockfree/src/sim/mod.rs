@@ -174,6 +174,12 @@ impl Scripted {
         }
     }
 
+    /// Counters and gauges of the allocator.
+    #[must_use]
+    pub fn stats(&self) -> crate::Stats {
+        self.allocator().stats()
+    }
+
     fn device(&self, device: DeviceIndex) -> &crate::device::Device {
         &self.allocator().devices()[device.as_usize()]
     }

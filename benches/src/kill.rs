@@ -22,10 +22,12 @@
 //! The kernel survives, and with it everything that was handed to it. A power loss is another
 //! matter.
 
+mod cache_file;
 pub mod history;
 pub mod log;
 pub mod worker;
 
+pub use cache_file::CacheFile;
 pub use history::{Checked, History};
 
 use crate::backend::Store;

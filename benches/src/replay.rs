@@ -277,8 +277,8 @@ impl<'a> Splitter<'a> {
         };
         let mut pages = pages.ok_or_else(|| Error::Setting {
             what: "the page mode",
-            found: "on".to_owned(),
-            wanted: "it off: these requests name objects, which have no pages".to_owned(),
+            found: "on for requests that name objects".to_owned(),
+            wanted: "a block trace (vscsi, msr, fio-iolog, blktrace, blkparse, arc)".to_owned(),
         })?;
         let op = request.op;
         Ok(pages.try_for_each(|key| self.push(Access { op, key, size: page_bytes, is_page: true })))

@@ -77,16 +77,14 @@ impl Derived {
     /// Versions are below 2⁴⁸, which tells them from another key's bytes.
     pub const VERSION_END: u64 = 1 << 48;
 
-    /// The 64-bit words of the value.
-    fn words(self) -> impl Iterator<Item = [u8; 8]> {
+    /// The 64-bit word at `index`.
+    fn word(self, index: usize) -> [u8; 8] {
         let first = mix(self.key) ^ self.version;
-        (0..).map(move |i: u64| {
-            let word = match i {
-                0 => first,
-                _ => mix(first.wrapping_add(i.wrapping_mul(0x9e37_79b9_7f4a_7c15))),
-            };
-            word.to_le_bytes()
-        })
+        let word = match index as u64 {
+            0 => first,
+            i => mix(first.wrapping_add(i.wrapping_mul(0x9e37_79b9_7f4a_7c15))),
+        };
+        word.to_le_bytes()
     }
 
     /// Makes `bytes` this value.
@@ -95,11 +93,8 @@ impl Derived {
         bytes.clear();
         bytes.resize(self.size, 0);
         let (words, rest) = bytes.as_chunks_mut();
-        let mut source = self.words();
-        words.iter_mut().zip(&mut source).for_each(|(to, from)| *to = from);
-        if let Some(last) = source.next() {
-            rest.copy_from_slice(&last[..rest.len()]);
-        }
+        words.iter_mut().enumerate().for_each(|(index, word)| *word = self.word(index));
+        rest.copy_from_slice(&self.word(words.len())[..rest.len()]);
     }
 
     /// Whether `bytes` are exactly this value.
@@ -107,9 +102,13 @@ impl Derived {
     /// # Errors
     /// How they differ.
     pub fn check(self, bytes: &[u8]) -> Result<(), Mismatch> {
-        let mut wrong = bytes.chunks(8).zip(self.words()).zip(0..);
-        let wrong = wrong.find(|((found, wanted), _)| *found != &wanted[..found.len()]);
-        match wrong.map(|(_, word)| word * 8) {
+        let (words, rest) = bytes.as_chunks();
+        let wrong = words.iter().enumerate().position(|(index, word)| *word != self.word(index));
+        let wrong = wrong.or_else(|| {
+            let last = self.word(words.len());
+            (*rest != last[..rest.len()]).then_some(words.len())
+        });
+        match wrong.map(|word| word * 8) {
             Some(0) => Err(match Self::version_of(self.key, bytes) {
                 Some(found) if bytes.len() >= 8 => Mismatch::Version { found },
                 _ => Mismatch::Key,

@@ -56,7 +56,7 @@ impl Cache {
         // take from these.
         (sizes.btree, sizes.moving_gc) = (0, 0);
         let discard = superblock.discard;
-        let (table, writer) = volume.into_parts();
+        let (table, writer) = volume.into_start();
         let table = table.with_sizes(sizes);
         let defaults = tierce_lockfree::Config::default();
         let settings = tierce_lockfree::Config {
@@ -101,6 +101,20 @@ impl Cache {
         let counters = &self.shared.counters;
         if hit { &counters.hits } else { &counters.misses }.add_one();
         Ok(hit)
+    }
+
+    /// Whether the index holds `key` and its bucket has not been reused. Nothing is read from the
+    /// device, so another key with the same 64-bit hash counts too, and a following
+    /// [`get`](Self::get) can still miss. It does not count as a use of the bucket.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::EmptyKey`].
+    pub fn contains(&self, key: &[u8]) -> Result<bool, Error> {
+        let hash = self.shared.hash(key)?;
+        let read = self.shared.allocator.begin_read();
+        let location = self.shared.index.get(hash);
+        Ok(location.is_some_and(|location| read.open(location.bucket).is_some()))
     }
 
     /// Stores `value` under `key`, in place of what was there. When it returns, the value can be

@@ -14,7 +14,7 @@ use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use survey::Survey;
-use tierce_core::record::StartUp;
+use tierce_core::Snapshot;
 
 /// Show what is on a cache device, of tierce or of Linux, without changing it
 #[derive(clap::Args, Debug)]
@@ -28,7 +28,7 @@ pub(crate) struct Args {
     /// Walk the index as start-up would: marks, reserves, what would be reused first
     #[arg(long)]
     startup: bool,
-    /// Write the bucket table that start-up would begin with to a new file: per bucket pin i32,
+    /// Write the bucket table that start-up ends with to a new file: per bucket pin i32,
     /// prio u16, gen u8, last_gc u8, mark and sectors u16, 2 bytes of padding
     #[arg(long, value_name = "FILE")]
     buckets: Option<PathBuf>,
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let shown = if args.json { json::render(&surveys) } else { text::render(&surveys) };
     print(&shown)?;
     if let (Some(file), Some(started)) = (&args.buckets, surveys[0].started.as_ref()) {
-        write_buckets(file, &started.table)?;
+        write_buckets(file, &started.words)?;
     }
     let mut code = ExitCode::SUCCESS;
     for survey in &surveys {
@@ -64,9 +64,9 @@ fn print(text: &str) -> anyhow::Result<()> {
 }
 
 /// Writes the table to a file that must not exist, so that no device is ever overwritten.
-fn write_buckets(path: &PathBuf, table: &StartUp) -> anyhow::Result<()> {
-    let mut bytes = Vec::with_capacity(table.words().len() * 12);
-    for word in table.words() {
+fn write_buckets(path: &PathBuf, words: &[Snapshot]) -> anyhow::Result<()> {
+    let mut bytes = Vec::with_capacity(words.len() * 12);
+    for word in words {
         let mark = u16::from(word.mark().to_bits());
         let gc_mark = mark | word.sectors() << 2 | u16::from(word.is_moving()) << 15;
         bytes.extend(i32::from(word.pin_count()).to_le_bytes());

@@ -5,7 +5,7 @@
 //! 1. The caller takes a [`Buffer`] (best from [`Device::buffer`], which hands out registered
 //!    memory while there is some) and gives it away in a [`Request`].
 //! 2. [`Device::submit`] never waits for the device. It answers with a
-//!    [`Completion`](crate::Completion), which can be waited for or awaited, or dropped.
+//!    [`Completion`], which can be waited for or awaited, or dropped.
 //! 3. The outcome gives the buffer back, with all of it transferred, or an error that names
 //!    device, operation, place and cause. Short transfers are continued; one that cannot be is
 //!    an error.

@@ -188,7 +188,9 @@ pub enum Error {
         device: Arc<str>,
     },
     /// The device carries something else.
-    #[error("{device}: carries {found}: name another device, or overwrite it with --force")]
+    #[error(
+        "{device}: carries {found}: name another device, or overwrite it with `tierce format --force`"
+    )]
     Foreign {
         /// The path.
         device: Arc<str>,

@@ -126,7 +126,8 @@ fn open_or_create(path: &Path, options: &FormatOptions) -> Result<(DeviceFile, b
     Ok((file, false))
 }
 
-/// Formats an open device. [`format`] opens it; who brings a device of his own starts here.
+/// Formats an open device. [`format`](format()) opens it; who brings a device of his own starts
+/// here.
 ///
 /// ```
 /// use tierce_io::{DeviceOptions, FormatOptions};
@@ -142,7 +143,7 @@ fn open_or_create(path: &Path, options: &FormatOptions) -> Result<(DeviceFile, b
 ///
 /// # Errors
 ///
-/// As [`format`].
+/// As [`format`](format()).
 pub fn format_on(device: &dyn Device, options: &FormatOptions) -> Result<Superblock, Error> {
     let (name, capabilities) = (device.name(), device.capabilities());
     let (bytes, logical_block) = (capabilities.bytes, capabilities.logical_block);

@@ -69,7 +69,7 @@ pub struct PipelineStats {
 /// let options = FormatOptions { size: Some(64 << 20), bucket: 64 << 10, ..Default::default() };
 /// tierce_io::format(&path, &options)?;
 ///
-/// let (table, writer) = Volume::open(&path, &OpenOptions::default())?.into_parts();
+/// let (table, writer) = Volume::open(&path, &OpenOptions::default())?.into_start();
 /// let (allocator, reclaimers) = Allocator::start(Config::default(), vec![table])?.finish();
 /// let reclaimer = reclaimers.into_iter().next().expect("one per device");
 /// let pipeline = Pipeline::start(reclaimer, writer)?;
@@ -128,12 +128,17 @@ impl Pipeline {
     /// # Errors
     ///
     /// [`Error::Failed`] if the device failed meanwhile.
-    pub fn close(mut self) -> Result<(), Error> {
-        self.end()
+    pub fn close(self) -> Result<(), Error> {
+        self.allocator.close();
+        self.join()
     }
 
-    fn end(&mut self) -> Result<(), Error> {
-        self.allocator.close();
+    /// Waits for the thread to end, as it does when the allocator is closed or the device fails.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Failed`] if the device failed.
+    pub fn join(mut self) -> Result<(), Error> {
         match self.thread.take().map(JoinHandle::join) {
             None => Ok(()),
             Some(Ok(result)) => result,
@@ -220,8 +225,6 @@ impl Work {
         let (device, cause) = error.into_failure(self.writer.device().name());
         let told = Error::Failed { device: device.clone(), cause: cause.clone() };
         self.reclaimer.prio_failed(write, Arc::new(told));
-        // Whoever collects garbage for this device need not any more.
-        self.reclaimer.allocator().wake_gc();
         Error::Failed { device, cause }
     }
 

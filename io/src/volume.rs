@@ -79,7 +79,7 @@ pub struct OpenOptions {
 /// let volume = Volume::open(&path, &OpenOptions::default())?;
 /// assert_eq!(volume.superblock().version, 3);
 /// let (table, mut writer) = volume.into_parts();
-/// assert!(table.gens.iter().all(|&(_, generation)| generation == Gen::new(0)));
+/// assert!(table.iter().all(|&(_, generation)| generation == Gen::new(0)));
 /// writer.publish(&[BucketIndex::new(40)], |_set, records| {
 ///     records.extend((0..1024).map(|_| (Prio::FRESH, Gen::new(1))));
 /// })?;
@@ -174,9 +174,16 @@ impl Volume {
         self.writer.prio_seq()
     }
 
-    /// What an allocator starts with, and what makes newer tables durable.
+    /// The table, and what makes newer ones durable.
     #[must_use]
-    pub fn into_parts(self) -> (DeviceTable, StateWriter) {
+    pub fn into_parts(self) -> (Vec<(Prio, Gen)>, StateWriter) {
+        (self.table, self.writer)
+    }
+
+    /// What an allocator starts with, with the default sizes of its free lists, and what makes
+    /// newer tables durable.
+    #[must_use]
+    pub fn into_start(self) -> (DeviceTable, StateWriter) {
         let Self { table, writer } = self;
         let superblock = &writer.superblock;
         let start = DeviceTable::empty(*superblock.geometry())

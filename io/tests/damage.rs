@@ -244,3 +244,52 @@ fn a_full_journal_names_the_bucket_that_is_needed() {
         "recorder: journal full: bucket 4 holds entry 2, which is still needed"
     );
 }
+
+/// Where the devices that Linux wrote are; `None`, said aloud, where they are absent.
+fn images() -> Option<std::path::PathBuf> {
+    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared");
+    let place = std::env::var("TIERCE_REFERENCE").unwrap_or_else(|_| default.into());
+    let images = std::path::Path::new(&place).join("images");
+    if images.is_dir() {
+        return Some(images);
+    }
+    let required = std::env::var("TIERCE_REQUIRE_REFERENCE").is_ok_and(|value| value == "1");
+    assert!(!required, "the reference is required, and absent at {place}");
+    eprintln!("skipped: reference absent at {place}");
+    None
+}
+
+/// What Linux formatted opens; what Linux used is left alone, sector by sector.
+#[test]
+fn devices_that_linux_wrote() {
+    let Some(directory) = images() else { return };
+    let mut seen = [0; 2];
+    for entry in std::fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_none_or(|extension| extension != "xz") {
+            continue;
+        }
+        let packed = std::io::BufReader::new(std::fs::File::open(&path).expect("an image"));
+        let mut bytes = Vec::new();
+        let mut unpacked = lzma_rust2::XzReader::new(packed, true);
+        std::io::Read::read_to_end(&mut unpacked, &mut bytes).expect("unpacks");
+        let device = Recorder::new(bytes);
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        match open(&device) {
+            Ok(volume) => {
+                assert!(name.starts_with("A0_formatted"), "{name}");
+                assert_eq!((volume.superblock().version, volume.table().len()), (3, 1024));
+                seen[0] += 1;
+            }
+            Err(error) => {
+                assert!(matches!(error, Error::LinuxCache { .. }), "{name}: {error}");
+                assert_eq!(device.now(), 0, "a refusal writes nothing");
+                seen[1] += 1;
+            }
+        }
+        let options = FormatOptions { bucket: 64 << 10, ..FormatOptions::default() };
+        let formatted = format_on(&*device, &options);
+        assert!(matches!(formatted, Err(Error::Foreign { .. })), "{name}");
+    }
+    assert_eq!(seen, [1, 6], "one formatted, six used");
+}

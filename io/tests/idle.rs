@@ -31,7 +31,7 @@ fn an_idle_volume_costs_nothing() {
     let options =
         FormatOptions { size: Some(64 << 20), bucket: 64 << 10, ..FormatOptions::default() };
     tierce_io::format(&path, &options).unwrap();
-    let (table, writer) = Volume::open(&path, &OpenOptions::default()).unwrap().into_parts();
+    let (table, writer) = Volume::open(&path, &OpenOptions::default()).unwrap().into_start();
     let startup = Allocator::start(Config::default(), vec![table]).unwrap();
     let (allocator, mut reclaimers) = startup.finish();
     let pipeline = Pipeline::start(reclaimers.pop().unwrap(), writer).unwrap();

@@ -262,3 +262,49 @@ fn no_request_is_overlooked_by_a_thread_going_to_sleep() {
         }
     }
 }
+
+/// Somebody who may lock little memory registers fewer buffers, is told so, and goes on. Runs
+/// itself again as such a user.
+#[test]
+fn a_small_memlock_limit_registers_fewer_buffers() {
+    if let Ok(path) = std::env::var("TIERCE_TEST_MEMLOCK") {
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let sink = said.clone();
+        let options = DeviceOptions::default()
+            .engine(Engine::Uring)
+            .on_notice(move |notice| sink.lock().unwrap().push(notice.to_string()));
+        let device = tierce_io::open_device(path, &options).unwrap();
+        let buffers: Vec<_> = (0..64).map(|_| device.buffer(65536)).collect();
+        let registered = buffers.iter().filter(|buffer| buffer.is_registered()).count();
+        assert!((1..64).contains(&registered), "{registered}");
+        assert!(said.lock().unwrap()[0].contains("RLIMIT_MEMLOCK"));
+        for mut buffer in buffers {
+            buffer.fill(6);
+            let buffer = device.submit(Request::write(65536, buffer)).wait().unwrap();
+            let read = device.submit(Request::read(65536, buffer)).wait().unwrap();
+            assert!(read.iter().all(|&byte| byte == 6));
+        }
+        return println!("registered {registered}");
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(MIB).unwrap();
+    let nobody = std::os::unix::fs::chown(file.path(), Some(65534), Some(65534));
+    let output = std::process::Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"])
+        .args(["prlimit", "--memlock=1048576"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture", "a_small_memlock_limit_registers_fewer_buffers"])
+        .env("TIERCE_TEST_MEMLOCK", file.path())
+        .output();
+    match (nobody, output) {
+        (Ok(()), Ok(output)) if engines().len() == 2 => {
+            let said = String::from_utf8_lossy(&output.stdout);
+            let refused = String::from_utf8_lossy(&output.stderr);
+            if refused.contains("ermission denied") && !refused.contains("panicked") {
+                return eprintln!("skipped: another user cannot run this test: {refused}");
+            }
+            assert!(output.status.success() && said.contains("registered "), "{said}{refused}");
+        }
+        _ => eprintln!("skipped: needs root, setpriv and io_uring"),
+    }
+}

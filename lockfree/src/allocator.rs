@@ -85,8 +85,9 @@ impl Allocator {
     /// Hands out nothing more. Whoever waits gets [`Error::Closed`], reclaimers get
     /// [`Step::Ended`](crate::Step::Ended), the open buckets are closed.
     pub fn close(&self) {
-        self.open.seal(self, None);
+        // First nothing more is handed out; whoever opens a bucket after that closes it himself.
         self.devices.iter().for_each(Device::close);
+        self.open.seal(self, None);
         self.gc.bell.ring();
     }
 
@@ -333,11 +334,6 @@ impl Allocator {
                 return false;
             }
         }
-    }
-
-    /// Ends the sleep of [`wait_gc_due`](Self::wait_gc_due).
-    pub fn wake_gc(&self) {
-        self.gc.bell.ring();
     }
 }
 

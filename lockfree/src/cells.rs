@@ -57,8 +57,13 @@ impl Row {
             if cell.load(Ordering::Acquire) == 0 {
                 continue;
             }
-            // AcqRel: Acquire pairs with the Release in `push`; Release with the load above.
-            let taken = cell.swap(0, Ordering::AcqRel);
+            let order = if cfg!(tierce_mutant = "cell_pop_unreleased") {
+                Ordering::Acquire
+            } else {
+                // AcqRel: Acquire pairs with the Release in `push`; Release with the load above.
+                Ordering::AcqRel
+            };
+            let taken = cell.swap(0, order);
             if taken != 0 {
                 return Some(BucketIndex::new(taken - 1));
             }

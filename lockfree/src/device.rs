@@ -214,8 +214,9 @@ impl Device {
             };
             if let Some(spare) = spare {
                 self.put_back(Free::none(spare));
-            } else if moved && self.waits.somebody_waits() {
-                self.serve(None);
+            }
+            if moved {
+                self.carried();
             }
             if self.reserves.is_low() {
                 self.ring_if_hungry(Hunger::Room);
@@ -368,6 +369,17 @@ impl Device {
         self.ring_if_hungry(Hunger::Buckets);
     }
 
+    /// Buckets were carried from one place to another: whoever looked meanwhile and found
+    /// nothing is served, or looks again. (The spare one may have been handed over, so that
+    /// putting it back served nobody else.)
+    fn carried(&self) {
+        if self.waits.somebody_waits() {
+            self.serve(None);
+        }
+        // Ordered by the fence in `somebody_waits`, as in `offered`.
+        self.ring_if_hungry(Hunger::Buckets);
+    }
+
     /// Hands what is free to those who wait.
     pub(crate) fn serve(&self, offered: Option<Reserve>) {
         self.waits.serve(offered, |reserve| {
@@ -386,6 +398,10 @@ impl Device {
         // Relaxed: tested first, so that it is rarely written; the bell orders it.
         if self.demand.load(Ordering::Relaxed) == 0 {
             self.demand.store(1, Ordering::Relaxed);
+            self.bell.ring();
+        } else if self.hunger.load(Ordering::Relaxed) != 0 {
+            // The demand is an old one that the reclaimer has not come to take: it sleeps.
+            self.hunger.store(0, Ordering::Relaxed);
             self.bell.ring();
         }
     }

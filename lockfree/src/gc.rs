@@ -363,7 +363,12 @@ fn publish(device: &Device, shadows: &[Shadow]) -> u8 {
             false => (found.mark, found.sectors),
         };
         let table = device.table();
-        count.add(table.gc_publish(bucket, found.start, mark, sectors, found.oldest));
+        let start = if cfg!(tierce_mutant = "gc_ignores_reuse") {
+            found.start.with_gen(table.peek(bucket).gen_())
+        } else {
+            found.start
+        };
+        count.add(table.gc_publish(bucket, start, mark, sectors, found.oldest));
     }
     device.available.rebase(before, count.available);
     count.need_gc
@@ -425,6 +430,7 @@ impl Found {
 
 impl Shadow {
     fn new(start: Snapshot) -> Self {
+        let start = if cfg!(tierce_mutant = "gc_ignores_pins") { start.with_pin(0) } else { start };
         let found = Found { start, mark: Mark::None, sectors: 0, oldest: start.gen_() };
         Self(AtomicU32::new(found.pack()))
     }

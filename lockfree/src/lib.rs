@@ -49,6 +49,9 @@ pub mod config;
 pub mod error;
 pub mod future;
 pub mod gc;
+#[cfg(tierce_loom)]
+#[doc(hidden)]
+pub mod model;
 pub mod moving;
 pub mod prio_block;
 pub mod prio_write;

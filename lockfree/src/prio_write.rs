@@ -152,8 +152,13 @@ impl PrioWrite {
         gen_.expect("every bucket that is followed was encoded")
     }
 
+    #[cfg(test)]
+    pub(crate) fn batch(&self) -> &[BucketIndex] {
+        &self.batch
+    }
+
     /// The batch in the order of invalidation, each with the gen that was encoded.
-    pub(crate) fn batch(&self) -> impl Iterator<Item = (BucketIndex, Gen)> {
+    pub(crate) fn encoded_batch(&self) -> impl Iterator<Item = (BucketIndex, Gen)> {
         self.batch.iter().map(|&bucket| (bucket, self.encoded_gen(bucket)))
     }
 

@@ -117,5 +117,9 @@ fn still_current(table: &Table, bucket: BucketIndex, pointer: Gen) -> bool {
         // new life after the Release of `invalidate`.
         fence(Ordering::Acquire);
     }
-    table.read(bucket).gen_() == pointer
+    let now = table.read(bucket).gen_();
+    if cfg!(tierce_mutant = "validate_by_staleness") {
+        return !pointer.is_stale(now);
+    }
+    now == pointer
 }

@@ -45,7 +45,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 use tierce_core::draws::Draws;
 use tierce_core::spec::Event;
-use tierce_core::{BucketId, BucketIndex, DeviceIndex, Policy, Reserve};
+use tierce_core::{BucketId, BucketIndex, DeviceIndex, Gen, Policy, Reserve};
 
 /// What a reclaimer that cannot go on waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -263,7 +263,8 @@ impl Reclaimer {
 
     /// Phase 1: everything that is ready goes to the free lists.
     fn drain(&mut self) -> Option<Step> {
-        if !self.allocator.config().sync {
+        let unsafe_release = cfg!(tierce_mutant = "release_before_durable");
+        if !self.allocator.config().sync || unsafe_release {
             self.ready.append(&mut self.free_inc);
         }
         loop {
@@ -571,9 +572,11 @@ impl Reclaimer {
         }
         device.counters.prio_writes.add(1);
         write.settle();
-        let current = |bucket| device.table().peek(bucket).gen_();
-        let (ready, moved): (Vec<_>, Vec<_>) =
-            write.batch().partition(|&(bucket, encoded)| current(bucket) == encoded);
+        let encoded_is_current = |&(bucket, encoded): &(BucketIndex, Gen)| {
+            cfg!(tierce_mutant = "gen_mismatch_released")
+                || device.table().peek(bucket).gen_() == encoded
+        };
+        let (ready, moved): (Vec<_>, Vec<_>) = write.encoded_batch().partition(encoded_is_current);
         self.ready.extend(ready.into_iter().map(|(bucket, _)| bucket));
         self.free_inc.extend(moved.into_iter().map(|(bucket, _)| bucket));
         self.in_flight = 0;
@@ -602,6 +605,33 @@ impl Reclaimer {
     /// Nothing of the batch is released.
     pub fn prio_failed(&mut self, write: PrioWrite, cause: Cause) {
         drop(write);
-        self.dev().fail(cause);
+        self.allocator.fail(self.device, cause);
+    }
+}
+
+#[cfg(all(test, not(tierce_loom)))]
+mod tests {
+    use super::*;
+    use crate::config::{Config, DeviceTable};
+    use tierce_core::Geometry;
+
+    /// A gen that moves between being encoded and being durable: nothing in the allocator does
+    /// that, so the test does.
+    #[test]
+    fn a_bucket_whose_gen_moved_is_queued_again() {
+        let geometry = Geometry::new(64, 1, 128, 8).expect("a legal shape");
+        let table = DeviceTable::empty(geometry);
+        let started = Allocator::start(Config::default(), vec![table]).expect("legal settings");
+        let (_allocator, mut reclaimers) = started.finish();
+        let reclaimer = &mut reclaimers[0];
+        let Step::PrioWrite(mut write) = reclaimer.step() else { panic!("the first batch") };
+        write.encode(0, |_, _| ());
+        let moved = write.batch()[0];
+        reclaimer.dev().table().unpin(moved, 1);
+        assert!(reclaimer.dev().table().invalidate(moved).is_some());
+        assert!(write.confirm(), "nobody holds it back");
+        reclaimer.prio_durable(write);
+        assert!(!reclaimer.ready.contains(&moved), "its gen is not durable");
+        assert!(reclaimer.free_inc.contains(&moved), "it waits for the next write");
     }
 }

@@ -80,7 +80,14 @@ impl Startup {
         }
         let device = &self.allocator.devices()[pointer.device().as_usize()];
         let units = device.units(sectors);
-        let word = device.table().peek(pointer.bucket());
+        let mut word = device.table().peek(pointer.bucket());
+        // The oldest pointer decides `last_gc`, a stale one too: as long as it may still be in
+        // the index, the gen must not run so far ahead that it looks valid again.
+        if word.last_gc().is_after(pointer.gen_()) {
+            word = word.with_last_gc(pointer.gen_());
+            let device = &mut self.allocator.devices_mut()[pointer.device().as_usize()];
+            device.table_mut().set_exclusive(pointer.bucket(), word);
+        }
         if pointer.gen_().is_stale(word.gen_()) {
             self.allocator.counters().gc_stale.add(1);
             return false;
@@ -96,11 +103,7 @@ impl Startup {
             _ if word.prio() == Prio::METADATA => Prio::FRESH,
             _ => word.prio(),
         };
-        // The oldest pointer decides `last_gc`: an earlier one may have been observed before
-        // this one raised the gen.
-        let older = word.last_gc().is_after(pointer.gen_());
-        let last_gc = if older { pointer.gen_() } else { word.last_gc() };
-        let word = word.with_gen(pointer.gen_()).with_last_gc(last_gc).with_prio(prio);
+        let word = word.with_gen(pointer.gen_()).with_prio(prio);
         let device = &mut self.allocator.devices_mut()[pointer.device().as_usize()];
         device.table_mut().set_exclusive(pointer.bucket(), word);
         let found = &mut self.found[pointer.device().as_usize()][pointer.bucket().as_usize()];
@@ -206,4 +209,27 @@ pub(crate) fn first_fill(allocator: &Allocator, device: &Device) -> Vec<(BucketI
         wanted = if allocator.config().sync { needed.saturating_sub(usable) } else { 0 };
     }
     released
+}
+
+#[cfg(all(test, not(tierce_loom)))]
+mod tests {
+    use super::*;
+    use tierce_core::Geometry;
+
+    /// A key that is met although it is stale may stay in the index a while longer.
+    #[test]
+    fn a_stale_pointer_holds_last_gc_back() {
+        let geometry = Geometry::new(1024, 1, 128, 1).expect("a legal shape");
+        let mut table = DeviceTable::empty(geometry);
+        table.gens[9] = (Prio::FRESH, Gen::new(50));
+        let mut startup = Allocator::start(Config::default(), vec![table]).expect("legal");
+        let id = BucketId::new(DeviceIndex::FIRST, BucketIndex::new(9));
+        let observe = |startup: &mut Startup, gen_| {
+            startup.observe(BucketRef::new(id, Gen::new(gen_)), 8, Mark::Reclaimable)
+        };
+        assert!(!observe(&mut startup, 40), "stale");
+        assert!(observe(&mut startup, 52), "ahead: it raises the gen");
+        let word = startup.allocator.snapshot(id).expect("a bucket");
+        assert_eq!((word.gen_(), word.last_gc()), (Gen::new(52), Gen::new(40)));
+    }
 }

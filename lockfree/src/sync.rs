@@ -6,6 +6,8 @@
 //!
 //! * loom's threads cannot sleep until a deadline: under the model [`park_until`] sleeps until
 //!   it is woken.
+//! * loom's `unpark` also wakes a thread that waits for a lock, which then fails to have it: the
+//!   model parks on a lock and a condition of its own, which order as much as std's do.
 //! * loom does not see into crossbeam's `ArrayQueue` (it uses atomics of its own), so the model
 //!   replaces [`Queue`] by its contract: a bounded list whose push and pop each are one step,
 //!   behind a relaxed branch point so that the checker may switch threads before them. The
@@ -67,7 +69,6 @@ mod imp {
         AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
     };
     pub(crate) use loom::sync::{Arc, MutexGuard};
-    pub(crate) use loom::thread::{Thread, current, park};
     pub(crate) use loom::thread_local;
 
     use std::collections::VecDeque;
@@ -131,8 +132,35 @@ mod imp {
         }
     }
 
+    /// A thread that can be parked.
+    #[derive(Clone, Debug)]
+    pub(crate) struct Thread(Arc<(loom::sync::Mutex<bool>, loom::sync::Condvar)>);
+
+    thread_local! {
+        static CURRENT: Thread = Thread(Arc::new((
+            loom::sync::Mutex::new(false),
+            loom::sync::Condvar::new(),
+        )));
+    }
+
+    pub(crate) fn current() -> Thread {
+        CURRENT.with(Clone::clone)
+    }
+
+    impl Thread {
+        pub(crate) fn unpark(&self) {
+            *self.0.0.lock().expect("nobody unwinds") = true;
+            self.0.1.notify_one();
+        }
+    }
+
     pub(crate) fn park_until(_deadline: Option<Instant>) {
-        park();
+        let Thread(parker) = current();
+        let mut unparked = parker.0.lock().expect("nobody unwinds");
+        while !*unparked {
+            unparked = parker.1.wait(unparked).expect("nobody unwinds");
+        }
+        *unparked = false;
     }
 
     pub(crate) fn cpus() -> usize {

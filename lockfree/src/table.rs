@@ -117,6 +117,16 @@ impl Table {
 
     /// One more pin, if the gen is still `pointer`.
     pub(crate) fn pin(&self, bucket: BucketIndex, pointer: Gen) -> Option<Snapshot> {
+        if cfg!(tierce_mutant = "pin_blind") {
+            // Acquire: the deliberate break, a pin before the gen is known.
+            let before = self.word(bucket).fetch_add(ONE_PIN, Ordering::Acquire);
+            let before = Snapshot::from_bits(before);
+            if before.gen_() == pointer {
+                return before.pin(pointer);
+            }
+            self.unpin(bucket, 1);
+            return None;
+        }
         // Acquire: keeps the accesses that the pin protects below it.
         self.update(bucket, Ordering::Acquire, |w| w.pin(pointer)).ok().map(|u| u.after)
     }
@@ -166,6 +176,11 @@ impl Table {
         // Relaxed: prio is a hint; the CAS keeps the other fields.
         let now = word.load(Ordering::Relaxed);
         let Some(next) = Snapshot::from_bits(now).touch(pointer) else { return };
+        if cfg!(tierce_mutant = "touch_plain_store") {
+            // Relaxed: the deliberate break, no RMW.
+            word.store(next.bits(), Ordering::Relaxed);
+            return;
+        }
         // Relaxed (both): see above.
         let _ =
             word.compare_exchange(now, next.bits(), Ordering::Relaxed, Ordering::Relaxed).is_ok();
@@ -291,6 +306,28 @@ impl Table {
     pub(crate) fn free(&self, bucket: BucketIndex) {
         // AcqRel: Release publishes the owner's last accesses to `invalidate`.
         let _ = self.update(bucket, Ordering::AcqRel, |w| Some(w.free()));
+    }
+
+    /// See [`crate::model::lives`].
+    #[cfg(tierce_loom)]
+    pub(crate) fn lives(&self, bucket: BucketIndex, n: u32) -> u32 {
+        let word = self.word(bucket);
+        // Relaxed: the CAS decides.
+        let mut before = Snapshot::from_bits(word.load(Ordering::Relaxed));
+        loop {
+            let (mut after, mut lived) = (before, 0);
+            while lived < n
+                && let Some(next) = after.invalidate()
+            {
+                (after, lived) = (next.with_pin(0), lived + 1);
+            }
+            // AcqRel: as `invalidate` and `unpin`. Relaxed (failure): only to try again.
+            let order = (Ordering::AcqRel, Ordering::Relaxed);
+            match word.compare_exchange(before.bits(), after.bits(), order.0, order.1) {
+                Ok(_) => return lived,
+                Err(now) => before = Snapshot::from_bits(now),
+            }
+        }
     }
 
     /// Replaces the word, before anybody else can see it.

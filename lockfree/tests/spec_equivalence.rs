@@ -493,7 +493,7 @@ fn the_concurrent_allocator_does_what_the_specification_does() {
     let asked = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok());
     let settings = Settings {
         cases: asked.unwrap_or(200),
-        max_shrink_iters: 20_000,
+        max_shrink_iters: 1_000,
         failure_persistence: None,
         ..Settings::default()
     };

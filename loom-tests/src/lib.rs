@@ -37,4 +37,6 @@ compile_error!("models check invariants by debug assertions: build them with deb
 #[cfg(tierce_loom)]
 mod check;
 #[cfg(tierce_loom)]
-pub use check::model;
+pub use check::{model, model_within};
+#[cfg(tierce_loom)]
+pub mod tiny;

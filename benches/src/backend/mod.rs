@@ -1,10 +1,13 @@
 //! What a cache must offer to be driven by this harness.
 //!
 //! Implement [`Store`] for anything that keeps values by key; nothing else is needed to replay
-//! traces against it. [`Unbounded`] is the smallest example.
+//! traces against it. [`Unbounded`] is the smallest example, [`Tierce`] the cache
+//! of this project.
 
+mod tierce;
 mod unbounded;
 
+pub use tierce::Tierce;
 pub use unbounded::Unbounded;
 
 /// A cache under test.

@@ -3,8 +3,8 @@
 //!
 //! ## State, for each key
 //! ```text
-//!   versions:   1 … flushed … acknowledged … started
-//!                   └────── may be served ───────┘      but for removed ones
+//!   versions:   … flushed … acknowledged … started
+//!                 └─ inserts among these may be served
 //! ```
 //! `flushed ≤ acknowledged ≤ started`. 0 is "never written". To find nothing is always allowed.
 //!
@@ -21,8 +21,7 @@ use super::worker::Load;
 use crate::backend::Store;
 use crate::error::Error;
 use crate::value::{Derived, Mismatch};
-use std::collections::HashSet;
-use std::ops::Range;
+use std::collections::BTreeMap;
 
 #[derive(Clone, Default, Debug)]
 struct KeyHistory {
@@ -31,10 +30,8 @@ struct KeyHistory {
     /// What the flush under way will make `flushed`.
     flushing: u64,
     started: u64,
-    /// Versions from `flushed` on that are removes.
-    removed: HashSet<u64>,
-    /// Versions that an opening showed to be lost.
-    void: Range<u64>,
+    /// What was started, from `flushed` on, less what an opening showed to be lost.
+    changes: BTreeMap<u64, Change>,
 }
 
 /// The history of all keys.
@@ -85,9 +82,7 @@ impl History {
                     return Err(format!("version {version} of key {key} begun after {last}"));
                 }
                 history.started = version;
-                if change == Change::Remove {
-                    history.removed.insert(version);
-                }
+                history.changes.insert(version, change);
             }
             Record::Acknowledged { key, version } => {
                 let history = self.key(key)?;
@@ -147,8 +142,7 @@ impl History {
 impl KeyHistory {
     fn end_flush(&mut self) {
         self.flushed = self.flushing;
-        let flushed = self.flushed;
-        self.removed.retain(|&version| version >= flushed);
+        self.changes = self.changes.split_off(&self.flushed);
     }
 
     /// Which version `bytes` are, or why they must not be served.
@@ -164,11 +158,15 @@ impl KeyHistory {
         if version < self.flushed.max(1) || version > self.started {
             return Err(wrong(format!("version {version}")));
         }
-        if self.removed.contains(&version) {
-            return Err(wrong(format!("version {version}, which was a remove")));
-        }
-        if self.void.contains(&version) {
-            return Err(wrong(format!("version {version}, which an earlier crash had undone")));
+        match self.changes.get(&version) {
+            Some(Change::Insert) => {}
+            Some(Change::Remove) => {
+                return Err(wrong(format!("version {version}, which was a remove")));
+            }
+            None => {
+                let found = format!("version {version}, never written or undone by a crash");
+                return Err(wrong(found));
+            }
         }
         let exact = load.value(key, version).check(bytes);
         exact.map_err(|mismatch| wrong(format!("version {version} with {mismatch}")))?;
@@ -180,8 +178,8 @@ impl KeyHistory {
         if let Some(version) = version {
             self.flushed = version;
             self.acknowledged = version;
-            // No version is used twice, so those above can be told from later ones for ever.
-            self.void = version + 1..self.started + 1;
+            // `started` counts on, as no version is used twice.
+            self.changes = BTreeMap::from([(version, Change::Insert)]);
         }
         self.flushing = self.flushed;
     }

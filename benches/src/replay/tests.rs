@@ -67,7 +67,10 @@ fn pages_are_counted() {
 fn objects_have_no_pages() {
     let settings = Settings { page_bytes: Some(4096), ..verifying(2) };
     let error = run(&Unbounded::default(), zipf(10), &settings, &mut |_| {}).unwrap_err();
-    assert!(error.to_string().contains("which have no pages"), "{error}");
+    assert!(
+        error.to_string().contains("on for requests that name objects, wanted a block trace"),
+        "{error}"
+    );
 }
 
 #[test]

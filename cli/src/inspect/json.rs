@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use tierce_core::record::{Journal, Superblock, superblock};
-use tierce_core::{BucketIndex, Geometry, Mark, Reserve};
+use tierce_core::{BucketIndex, Geometry, Mark};
 
 /// One object, or a list if there are several devices.
 pub(super) fn render(surveys: &[Survey]) -> String {
@@ -30,10 +30,10 @@ fn device(survey: &Survey) -> Value {
         if let Some(prio) = &survey.prio {
             add("prio", prio_value(geometry, prio));
         }
-    }
-    if let Some(started) = &survey.started {
-        add("startup", startup_value(started));
-        add("uuids", uuids_value(started));
+        if let Some(started) = &survey.started {
+            add("startup", startup_value(started, geometry));
+            add("uuids", uuids_value(started));
+        }
     }
     add("problems", survey.problems.clone().into());
     found.into()
@@ -129,25 +129,24 @@ fn prio_value(geometry: &Geometry, prio: &PrioTable) -> Value {
     })
 }
 
-fn startup_value(started: &Started) -> Value {
-    let marked = |mark| started.table.usable().filter(|(_, word)| word.mark() == mark).count();
-    let list = |buckets: &Vec<BucketIndex>| -> Vec<_> { buckets.iter().map(|b| b.get()).collect() };
-    let reserves: BTreeMap<_, _> =
-        Reserve::ALL.iter().map(|r| (r.to_string(), started.sizes.of(*r))).collect();
+fn startup_value(started: &Started, geometry: &Geometry) -> Value {
+    let list = |buckets: &Vec<BucketIndex>| -> Value {
+        buckets.iter().map(|bucket| bucket.get()).collect()
+    };
+    let reserves = started.reserves.iter().map(|(name, buckets)| (name.to_string(), list(buckets)));
     json!({
         "nodes": started.counts.nodes,
         "bsets": started.counts.bsets,
         "leaf_keys": started.counts.leaf_keys,
-        "stale_pointers": started.table.stale(),
+        "stale_pointers": started.stale,
         "marks": {
-            "none": marked(Mark::None),
-            "reclaimable": marked(Mark::Reclaimable),
-            "dirty": marked(Mark::Dirty),
-            "metadata": marked(Mark::Metadata),
+            "none": started.marked(geometry, Mark::None),
+            "reclaimable": started.marked(geometry, Mark::Reclaimable),
+            "dirty": started.marked(geometry, Mark::Dirty),
+            "metadata": started.marked(geometry, Mark::Metadata),
         },
-        "reserves": reserves,
-        "free_inc": started.sizes.free_inc,
-        "initial_fill": list(&started.fill),
+        "reserves": Value::Object(reserves.collect()),
+        "reused": list(&started.reused),
         "first_pass": started.first_pass.as_ref().map(list),
         "priority_stats": started.stats.to_string(),
     })

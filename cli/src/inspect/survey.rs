@@ -4,11 +4,14 @@ use super::device::Device;
 use anyhow::Context;
 use std::path::{Path, PathBuf};
 use tierce_core::record::{
-    ChainSet, Journal, Pointer, PrioChain, StartUp, Superblock, UuidEntry, WalkCounts, superblock,
-    walk,
+    ChainSet, Journal, Pointer, PrioChain, Superblock, UuidEntry, WalkCounts, startup, superblock,
 };
+use tierce_core::spec::{Event, Set};
 use tierce_core::stats::PriorityStats;
-use tierce_core::{BucketIndex, Gen, Prio, Sizes};
+use tierce_core::{BucketIndex, DeviceIndex, Gen, Geometry, Mark, Policy, Prio, Reserve, Snapshot};
+
+/// The only device of the sets that are started here.
+const DEVICE: DeviceIndex = DeviceIndex::FIRST;
 
 /// What one device holds. What is `None` is not there or could not be read; then `problems`
 /// says why.
@@ -45,15 +48,17 @@ pub(super) struct SetHeader {
 /// What start-up would make of the device.
 #[derive(Debug)]
 pub(super) struct Started {
-    /// The words before anything is invalidated.
-    pub(super) table: StartUp,
+    /// The words of all buckets with the reserves filled, before the first pass.
+    pub(super) words: Vec<Snapshot>,
     pub(super) counts: WalkCounts,
+    pub(super) stale: u64,
     pub(super) uuids: Vec<(u32, UuidEntry)>,
     pub(super) stats: PriorityStats,
-    pub(super) sizes: Sizes,
-    /// The buckets that the initial fill takes.
-    pub(super) fill: Vec<BucketIndex>,
-    /// Those that the first pass takes; `None` for the random policy.
+    /// By reserve, the buckets that start-up puts there.
+    pub(super) reserves: Vec<(Reserve, Vec<BucketIndex>)>,
+    /// Those among them whose data is thrown away for it, as nothing is free.
+    pub(super) reused: Vec<BucketIndex>,
+    /// Those that the first pass invalidates; `None` for the random policy.
     pub(super) first_pass: Option<Vec<BucketIndex>>,
 }
 
@@ -114,6 +119,14 @@ impl Survey {
     }
 }
 
+impl Started {
+    /// How many buckets that can be allocated have this mark.
+    pub(super) fn marked(&self, geometry: &Geometry, mark: Mark) -> usize {
+        let words = geometry.buckets().filter_map(|bucket| self.words.get(bucket.as_usize()));
+        words.filter(|word| word.mark() == mark).count()
+    }
+}
+
 impl PrioTable {
     fn take(&mut self, found: &ChainSet<'_>) {
         self.sets.push(SetHeader {
@@ -134,12 +147,6 @@ fn start(
     prio: &PrioTable,
     chain: &PrioChain,
 ) -> anyhow::Result<Started> {
-    if superblock.nr_in_set > 1 {
-        anyhow::bail!(
-            "start-up is not shown: the index lies on all {} devices of the set",
-            superblock.nr_in_set
-        );
-    }
     if superblock.has_tierce_index() {
         anyhow::bail!(
             "start-up is not shown: the buckets hold tierce's own index, whose pointers only the cache engine knows"
@@ -147,35 +154,40 @@ fn start(
     }
     let geometry = *superblock.geometry();
     let read = |bucket, byte, out: &mut [u8]| device.read_bucket(&geometry, bucket, byte, out);
-    let mut table = StartUp::new(geometry);
-    table.load(prio.records.iter().copied());
-    let newest = (&journal.newest, journal.newest_entry().place());
-    let set = superblock.set_magic();
-    let read_node = |at: tierce_core::BucketId, out: &mut [u8]| read(at.bucket(), 0, out);
-    let counts = walk::index(&[geometry], set, newest, read_node, |met| table.observe(met))?;
-    for entry in &journal.live {
-        let jset = Journal::read_entry(superblock, entry, read)?;
-        walk::journal_keys(&[geometry], &jset, entry.place(), |met| table.observe(met))?;
-    }
-    table.finish(superblock, chain);
+    let records = prio.records.clone();
+    let (mut set, counts) = startup::observe(superblock, journal, chain, records, read)?;
     let mut uuids = Vec::new();
     if let Some(bucket) = uuid_pointer(journal)?.and_then(|pointer| pointer.bucket(&geometry)) {
         let mut bytes = vec![0; geometry.meta_bytes() as usize];
         read(bucket, 0, &mut bytes)?;
         uuids = UuidEntry::decode_all(&bytes).collect();
     }
-    let sizes = Sizes::bcache(&geometry, superblock.njournal.into());
-    let mut after_fill = table.clone();
-    let fill = after_fill.fill(&sizes);
+    let reused = set.start()?.reused.iter().map(|id| id.bucket()).collect();
+    let words = set.words(DEVICE).to_vec();
+    let list = |reserve| (reserve, set.list(DEVICE, reserve).collect());
+    let usable = words.get(geometry.first_bucket().as_usize()..).unwrap_or_default();
     Ok(Started {
-        stats: PriorityStats::new(&geometry, table.usable().map(|(_, word)| word)),
-        first_pass: after_fill.first_pass(superblock.policy, &sizes),
-        table,
+        stats: PriorityStats::new(&geometry, usable.iter().copied()),
+        reserves: Reserve::ALL.into_iter().map(list).collect(),
+        stale: set.counters().gc_stale_total,
+        first_pass: (superblock.policy != Policy::Random).then(|| first_pass(&mut set)),
+        words,
         counts,
         uuids,
-        sizes,
-        fill,
+        reused,
     })
+}
+
+/// What is invalidated before anything else happens.
+fn first_pass(set: &mut Set) -> Vec<BucketIndex> {
+    set.take_events();
+    set.step(DEVICE);
+    let events = set.take_events().into_iter();
+    let invalidated = events.map_while(|event| match event {
+        Event::Invalidated { bucket, .. } => Some(bucket.bucket()),
+        _ => None,
+    });
+    invalidated.collect()
 }
 
 /// Where the newest entry says the uuids are.

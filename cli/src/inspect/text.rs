@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display, Write};
 use tierce_core::record::{Journal, Superblock};
 use tierce_core::stats::PriorityStats;
-use tierce_core::{BucketIndex, Mark, Prio, Reserve, Snapshot};
+use tierce_core::{BucketIndex, Mark, Prio, Snapshot};
 
 /// Buckets of a list that are shown before it is cut short.
 const SHOWN: usize = 16;
@@ -35,7 +35,7 @@ fn device(out: &mut String, survey: &Survey) -> fmt::Result {
         prio_rows(out, superblock, prio, survey.started.is_none())?;
     }
     if let Some(started) = &survey.started {
-        startup_rows(out, started)?;
+        startup_rows(out, superblock, started)?;
     }
     Ok(())
 }
@@ -125,28 +125,29 @@ fn prio_rows(out: &mut String, s: &Superblock, prio: &PrioTable, with_ages: bool
     row(out, "age quantiles", ages.join(" "))
 }
 
-fn startup_rows(out: &mut String, started: &Started) -> fmt::Result {
+fn startup_rows(out: &mut String, s: &Superblock, started: &Started) -> fmt::Result {
     writeln!(out, "start-up")?;
     let counts = &started.counts;
     row(out, "index nodes", format_args!("{} with {} bsets", counts.nodes, counts.bsets))?;
     row(out, "leaf keys", counts.leaf_keys)?;
-    row(out, "stale pointers", started.table.stale())?;
+    row(out, "stale pointers", started.stale)?;
     for (name, mark) in [
         ("unmarked", Mark::None),
         ("reclaimable", Mark::Reclaimable),
         ("dirty", Mark::Dirty),
         ("metadata", Mark::Metadata),
     ] {
-        row(out, name, started.table.usable().filter(|(_, w)| w.mark() == mark).count())?;
+        row(out, name, started.marked(s.geometry(), mark))?;
     }
-    for reserve in Reserve::ALL {
-        row(out, &format!("reserve {reserve}"), started.sizes.of(reserve))?;
+    for (reserve, buckets) in &started.reserves {
+        row(out, &format!("free {reserve}"), list(buckets))?;
     }
-    row(out, "free_inc", started.sizes.free_inc)?;
-    row(out, "initial fill", list(&started.fill))?;
+    if !started.reused.is_empty() {
+        row(out, "thrown away", list(&started.reused))?;
+    }
     match &started.first_pass {
-        Some(buckets) => row(out, "first pass", list(buckets))?,
-        None => row(out, "first pass", "at random")?,
+        Some(buckets) => row(out, "reused first", list(buckets))?,
+        None => row(out, "reused first", "at random")?,
     }
     for (slot, entry) in &started.uuids {
         row(out, &format!("backing {slot}"), entry.uuid)?;
@@ -157,6 +158,9 @@ fn startup_rows(out: &mut String, started: &Started) -> fmt::Result {
 
 /// Buckets, the first of them if there are many.
 fn list(buckets: &[BucketIndex]) -> String {
+    if buckets.is_empty() {
+        return "none".into();
+    }
     let shown: Vec<_> = buckets.iter().take(SHOWN).map(ToString::to_string).collect();
     match buckets.len().checked_sub(SHOWN) {
         None | Some(0) => shown.join(" "),

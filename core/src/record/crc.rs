@@ -4,6 +4,10 @@
 //! is stored in a record's first 8 bytes and computed over what follows them. Index nodes start
 //! from their first pointer instead of all ones, so that a node read through the wrong pointer
 //! fails its checksum.
+//!
+//! A prio write of a large device sums 100 MB, so the sum must run near the speed of memory:
+//! crc-fast folds with carry-less multiplication (46 GB/s with AVX-512, 14 with SSE), where
+//! tables (sixteen bytes a step) give 2.4.
 
 use crc_fast::{CrcAlgorithm, Digest};
 

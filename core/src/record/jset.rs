@@ -234,6 +234,9 @@ impl Jset {
         check.same_bits("magic", header.magic.get(), set.jset())?;
         let keys = header.keys.get() as usize;
         check.that(keys <= MAX_KEY_WORDS, "keys", keys, format_args!("at most {MAX_KEY_WORDS}"))?;
+        if cfg!(tierce_mutant = "jset_unchecked_keys") {
+            let _ = &rest[..8 * keys];
+        }
         let Some(words) = rest.get(..8 * keys) else {
             let wanted = format_args!("at most the {} that fit the bucket", rest.len() / 8);
             return Err(check.error("keys", keys, wanted));

@@ -14,7 +14,7 @@
 //! | [`uuids`] | the backing devices that a cache has known |
 //! | [`node`] | index nodes: bsets, and what they say together |
 //! | [`walk`] | every pointer of an index, in order |
-//! | [`startup`] | the word of every bucket after a crash, from the records alone |
+//! | [`startup`] | from the records of a device to its allocator |
 //!
 //! The format is that of Linux bcache's cache devices, so that its tools and ours understand
 //! each other's devices. All numbers are little-endian; a sector is 512 bytes.
@@ -61,7 +61,6 @@ pub use jset::{Jset, PaddedKey};
 pub use key::{Key, Keys, Pointer};
 pub use node::Node;
 pub use prio_set::PrioSet;
-pub use startup::StartUp;
 pub use superblock::Superblock;
 pub use uuids::UuidEntry;
 pub use walk::{Met, PointerKind, WalkCounts};

@@ -1,4 +1,4 @@
-//! What start-up makes of a device: the word of every bucket, from the records alone.
+//! From the records of a device to its allocator: what start-up finds.
 //!
 //! # Why
 //!
@@ -9,175 +9,119 @@
 //!
 //! # Protocol
 //!
-//! 1. every word from the prio sets: gen, prio, last_gc = gen, nothing marked ([`loaded`]);
-//! 2. every pointer that [`walk`](super::walk) meets ([`observe`]);
-//! 3. the journal's buckets and those of the prio chain are marked metadata.
+//! 1. every word from the prio sets: gen, prio, last_gc = gen, nothing marked;
+//! 2. every pointer that [`walk::index`] and [`walk::journal_keys`] meet is observed;
+//! 3. the buckets of the journal and of the prio chain are marked metadata, and the reserves
+//!    are filled: [`Set::start`], which is left to the caller.
 //!
-//! Then marks are as valid as after a garbage collection, and the free lists can be filled
-//! ([`StartUp::fill`]).
+//! The allocator is the executable specification, with the sizes and the habits of Linux: this
+//! shows what is on a device. An engine that runs on one does the same with its own.
 
-use super::walk::{Met, PointerKind};
-use super::{PrioChain, Superblock};
-use crate::bucket::{BucketIndex, Gen, Mark, Prio};
-use crate::geometry::Geometry;
-use crate::policy::{Policy, lru_key};
-use crate::reserve::{Reserve, Sizes};
-use crate::word::Snapshot;
+use super::walk::{self, Met, PointerKind, WalkCounts};
+use super::{Journal, PrioChain, Superblock};
+use crate::bucket::{BucketId, BucketIndex, Gen, Prio};
+use crate::error::Error;
+use crate::reserve::Sizes;
+use crate::spec::{DeviceOptions, Live, Marked, Options, Pointer, Set, Table};
 
-/// The word of a bucket as a prio set gives it.
+/// The allocator of the device that `superblock` describes, every pointer of its index observed
+/// and not yet [started](Set::start); and how much index there was. `records` are the prio and
+/// gen of every bucket, as the sets of `chain` give them; `read` is as in [`Journal::search`].
+///
+/// # Errors
+///
+/// What `read` returns; [`Error::Record`] for a damaged index; [`Error::Limit`] for a device
+/// that is not a set of its own, whose index therefore lies on other devices too, or that is
+/// too small to have reserves.
 ///
 /// ```
-/// use tierce_core::{Gen, Prio, record::startup::loaded};
-/// let word = loaded(Prio::new(9), Gen::new(3));
-/// assert_eq!((word.gen_(), word.last_gc(), word.gc_gen()), (Gen::new(3), Gen::new(3), 0));
-/// ```
-#[must_use]
-pub const fn loaded(prio: Prio, generation: Gen) -> Snapshot {
-    Snapshot::from_bits(0).with_gen(generation).with_last_gc(generation).with_prio(prio)
-}
-
-/// The word after a pointer into the bucket with gen `pointer`, to `sectors` sectors (in the
-/// word's units), was observed, and whether the pointer is live.
+/// use tierce_core::record::{Format, Journal, Jset, PrioChain, PrioSet, Superblock, Uuid};
+/// use tierce_core::{BucketIndex, DeviceIndex, Error, Gen, Mark, Prio, record::startup};
+/// # let uuid = Uuid([1; 16]);
+/// # let format = Format { uuid, set_uuid: uuid, ..Format::new(600 << 12, 8, 1) };
+/// let superblock = Superblock::format(&format)?.first_use(0);
+/// let (geometry, set) = (*superblock.geometry(), superblock.set_magic());
+/// let mut device = vec![0; 600 << 12];
+/// let entry = Jset { seq: 1, prio_bucket: [9, 0, 0, 0, 0, 0, 0, 0], ..Jset::default() };
+/// entry.encode(set, 512, &mut device[3 << 12..])?;
+/// let records = vec![(Prio::FRESH, Gen::new(5)); 600];
+/// PrioSet::encode(&mut device[9 << 12..10 << 12], set, 1, 0, records.iter().copied());
 ///
-/// Of a stale pointer only last_gc takes note. One that is ahead raises the gen. A node makes
-/// the bucket metadata, with the prio of metadata; data in a bucket of that prio makes it fresh.
-/// The uuid bucket is marked, nothing else.
-///
-/// ```
-/// use tierce_core::{Gen, Mark, Prio};
-/// use tierce_core::record::{startup::{loaded, observe}, walk::PointerKind};
-/// let word = loaded(Prio::METADATA, Gen::new(3));
-/// let (word, live) = observe(word, Gen::new(2), 8, PointerKind::Clean);
-/// assert_eq!((live, word.last_gc(), word.mark()), (false, Gen::new(2), Mark::None), "stale");
-/// let (word, live) = observe(word, Gen::new(4), 8, PointerKind::Clean);
-/// assert_eq!((live, word.gen_(), word.prio()), (true, Gen::new(4), Prio::FRESH), "ahead");
-/// assert_eq!((word.mark(), word.sectors()), (Mark::Reclaimable, 8));
-/// ```
-#[must_use]
-pub fn observe(word: Snapshot, pointer: Gen, sectors: u32, kind: PointerKind) -> (Snapshot, bool) {
-    let word = if word.last_gc().is_after(pointer) { word.with_last_gc(pointer) } else { word };
-    if pointer.is_stale(word.gen_()) {
-        return (word, false);
-    }
-    let (mark, prio) = (word.mark(), word.prio());
-    let (mark, prio) = match kind {
-        PointerKind::UuidBucket => return (word.with_mark(Mark::Metadata), true),
-        PointerKind::Node => (Mark::Metadata, Prio::METADATA),
-        PointerKind::Dirty => (Mark::Dirty, prio),
-        PointerKind::Clean if mark == Mark::None => (Mark::Reclaimable, prio),
-        PointerKind::Clean => (mark, prio),
-    };
-    let is_data = kind != PointerKind::Node;
-    let prio = if is_data && prio == Prio::METADATA { Prio::FRESH } else { prio };
-    let sectors = u32::from(word.sectors()).saturating_add(sectors);
-    (word.with_gen(pointer).with_mark(mark).with_prio(prio).with_sectors(sectors), true)
-}
-
-/// The words of one device while it starts up.
-///
-/// ```
-/// use tierce_core::{BucketIndex, Geometry};
-/// use tierce_core::record::StartUp;
-/// let geometry = Geometry::new(1024, 1, 128, 1)?;
-/// let start_up = StartUp::new(geometry);
-/// assert_eq!(start_up.words().len(), 1024);
+/// let read = |bucket: BucketIndex, byte, out: &mut [u8]| {
+///     let start = (bucket.as_usize() << 12) + byte as usize;
+///     Ok::<(), Error>(out.copy_from_slice(&device[start..][..out.len()]))
+/// };
+/// let journal = Journal::search(&superblock, read)?.expect("there is an entry");
+/// let head = journal.prio_head(superblock.nr_this_dev);
+/// let chain = PrioChain::follow(&geometry, set, head, |b, out| read(b, 0, out), |_| ())?;
+/// let (mut set, counts) = startup::observe(&superblock, &journal, &chain, records, read)?;
+/// let _ = set.start()?;
+/// assert_eq!(counts.nodes, 0, "nothing is cached yet");
+/// let words = set.words(DeviceIndex::FIRST);
+/// assert_eq!((words[3].mark(), words[9].mark()), (Mark::Metadata, Mark::Metadata));
 /// # Ok::<(), tierce_core::Error>(())
 /// ```
-#[derive(Clone, Debug)]
-pub struct StartUp {
-    geometry: Geometry,
-    words: Vec<Snapshot>,
-    stale: u64,
+pub fn observe<E: From<Error>>(
+    superblock: &Superblock,
+    journal: &Journal,
+    chain: &PrioChain,
+    records: Vec<(Prio, Gen)>,
+    mut read: impl FnMut(BucketIndex, u64, &mut [u8]) -> Result<(), E>,
+) -> Result<(Set, WalkCounts), E> {
+    if superblock.nr_in_set != 1 {
+        let wanted = "1: the index of a larger set lies on all its devices".into();
+        return Err(Error::limit("nr_in_set", superblock.nr_in_set, wanted).into());
+    }
+    let geometry = *superblock.geometry();
+    let mut set = open(superblock, chain, records)?;
+    // What the specification refuses cannot come from a pointer that the walk has checked.
+    let mut refused = None;
+    let mut observe = |met: &Met| match show(&mut set, met) {
+        Ok(marked) => marked == Marked::Counted,
+        Err(error) => {
+            refused.get_or_insert(error);
+            false
+        }
+    };
+    let newest = (&journal.newest, journal.newest_entry().place());
+    let read_node = |at: BucketId, out: &mut [u8]| read(at.bucket(), 0, out);
+    let magic = superblock.set_magic();
+    let counts = walk::index(&[geometry], magic, newest, read_node, &mut observe)?;
+    for entry in &journal.live {
+        let jset = Journal::read_entry(superblock, entry, &mut read)?;
+        walk::journal_keys(&[geometry], &jset, entry.place(), &mut observe)?;
+    }
+    match refused {
+        Some(error) => Err(error.into()),
+        None => Ok((set, counts)),
+    }
 }
 
-impl StartUp {
-    /// A device of this shape, whose prio sets were not read yet.
-    #[must_use]
-    pub fn new(geometry: Geometry) -> Self {
-        Self { geometry, words: vec![Snapshot::default(); geometry.nbuckets() as usize], stale: 0 }
-    }
+/// The allocator before anything was observed.
+fn open(
+    superblock: &Superblock,
+    chain: &PrioChain,
+    records: Vec<(Prio, Gen)>,
+) -> Result<Set, Error> {
+    let geometry = *superblock.geometry();
+    let journal_buckets = u32::from(superblock.njournal);
+    let mut options = DeviceOptions::new(geometry, Sizes::bcache(&geometry, journal_buckets));
+    options.policy = superblock.policy;
+    options.sync = superblock.sync;
+    options.discard = superblock.discard;
+    options.journal_buckets = journal_buckets;
+    let mut table = Table::new(records);
+    table.chain.clone_from(&chain.buckets);
+    table.seq = chain.seq;
+    Set::open(Options::bcache(), vec![(options, table)])
+}
 
-    /// Takes the gens and prios of all buckets, from bucket 0 on, as the prio sets give them.
-    pub fn load(&mut self, records: impl IntoIterator<Item = (Prio, Gen)>) {
-        for (word, (prio, generation)) in self.words.iter_mut().zip(records) {
-            *word = loaded(prio, generation);
-        }
-    }
-
-    /// Observes a pointer into this device; whether it is live.
-    pub fn observe(&mut self, met: &Met) -> bool {
-        let unit = 1 << self.geometry.sector_shift();
-        let Some(word) = self.words.get_mut(met.bucket.bucket().as_usize()) else { return false };
-        let sectors = met.sectors.div_ceil(unit);
-        let (observed, live) = observe(*word, met.pointer.gen_(), sectors, met.kind);
-        *word = observed;
-        self.stale += u64::from(!live);
-        live
-    }
-
-    /// Marks the buckets of the journal and of the prio chain.
-    pub fn finish(&mut self, superblock: &Superblock, chain: &PrioChain) {
-        let journal = superblock.journal_buckets();
-        for bucket in journal.chain(chain.buckets.iter().copied()) {
-            if let Some(word) = self.words.get_mut(bucket.as_usize()) {
-                *word = word.with_mark(Mark::Metadata);
-            }
-        }
-    }
-
-    /// Fills the reserves `prio` and `btree` as start-up does, with buckets that nothing marked:
-    /// in ascending order, prio first. Nothing points into them, so no prio write is needed
-    /// before they are used. Returns the buckets taken; they are invalidated.
-    ///
-    /// Fewer than both reserves hold means that there were no more such buckets.
-    pub fn fill(&mut self, sizes: &Sizes) -> Vec<BucketIndex> {
-        let wanted = (sizes.of(Reserve::Prio) + sizes.of(Reserve::Btree)) as usize;
-        let mut taken = Vec::new();
-        for bucket in self.geometry.buckets() {
-            if taken.len() == wanted {
-                break;
-            }
-            let word = &mut self.words[bucket.as_usize()];
-            if word.mark() == Mark::None
-                && let Some(next) = word.invalidate()
-            {
-                *word = next;
-                taken.push(bucket);
-            }
-        }
-        taken
-    }
-
-    /// The buckets that the first pass of `policy` would invalidate, in order: as many as
-    /// `free_inc` holds, if there are so many. `None` for the random policy.
-    #[must_use]
-    pub fn first_pass(&self, policy: Policy, sizes: &Sizes) -> Option<Vec<BucketIndex>> {
-        let mut candidates: Vec<_> =
-            self.usable().filter(|(_, word)| word.can_invalidate()).collect();
-        match policy {
-            Policy::Fifo => (),
-            // The sort is stable: ties go to the lowest bucket.
-            Policy::Lru => candidates.sort_by_key(|(_, word)| lru_key(*word, Prio::OLDEST)),
-            Policy::Random => return None,
-        }
-        candidates.truncate(sizes.free_inc as usize);
-        Some(candidates.into_iter().map(|(bucket, _)| bucket).collect())
-    }
-
-    /// The words, bucket 0 first.
-    #[must_use]
-    pub fn words(&self) -> &[Snapshot] {
-        &self.words
-    }
-
-    /// The words of the buckets that can be allocated.
-    pub fn usable(&self) -> impl ExactSizeIterator<Item = (BucketIndex, Snapshot)> + use<'_> {
-        self.geometry.buckets().map(|bucket| (bucket, self.words[bucket.as_usize()]))
-    }
-
-    /// How many of the pointers observed were stale.
-    #[must_use]
-    pub const fn stale(&self) -> u64 {
-        self.stale
+fn show(set: &mut Set, met: &Met) -> Result<Marked, Error> {
+    let pointer = Pointer::new(met.bucket, met.pointer.gen_());
+    match met.kind {
+        PointerKind::UuidBucket => set.observe_uuids(pointer),
+        PointerKind::Node => set.observe(pointer, met.sectors, Live::Metadata),
+        PointerKind::Dirty => set.observe(pointer, met.sectors, Live::Dirty),
+        PointerKind::Clean => set.observe(pointer, met.sectors, Live::Clean),
     }
 }

@@ -30,6 +30,12 @@ use crate::geometry::{Geometry, SECTOR_BYTES};
 use std::collections::HashSet;
 
 /// What a pointer leads to.
+///
+/// ```
+/// use tierce_core::record::{Key, PointerKind};
+/// let key = Key::new(1, 8, 8, &[]).with_dirty(true);
+/// assert_eq!(PointerKind::of_extent(&key), PointerKind::Dirty);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PointerKind {
     /// The identities of backing devices.
@@ -42,7 +48,15 @@ pub enum PointerKind {
     Clean,
 }
 
-/// A pointer that the walk met.
+impl PointerKind {
+    /// What the pointers of an extent lead to.
+    #[must_use]
+    pub const fn of_extent(key: &Key) -> Self {
+        if key.is_dirty() { Self::Dirty } else { Self::Clean }
+    }
+}
+
+/// A pointer that the walk met; [`index()`] has an example.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Met {
     /// The pointer.
@@ -55,7 +69,7 @@ pub struct Met {
     pub kind: PointerKind,
 }
 
-/// How much a walk saw.
+/// How much a walk saw; [`index()`] has an example.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct WalkCounts {
     /// Nodes read.
@@ -150,6 +164,22 @@ pub fn index<E: From<Error>>(
 /// # Errors
 ///
 /// [`Error::Record`] for a damaged key or pointer.
+///
+/// ```
+/// use tierce_core::error::Place;
+/// use tierce_core::record::{Jset, Key, Pointer, walk};
+/// use tierce_core::{Gen, Geometry};
+/// let key = Key::new(1, 4, 4, &[Pointer::new(0, 9 * 8, Gen::new(0))]);
+/// let entry = Jset { seq: 1, keys: key.words().collect(), ..Jset::default() };
+/// let mut met = 0;
+/// walk::journal_keys(&[Geometry::new(1024, 1, 8, 1)?], &entry, Place::device(0), |m| {
+///     assert_eq!((m.bucket.bucket().get(), m.sectors), (9, 4));
+///     met += 1;
+///     true
+/// })?;
+/// assert_eq!(met, 1);
+/// # Ok::<(), tierce_core::Error>(())
+/// ```
 pub fn journal_keys(
     devices: &[Geometry],
     entry: &Jset,
@@ -169,8 +199,7 @@ fn extent(
     place: Place,
     live: &mut impl FnMut(&Met) -> bool,
 ) -> Result<(), Error> {
-    let kind = if key.is_dirty() { PointerKind::Dirty } else { PointerKind::Clean };
-    for met in locate(devices, key, kind, place) {
+    for met in locate(devices, key, PointerKind::of_extent(key), place) {
         live(&met?);
     }
     Ok(())
@@ -247,7 +276,8 @@ impl Walk<'_> {
     ) -> Result<Node, E> {
         let place = Place::bucket(at.bucket(), 0);
         let check = Check::new(RecordKind::Node, place);
-        check.that(self.seen.insert(at), "bucket", "in the index twice", "once")?;
+        let new = self.seen.insert(at) || cfg!(tierce_mutant = "walk_node_twice");
+        check.that(new, "bucket", "in the index twice", "once")?;
         let geometry = &self.devices[at.device().as_usize()];
         let bytes = (key.sectors() * SECTOR_BYTES).min(geometry.meta_bytes());
         let mut buffer = vec![0; bytes as usize];
@@ -260,3 +290,7 @@ impl Walk<'_> {
         Ok(node)
     }
 }
+
+#[cfg(test)]
+#[path = "walk_tests.rs"]
+mod tests;

@@ -120,7 +120,8 @@ impl Set {
     }
 
     /// A live key of `sectors` sectors, found in the index or in the journal, before
-    /// [`start`](Self::start). Stale ones are skipped.
+    /// [`start`](Self::start). Stale ones are skipped, but keep their bucket's last_gc back: as
+    /// long as they are in the index, the gen must not run so far ahead that they look valid.
     ///
     /// # Errors
     ///
@@ -129,6 +130,7 @@ impl Set {
         let word = self.observe_gen(pointer)?;
         let word = match word {
             Ok(word) => word,
+            Err(Marked::Stale) => return self.gc_mark(pointer, sectors, live),
             Err(skipped) => return Ok(skipped),
         };
         let prio = match (live, word.prio()) {
@@ -148,7 +150,7 @@ impl Set {
     /// [`Error::State`] if the set is not starting up.
     pub fn observe_uuids(&mut self, pointer: Pointer) -> Result<Marked, Error> {
         match self.observe_gen(pointer)? {
-            Ok(_) => self.gc_mark(pointer, 0, Live::Metadata),
+            Ok(_) | Err(Marked::Stale) => self.gc_mark(pointer, 0, Live::Metadata),
             Err(skipped) => Ok(skipped),
         }
     }
@@ -161,7 +163,6 @@ impl Set {
         let Some((device, b)) = self.target(pointer) else { return Ok(Err(Marked::OutOfRange)) };
         let word = device.word(b);
         if pointer.gen_.is_stale(word.gen_()) {
-            self.counters.gc_stale_total += 1;
             return Ok(Err(Marked::Stale));
         }
         Ok(Ok(word))

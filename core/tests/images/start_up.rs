@@ -15,14 +15,20 @@ use crate::image::{Image, KernelBucket};
 use crate::report::Report;
 use std::collections::HashSet;
 use tierce_core::record::walk::{self, PointerKind};
-use tierce_core::record::{Journal, PrioChain, StartUp, Superblock, UuidEntry};
+use tierce_core::record::{Journal, PrioChain, Superblock, UuidEntry, startup};
+use tierce_core::spec::{Event, Set};
 use tierce_core::stats::PriorityStats;
-use tierce_core::{BucketIndex, Error, Gen, Mark, Policy, Prio, Sizes, Snapshot};
+use tierce_core::{
+    BucketIndex, DeviceIndex, Error, Gen, Mark, Policy, Prio, Reserve, Sizes, Snapshot,
+};
+
+const DEVICE: DeviceIndex = DeviceIndex::FIRST;
 
 /// An image after start-up.
 struct Started {
     superblock: Superblock,
-    words: StartUp,
+    set: Set,
+    fill: Vec<BucketIndex>,
     chain: PrioChain,
     nodes: HashSet<BucketIndex>,
 }
@@ -39,38 +45,42 @@ pub(crate) fn check(image: &Image, report: &mut Report) {
 
 fn start(image: &Image, report: &mut Report) -> Result<Started, Error> {
     let superblock = image.superblock();
-    let (geometry, set) = (*superblock.geometry(), superblock.set_magic());
+    let (geometry, magic) = (*superblock.geometry(), superblock.set_magic());
     let read = |bucket, byte, out: &mut [u8]| image.read(&superblock, bucket, byte, out);
     let journal = Journal::search(&superblock, read)?.expect("the image has a journal");
-    let (mut words, mut records) = (StartUp::new(geometry), Vec::new());
+    let mut records = Vec::new();
     let head = journal.prio_head(superblock.nr_this_dev);
     let read_set = |bucket, out: &mut [u8]| read(bucket, 0, out);
-    let chain = PrioChain::follow(&geometry, set, head, read_set, |set| {
+    let chain = PrioChain::follow(&geometry, magic, head, read_set, |set| {
         records.extend(set.records().map(|(_, prio, generation)| (prio, generation)));
     })?;
-    words.load(records);
+    let (mut set, counts) = startup::observe(&superblock, &journal, &chain, records, read)?;
+    assert!(set.start()?.reused.is_empty());
+    let fill = set.take_events().into_iter().filter_map(|event| match event {
+        Event::Released { bucket, .. } => Some(bucket.bucket()),
+        _ => None,
+    });
+    let fill = fill.collect();
+    let known = &image.json["btree"];
+    report.equal("nodes", Some(counts.nodes), known["nodes"].as_u64());
+    report.equal("nodes", Some(counts.bsets), known["bsets"].as_u64());
+
+    // Once more, to know which buckets are nodes.
     let mut nodes = HashSet::new();
+    let mut uuid_bucket = None;
     let newest = (&journal.newest, journal.newest_entry().place());
     let read_node = |at: tierce_core::BucketId, out: &mut [u8]| read(at.bucket(), 0, out);
-    let mut uuid_bucket = None;
-    let counts = walk::index(&[geometry], set, newest, read_node, |met| {
+    walk::index(&[geometry], magic, newest, read_node, |met| {
         match met.kind {
             PointerKind::Node => drop(nodes.insert(met.bucket.bucket())),
             PointerKind::UuidBucket => uuid_bucket = Some(met.bucket.bucket()),
             _ => (),
         }
-        words.observe(met)
+        let word = set.words(DEVICE)[met.bucket.bucket().as_usize()];
+        !met.pointer.gen_().is_stale(word.gen_())
     })?;
-    for entry in &journal.live {
-        let jset = Journal::read_entry(&superblock, entry, read)?;
-        walk::journal_keys(&[geometry], &jset, entry.place(), |met| words.observe(met))?;
-    }
-    words.finish(&superblock, &chain);
-    let known = &image.json["btree"];
-    report.equal("nodes", Some(counts.nodes), known["nodes"].as_u64());
-    report.equal("nodes", Some(counts.bsets), known["bsets"].as_u64());
     uuids(image, uuid_bucket.expect("the entry names it"), report);
-    Ok(Started { superblock, words, chain, nodes })
+    Ok(Started { superblock, set, fill, chain, nodes })
 }
 
 fn uuids(image: &Image, bucket: BucketIndex, report: &mut Report) {
@@ -100,17 +110,20 @@ fn invalidations(image: &Image) -> Vec<BucketIndex> {
 fn table(image: &Image, started: &Started, report: &mut Report) {
     let invalidated = invalidations(image);
     let kernel = image.kernel_buckets("kbuckets_after_reload.bin.gz");
+    let words = started.set.words(DEVICE);
     let (mut exact, mut rewritten, mut unchained, mut reused) = (0, 0, 0, 0);
-    for (bucket, word) in started.words.usable() {
-        let found = kernel[bucket.as_usize()];
-        let times = invalidated.iter().filter(|&&b| b == bucket).count();
-        let wanted = kernel_bucket(word, times as u8);
+    for bucket in started.superblock.geometry().buckets() {
+        let (word, found) = (words[bucket.as_usize()], kernel[bucket.as_usize()]);
+        let times = |list: &[BucketIndex]| list.iter().filter(|&&b| b == bucket).count();
+        // What the initial fill invalidated is invalidated in our table, too.
+        let since = times(&invalidated) - times(&started.fill);
+        let wanted = kernel_bucket(word, since as u8);
         let is_node = started.nodes.contains(&bucket);
         let unmarked = (found.mark, found.sectors) == (0, 0);
         let gen_ahead = found.generation.wrapping_sub(wanted.generation);
         let same_state = (found.mark, found.sectors) == (wanted.mark, wanted.sectors);
         let class = match (gen_ahead, found.last_gc == wanted.last_gc) {
-            (0 | 1, true) if times > 0 => &mut reused,
+            (0 | 1, true) if times(&invalidated) > 0 => &mut reused,
             (0, true) if same_state => &mut exact,
             (0, true) if unmarked && started.chain.buckets.contains(&bucket) => &mut unchained,
             (0 | 1, true) if unmarked && is_node => &mut rewritten,
@@ -147,11 +160,19 @@ fn invalidated_first(image: &Image, started: &mut Started, report: &mut Report) 
     let superblock = &started.superblock;
     let sizes = Sizes::bcache(superblock.geometry(), superblock.njournal.into());
     let known = invalidations(image);
-    let fill = started.words.fill(&sizes);
+    let fill = &started.fill;
     report.equal("fill", &fill[..], &known[..fill.len()]);
     report.equal("fill", fill.len() as u32, sizes.prio + sizes.btree);
+    let list = |reserve| started.set.list(DEVICE, reserve).len() as u32;
+    report.equal("fill", (list(Reserve::Prio), list(Reserve::Btree)), (sizes.prio, sizes.btree));
     if superblock.policy == Policy::Fifo {
-        let pass = started.words.first_pass(Policy::Fifo, &sizes).expect("fifo has an order");
+        started.set.step(DEVICE);
+        let events = started.set.take_events().into_iter();
+        let pass = events.map_while(|event| match event {
+            Event::Invalidated { bucket, .. } => Some(bucket.bucket()),
+            _ => None,
+        });
+        let pass: Vec<_> = pass.collect();
         report.equal("fifo pass", &pass[..], &known[fill.len()..][..pass.len()]);
         report.equal("fifo pass", pass.len(), sizes.free_inc as usize);
     }

@@ -380,12 +380,23 @@ fn open<'a>(
     let id = bucket.bucket_ref().id();
     let device = &allocator.devices()[id.device().as_usize()];
     let prepaid = u16::try_from(device.bucket_units() - 1).expect("a bucket has ≤ 8191 units");
-    device.table().prepay(id.bucket(), prepaid);
+    if !cfg!(tierce_mutant = "slot_before_prepay") {
+        device.table().prepay(id.bucket(), prepaid);
+    }
     let next = word.opened(id, request.flash_only).bits();
     // Release: the pins were taken before; pairs with the Acquire in `alloc`. Relaxed
     // (failure): the caller loads it again.
     let order = (Ordering::Release, Ordering::Relaxed);
-    if slot.word.compare_exchange(word.bits(), next, order.0, order.1).is_err() {
+    let opened = slot.word.compare_exchange(word.bits(), next, order.0, order.1).is_ok();
+    if cfg!(tierce_mutant = "slot_before_prepay") {
+        device.table().prepay(id.bucket(), prepaid);
+    }
+    if !opened {
+        if cfg!(tierce_mutant = "spare_back_before_settled") {
+            device.give_back(crate::reserves::Free::none(bucket.into_bucket().bucket()));
+            device.table().unpin(id.bucket(), prepaid);
+            return Ok(());
+        }
         device.table().unpin(id.bucket(), prepaid);
         return Err(bucket);
     }

@@ -73,6 +73,14 @@ fn a_version_never_started_is_wrong() {
     assert!(wrong(&mut history(), bytes_of(KEY, 4)).contains("found version 4, wanted"));
     let message = wrong(&mut History::new(&load()), bytes_of(KEY, 1));
     assert_eq!(message, "key 2: found version 1, wanted nothing: it was never written");
+
+    // A version between two of the key's own.
+    let mut history = History::new(&load());
+    for version in [5, 9] {
+        let started = Record::Started { key: KEY, version, change: Change::Insert };
+        history.take(started).unwrap();
+    }
+    assert!(wrong(&mut history, bytes_of(KEY, 7)).contains("version 7, never written"));
 }
 
 #[test]
@@ -126,7 +134,7 @@ fn what_an_opening_served_is_settled() {
     history.keys[KEY as usize].flushed = 1;
     assert_eq!(check(&mut history, Some(bytes_of(KEY, 2))).hits, 1);
     assert!(wrong(&mut history.clone(), bytes_of(KEY, 1)).contains("found version 1"));
-    assert!(wrong(&mut history.clone(), bytes_of(KEY, 3)).contains("crash had undone"));
+    assert!(wrong(&mut history.clone(), bytes_of(KEY, 3)).contains("undone by a crash"));
     assert_eq!(check(&mut history.clone(), Some(bytes_of(KEY, 2))).hits, 1);
     assert_eq!(history.next_version(), 4, "no version is used twice");
 }
@@ -192,6 +200,55 @@ fn a_workers_log_explains_its_store() {
     let (mut history, wrong) = worked(&store, &load);
     let checked = history.check(&store).unwrap();
     assert_eq!((checked.wrong, wrong), (0, 0), "{checked}");
+}
+
+/// Every step is in the log before it is taken, and confirmed before the next one.
+#[test]
+fn a_worker_announces_before_and_confirms_after() {
+    struct Watched<'a> {
+        log: &'a Mutex<Until<'a>>,
+        truth: Unbounded,
+    }
+    impl Watched<'_> {
+        fn last(&self) -> Option<Record> {
+            let log = self.log.lock().unwrap();
+            let bytes = log.log.last_chunk::<{ Record::BYTES }>()?;
+            Some(Record::decode(bytes).unwrap())
+        }
+
+        fn assert_announced(&self, key: &[u8], wanted: Change) {
+            let last = self.last();
+            let announced = matches!(last, Some(Record::Started { key: number, change, .. })
+                if Load::key(number) == key && change == wanted);
+            assert!(announced, "{wanted:?} of {key:?} begins after {last:?}");
+        }
+    }
+    impl Store for Watched<'_> {
+        type Error = std::convert::Infallible;
+        fn get(&self, key: &[u8], value: &mut Vec<u8>) -> Result<bool, Self::Error> {
+            let last = self.last();
+            let unconfirmed = matches!(last, Some(Record::Started { .. } | Record::FlushStarted));
+            assert!(!unconfirmed, "a get follows {last:?}");
+            self.truth.get(key, value)
+        }
+        fn insert(&self, key: &[u8], value: &[u8]) -> Result<Insertion, Self::Error> {
+            self.assert_announced(key, Change::Insert);
+            self.truth.insert(key, value)
+        }
+        fn remove(&self, key: &[u8]) -> Result<bool, Self::Error> {
+            self.assert_announced(key, Change::Remove);
+            self.truth.remove(key)
+        }
+        fn flush(&self) -> Result<(), Self::Error> {
+            assert_eq!(self.last(), Some(Record::FlushStarted));
+            Ok(())
+        }
+    }
+    let done = AtomicBool::new(false);
+    let log = Mutex::new(Until { bytes: 5_000 * Record::BYTES, log: Vec::new(), done: &done });
+    let store = Watched { log: &log, truth: Unbounded::default() };
+    let load = Load { threads: 1, ..load() };
+    super::super::worker::run(&store, &load, &log, &done).unwrap();
 }
 
 /// The state before the last flush, brought back, is noticed; so is a store that ignores

@@ -1,0 +1,164 @@
+//! What a cache promises its users, on a real file: values come back to their keys alone, the
+//! newest wins, what is removed is gone, space is reused, and after any restart nothing of an
+//! earlier run is served.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tierce_cache::{Cache, Config, Error};
+use tierce_core::Policy;
+use tierce_io::FormatOptions;
+
+const BUCKET: u32 = 64 << 10;
+
+fn formatted(path: &Path) {
+    let options = FormatOptions { size: Some(64 << 20), bucket: BUCKET, ..Default::default() };
+    tierce_io::format(path, &options).expect("a new file");
+}
+
+fn open(path: &Path) -> Cache {
+    Cache::open(Config::new(path)).expect("just formatted")
+}
+
+fn get(cache: &Cache, key: &[u8]) -> Option<Vec<u8>> {
+    let mut value = vec![1, 2, 3];
+    let hit = cache.get(key, &mut value).expect("the device works");
+    assert!(hit || value.is_empty(), "a miss leaves nothing behind");
+    hit.then_some(value)
+}
+
+#[test]
+fn the_newest_value_of_each_key() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("cache");
+    formatted(&path);
+    let cache = open(&path);
+    assert_eq!(get(&cache, b"a"), None);
+    cache.insert(b"a", b"1").expect("space");
+    cache.insert(b"b", b"").expect("space");
+    cache.insert(b"a", b"22").expect("space");
+    assert_eq!(get(&cache, b"a").as_deref(), Some(&b"22"[..]));
+    assert_eq!(get(&cache, b"b").as_deref(), Some(&b""[..]), "an empty value is a value");
+    assert!(cache.contains(b"a").expect("a key") && !cache.contains(b"c").expect("a key"));
+    assert!(cache.remove(b"a").expect("a key"));
+    assert!(!cache.remove(b"a").expect("a key"), "it is gone already");
+    assert_eq!(get(&cache, b"a"), None);
+    assert!(!cache.contains(b"a").expect("a key"));
+    let stats = cache.stats();
+    assert_eq!((stats.inserts, stats.removes, stats.hits, stats.misses), (3, 1, 2, 2));
+    cache.close().expect("flushed");
+}
+
+#[test]
+fn what_does_not_fit_is_refused_and_changes_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("cache");
+    formatted(&path);
+    let cache = open(&path);
+    cache.insert(b"k", b"old").expect("space");
+    let largest = BUCKET as usize - 24 - 1;
+    let refused = cache.insert(b"k", &vec![7; largest + 1]);
+    assert!(matches!(refused, Err(Error::TooLarge { .. })), "{refused:?}");
+    assert_eq!(get(&cache, b"k").as_deref(), Some(&b"old"[..]));
+    cache.insert(b"k", &vec![7; largest]).expect("it fills a bucket exactly");
+    assert_eq!(get(&cache, b"k").map(|v| v.len()), Some(largest));
+    for nothing in [cache.insert(b"", b"v"), cache.get(b"", &mut Vec::new()).map(drop)] {
+        assert!(matches!(nothing, Err(Error::EmptyKey)), "{nothing:?}");
+    }
+    assert_eq!(cache.stats().failed_inserts, 2);
+}
+
+/// The same file, the same keys: only what this run inserted is served.
+#[test]
+fn a_restart_serves_nothing_of_before() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("cache");
+    formatted(&path);
+    for run in 0u8..3 {
+        let cache = open(&path);
+        for key in 0u32..200 {
+            assert_eq!(get(&cache, &key.to_le_bytes()), None, "run {run}");
+        }
+        for key in 0u32..100 {
+            cache.insert(&key.to_le_bytes(), &[run; 9000]).expect("space");
+        }
+        for key in 0u32..100 {
+            assert_eq!(get(&cache, &key.to_le_bytes()), Some(vec![run; 9000]));
+        }
+        if run == 1 {
+            drop(cache); // without a flush
+        } else {
+            cache.close().expect("flushed");
+        }
+    }
+}
+
+#[test]
+fn a_cache_is_opened_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("cache");
+    formatted(&path);
+    let cache = open(&path);
+    let second = Cache::open(Config::new(&path)).expect_err("it is open");
+    assert!(second.to_string().contains("in use"), "{second}");
+    cache.close().expect("flushed");
+    open(&path);
+}
+
+/// Four threads write and read ten times what fits; every hit is the newest value that was
+/// acknowledged, byte for byte.
+fn reuse(policy: Policy) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("cache");
+    formatted(&path);
+    let cache = Cache::open(Config::new(&path).policy(policy)).expect("just formatted");
+    let hits = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0u64..4 {
+            let (cache, hits) = (&cache, &hits);
+            scope.spawn(move || {
+                let mut newest = vec![None; 600];
+                let mut state = thread + 1;
+                for version in 0u64..4000 {
+                    // xorshift: any spread will do.
+                    state ^= state << 13;
+                    state ^= state >> 7;
+                    state ^= state << 17;
+                    let key = state % 600;
+                    let name = (thread << 32 | key).to_le_bytes();
+                    let value = |version: u64| {
+                        let seed = version.to_le_bytes();
+                        seed.repeat(1 + (version % 5000) as usize)
+                    };
+                    if let Some(found) = get(cache, &name) {
+                        let newest: Option<u64> = newest[key as usize];
+                        assert_eq!(Some(found), newest.map(value));
+                        // Relaxed: a count.
+                        hits.fetch_add(1, Ordering::Relaxed);
+                    }
+                    cache.insert(&name, &value(version)).expect("space");
+                    newest[key as usize] = Some(version);
+                }
+            });
+        }
+    });
+    let stats = cache.stats();
+    assert!(hits.into_inner() > 0, "{stats:?}");
+    assert!(stats.invalidated >= 2 * stats.nbuckets, "{stats:?}");
+    assert_eq!((stats.corrupt, stats.failed_inserts), (0, 0), "{stats:?}");
+    cache.close().expect("flushed");
+}
+
+#[test]
+fn space_is_reused_lru() {
+    reuse(Policy::Lru);
+}
+
+#[test]
+fn space_is_reused_fifo() {
+    reuse(Policy::Fifo);
+}
+
+#[test]
+fn space_is_reused_at_random() {
+    reuse(Policy::Random);
+}

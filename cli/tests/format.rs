@@ -1,0 +1,55 @@
+//! `tierce format` as a user runs it: what it makes, what it refuses, and its exit codes.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn format(path: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tierce"));
+    command.arg("format").arg(path).args(args).output().expect("the command runs")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_new_file_is_formatted_and_shown() {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = directory.path().join("cache");
+    let args = ["--size", "64MiB", "--bucket", "64KiB", "--policy", "fifo", "--label", "mine"];
+    let output = format(&path, &args);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let said = String::from_utf8_lossy(&output.stdout);
+    let wanted = format!("{}: 1024 buckets of 64.0 KiB, blocks of 4.0 KiB, fifo", path.display());
+    assert!(said.starts_with(&wanted), "{said}");
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 64 << 20);
+
+    let again = format(&path, &["--bucket", "64KiB"]);
+    assert_eq!(again.status.code(), Some(1));
+    let said = stderr(&again);
+    assert!(said.starts_with("tierce: ") && said.contains("never used"), "{said}");
+    assert!(said.contains("--force") && said.trim_end().lines().count() == 1, "{said}");
+    assert!(format(&path, &["--bucket", "64KiB", "--force"]).status.success());
+}
+
+#[test]
+fn refusals_are_one_line_and_leave_nothing() {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = directory.path().join("cache");
+    for (args, words) in [
+        (&[][..], "give a size to create it"),
+        (&["--size", "64MiB"], "too small"),
+        (&["--size", "64MiB", "--bucket", "60KiB"], "bucket_sectors is 120"),
+        (&["--size", "64MiB", "--bucket", "64KiB", "--block", "8KiB"], "block_sectors is 16"),
+        (&["--size", "64MiB", "--bucket", "8GiB"], "--bucket is 8.0 GiB"),
+    ] {
+        let output = format(&path, args);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(words) && said.trim_end().lines().count() == 1, "{said}");
+        assert!(!path.exists(), "{said}");
+    }
+    let usage = format(&path, &["--policy", "mru"]);
+    assert_eq!(usage.status.code(), Some(2));
+    assert!(stderr(&usage).contains("the policy must be lru, fifo or random"));
+}

@@ -1,0 +1,160 @@
+//! Handles by which the models of `loom-tests` reach the parts that are private otherwise. They
+//! add nothing to what they wrap, except [`lives`]; they exist only under `--cfg tierce_loom`.
+
+use crate::allocator::Allocator;
+use crate::{cells, reserves, table};
+use tierce_core::word::Purpose;
+use tierce_core::{BucketId, BucketIndex, Gen, Mark, Prio, Reserve, Sizes, Snapshot};
+
+/// A table of words.
+#[derive(Debug)]
+pub struct Table(table::Table);
+
+impl Table {
+    /// With these words.
+    #[must_use]
+    pub fn new(words: &[Snapshot]) -> Self {
+        Self(table::Table::new(words.iter().copied()))
+    }
+
+    /// The word.
+    #[must_use]
+    pub fn read(&self, bucket: BucketIndex) -> Snapshot {
+        self.0.read(bucket)
+    }
+
+    /// The word after it, if it could be taken.
+    #[must_use]
+    pub fn invalidate(&self, bucket: BucketIndex) -> Option<Snapshot> {
+        self.0.invalidate(bucket).map(|invalidated| invalidated.after)
+    }
+
+    /// Whether the gen was the pointer's.
+    #[must_use]
+    pub fn pin(&self, bucket: BucketIndex, pointer: Gen) -> bool {
+        self.0.pin(bucket, pointer).is_some()
+    }
+
+    /// One pin fewer.
+    pub fn unpin(&self, bucket: BucketIndex) {
+        self.0.unpin(bucket, 1);
+    }
+
+    /// Whether it had exactly one pin.
+    #[must_use]
+    pub fn allocate(&self, bucket: BucketIndex) -> bool {
+        self.0.allocate(bucket, Purpose::Data, 8).is_ok()
+    }
+
+    /// Holds the only copy of something.
+    pub fn mark_dirty(&self, bucket: BucketIndex) {
+        self.0.mark_dirty(bucket);
+    }
+
+    /// A read hit.
+    pub fn touch(&self, bucket: BucketIndex, pointer: Gen) {
+        self.0.touch(bucket, pointer);
+    }
+
+    /// A step of ageing.
+    pub fn rescale(&self, bucket: BucketIndex) -> Option<Prio> {
+        self.0.rescale(bucket)
+    }
+
+    /// What a collection found.
+    pub fn gc_publish(&self, bucket: BucketIndex, start: Snapshot, mark: Mark, oldest: Gen) {
+        self.0.gc_publish(bucket, start, mark, 8, oldest);
+    }
+}
+
+/// Cells.
+#[derive(Debug)]
+pub struct Cells(cells::Cells);
+
+impl Cells {
+    /// Empty.
+    #[must_use]
+    pub fn new(rows: usize, per_row: usize) -> Self {
+        Self(cells::Cells::new(rows, per_row))
+    }
+
+    /// From this thread's row, else from any other.
+    #[must_use]
+    pub fn pop(&self) -> Option<BucketIndex> {
+        self.0.pop().or_else(|| self.0.steal())
+    }
+
+    /// Whether there was room in any row.
+    #[must_use]
+    pub fn push(&self, bucket: BucketIndex) -> bool {
+        self.0.push(bucket) || self.0.push_anywhere(bucket)
+    }
+}
+
+/// The free lists of a device.
+#[derive(Debug)]
+pub struct Reserves(reserves::Reserves);
+
+/// What a pop found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Popped {
+    /// This one, and maybe one that found no place on its way.
+    Bucket(BucketIndex, Option<BucketIndex>),
+    /// At some instant nothing was free.
+    Empty,
+    /// Buckets were being carried.
+    MoversSeen,
+}
+
+impl Reserves {
+    /// Empty.
+    #[must_use]
+    pub fn new(sizes: &Sizes, cpus: u32) -> Self {
+        Self(reserves::Reserves::new(sizes, cpus))
+    }
+
+    /// A bucket, or why not.
+    #[must_use]
+    pub fn pop(&self, reserve: Reserve) -> Popped {
+        match self.0.pop(reserve) {
+            Ok(found) => Popped::Bucket(found.free.bucket, found.spare),
+            Err(empty) if empty.movers_seen => Popped::MoversSeen,
+            Err(_) => Popped::Empty,
+        }
+    }
+
+    /// Puts a ready bucket onto a list.
+    pub fn release(&self, bucket: BucketIndex) {
+        self.0.release(bucket).expect("there is room");
+    }
+
+    /// Puts a bucket back where this thread finds it.
+    pub fn give_back(&self, bucket: BucketIndex) {
+        self.0.give_back(reserves::Free::none(bucket)).expect("there is room");
+    }
+}
+
+/// Lets `bucket` be invalidated and released up to `n` times in one step: as if nobody else
+/// came to run meanwhile. Stops where invalidation refuses. Returns how often it was.
+///
+/// A gen wraps after 256 lives; step by step no model could go that far.
+pub fn lives(allocator: &Allocator, bucket: BucketId, n: u32) -> u32 {
+    allocator.devices()[bucket.device().as_usize()].table().lives(bucket.bucket(), n)
+}
+
+/// Invalidates `bucket` as the reclaimer does, if it can be.
+#[must_use]
+pub fn invalidate(allocator: &Allocator, bucket: BucketId) -> bool {
+    let device = &allocator.devices()[bucket.device().as_usize()];
+    device.table().invalidate(bucket.bucket()).is_some()
+}
+
+/// Gives back the pin of an invalidated bucket, as its new owner would.
+pub fn unpin(allocator: &Allocator, bucket: BucketId) {
+    allocator.devices()[bucket.device().as_usize()].table().unpin(bucket.bucket(), 1);
+}
+
+/// As the bucket's owner does before it holds the only copy of something.
+pub fn mark_dirty(allocator: &Allocator, bucket: BucketId) {
+    allocator.devices()[bucket.device().as_usize()].table().mark_dirty(bucket.bucket());
+}

@@ -1,0 +1,120 @@
+//! Reading without pinning, `lockfree/src/readers.rs`.
+//!
+//! Breaks that must turn these red: `read_no_fence`, `read_three_epochs`, `gc_epoch_late`,
+//! `validate_by_staleness`.
+#![cfg(tierce_loom)]
+
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicU32, Ordering, fence};
+use loom::thread;
+use tierce_core::{Gen, Mark};
+use tierce_lockfree::{Allocator, BucketRef, model as inside};
+use tierce_loom_tests::{
+    model,
+    tiny::{self, bucket},
+};
+
+/// A bucket that is full, and the pointer into it.
+fn full() -> (Arc<Allocator>, BucketRef) {
+    let (allocator, _) = tiny::allocator(tiny::settings(), 1);
+    let free = (1..8).map(bucket).find(|&b| allocator.snapshot(b).unwrap().pin_count() == 0);
+    let pointer = BucketRef::new(free.expect("a bucket"), Gen::new(0));
+    (allocator, pointer)
+}
+
+/// Puts other data into the bucket, as a device in memory does.
+fn overwrite(data: &AtomicU32, value: u32) {
+    // Release: the gen advanced before; pairs with the fence of the reader.
+    fence(Ordering::Release);
+    // Relaxed: ordered by the fence.
+    data.store(value, Ordering::Relaxed);
+}
+
+fn collect(allocator: &Allocator) {
+    allocator.begin_gc().expect("one at a time").finish();
+}
+
+#[test]
+fn reuse_during_the_read_is_noticed() {
+    model(|| {
+        let (allocator, pointer) = full();
+        let data = Arc::new(AtomicU32::new(1));
+        let (other, others_data) = (Arc::clone(&allocator), Arc::clone(&data));
+        let writer = thread::spawn(move || {
+            assert!(inside::invalidate(&other, pointer.id()));
+            overwrite(&others_data, 2);
+        });
+        if let Some(open) = allocator.begin_read().open(pointer) {
+            // Relaxed: ordered by the fence in `validate`.
+            let seen = data.load(Ordering::Relaxed);
+            if open.validate() {
+                assert_eq!(seen, 1, "an accepted read must have read its own life");
+            }
+        }
+        writer.join().unwrap();
+    });
+}
+
+/// The gen comes round while a read hangs: 96 lives, a collection, 96 lives, a second
+/// collection, and in the last life before the gen is equal again other data. Everything from
+/// the second collection on is in any order.
+#[test]
+fn a_wrapped_gen_is_noticed() {
+    model(|| {
+        let (allocator, pointer) = full();
+        let data = Arc::new(AtomicU32::new(1));
+        let open = allocator.begin_read().open(pointer).expect("current");
+        assert_eq!(inside::lives(&allocator, pointer.id(), 256), 96, "up to the limit");
+        collect(&allocator);
+        assert_eq!(inside::lives(&allocator, pointer.id(), 256), 96, "up to the limit");
+        let other = Arc::clone(&allocator);
+        let collector = thread::spawn(move || collect(&other));
+        let (other, others_data) = (Arc::clone(&allocator), Arc::clone(&data));
+        let writer = thread::spawn(move || {
+            if inside::lives(&other, pointer.id(), 64) == 64 {
+                overwrite(&others_data, 2);
+            }
+        });
+        // Relaxed: ordered by the fence in `validate`.
+        let seen = data.load(Ordering::Relaxed);
+        if open.validate() {
+            assert_eq!(seen, 1, "an equal gen must be the same gen");
+        }
+        collector.join().unwrap();
+        writer.join().unwrap();
+    });
+}
+
+/// Three quarters round, a pointer is ahead of its bucket: not stale, but not current either.
+#[test]
+fn a_gen_three_quarters_round_is_noticed() {
+    model(|| {
+        let (allocator, pointer) = full();
+        let open = allocator.begin_read().open(pointer).expect("current");
+        assert_eq!(inside::lives(&allocator, pointer.id(), 256), 96, "up to the limit");
+        let other = Arc::clone(&allocator);
+        let collector = thread::spawn(move || collect(&other));
+        let other = Arc::clone(&allocator);
+        let writer = thread::spawn(move || inside::lives(&other, pointer.id(), 256));
+        assert!(!open.validate(), "the bucket has been reused long since");
+        collector.join().unwrap();
+        let lived = writer.join().unwrap() + inside::lives(&allocator, pointer.id(), 256);
+        assert_eq!(lived, 96, "as far as the collection allows");
+        assert!(!open.validate(), "the bucket has been reused long since");
+    });
+}
+
+/// The proof's other half: a pointer that a collection saw is not outrun.
+#[test]
+fn what_lives_holds_reuse_back() {
+    model(|| {
+        let (allocator, pointer) = full();
+        let first = allocator.begin_gc().expect("the first");
+        let _ = first.mark(pointer, 8, Mark::Reclaimable);
+        let other = Arc::clone(&allocator);
+        let writer = thread::spawn(move || inside::lives(&other, pointer.id(), 256));
+        first.finish();
+        let lived = writer.join().unwrap() + inside::lives(&allocator, pointer.id(), 256);
+        assert_eq!(lived, 96, "a gen runs at most 96 ahead of a live pointer");
+    });
+}

@@ -1,0 +1,138 @@
+//! The words of the table, `lockfree/src/table.rs`.
+//!
+//! Breaks that must turn these red: `unpin_relaxed`, `invalidate_relaxed`, `pin_blind`,
+//! `touch_plain_store`.
+#![cfg(tierce_loom)]
+
+use loom::cell::UnsafeCell;
+use loom::sync::Arc;
+use loom::thread;
+use tierce_core::{BucketIndex, Gen, Mark, Prio, Snapshot};
+use tierce_lockfree::model::Table;
+use tierce_loom_tests::model;
+
+const B: BucketIndex = BucketIndex::new(0);
+const OLD: Gen = Gen::new(0);
+
+fn table(word: Snapshot) -> Arc<Table> {
+    Arc::new(Table::new(&[word]))
+}
+
+/// What two holders did with the bucket happened before its reuse, although only the last unpin
+/// is what invalidation reads, and a touch comes between.
+#[test]
+fn unpin_happens_before_reuse() {
+    model(|| {
+        let aged = Snapshot::default().with_pin(2).with_prio(Prio::new(7));
+        let shared = Arc::new((Table::new(&[aged]), [UnsafeCell::new(0), UnsafeCell::new(0)]));
+        let holders: Vec<_> = (0..2)
+            .map(|i| {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || {
+                    // SAFETY: each holder has a cell of his own, until he unpins.
+                    shared.1[i].with_mut(|data| unsafe { *data = 1 });
+                    shared.0.unpin(B);
+                })
+            })
+            .collect();
+        shared.0.touch(B, OLD);
+        if shared.0.invalidate(B).is_some() {
+            for cell in &shared.1 {
+                // SAFETY: the invalidation must have made it ours; loom checks that.
+                let seen = cell.with(|data| unsafe { *data });
+                assert_eq!(seen, 1, "the holder's write must happen before reuse");
+            }
+        }
+        holders.into_iter().for_each(|holder| holder.join().unwrap());
+        assert!(shared.0.read(B).pin_count() <= 1, "no unpin may be lost");
+    });
+}
+
+#[test]
+fn one_invalidation_wins() {
+    model(|| {
+        let table = table(Snapshot::default());
+        let other = Arc::clone(&table);
+        let rival = thread::spawn(move || other.invalidate(B).is_some());
+        let mine = table.invalidate(B).is_some();
+        assert!(mine ^ rival.join().unwrap(), "exactly one invalidation must win");
+        let word = table.read(B);
+        assert_eq!((word.gen_(), word.pin_count()), (OLD.next(), 1));
+    });
+}
+
+#[test]
+fn pin_excludes_invalidation() {
+    model(|| {
+        let table = table(Snapshot::default());
+        let other = Arc::clone(&table);
+        let reclaimer = thread::spawn(move || other.invalidate(B).is_some());
+        if table.pin(B, OLD) {
+            assert_eq!(table.read(B).gen_(), OLD, "a pin must freeze the gen");
+            table.unpin(B);
+        } else {
+            assert_eq!(table.read(B).gen_(), OLD.next(), "a pin fails only if the gen moved");
+        }
+        let taken = reclaimer.join().unwrap();
+        assert_eq!(table.read(B).pin_count(), u16::from(taken), "pins must come out even");
+    });
+}
+
+/// A reader with a stale pointer must not make an allocation believe in a foreign pin.
+#[test]
+fn a_stale_pin_leaves_no_trace() {
+    model(|| {
+        let table = table(Snapshot::default().with_gen(OLD.next()).with_pin(1));
+        let other = Arc::clone(&table);
+        let reader = thread::spawn(move || other.pin(B, OLD));
+        assert!(table.allocate(B), "a pin that fails must never be visible");
+        assert!(!reader.join().unwrap());
+    });
+}
+
+/// Four owners change four fields at once.
+#[test]
+fn no_transition_loses_anothers_field() {
+    model(|| {
+        let start = Snapshot::default().with_pin(2).with_prio(Prio::new(7)).with_sectors(3);
+        let table = table(start);
+        let spawn = |work: fn(&Table)| {
+            let table = Arc::clone(&table);
+            thread::spawn(move || work(&table))
+        };
+        let writer = spawn(|table| {
+            table.mark_dirty(B);
+            table.unpin(B);
+        });
+        let reader = spawn(|table| table.touch(B, OLD));
+        let start = start.with_pin(1); // it was pinned: its mark stays
+        table.gc_publish(B, start, Mark::None, OLD);
+        writer.join().unwrap();
+        reader.join().unwrap();
+        let word = table.read(B);
+        assert_eq!((word.mark(), word.sectors()), (Mark::Dirty, 3), "{word:?}");
+        assert_eq!(word.pin_count(), 1, "no unpin may be lost");
+    });
+}
+
+/// Ageing and a hit: the prio is one of both, everything else stays.
+#[test]
+fn ageing_and_touching_meet() {
+    model(|| {
+        let table = table(Snapshot::default().with_prio(Prio::new(7)));
+        let other = Arc::clone(&table);
+        let reader = thread::spawn(move || {
+            let pinned = other.pin(B, OLD);
+            other.touch(B, OLD);
+            if pinned {
+                other.unpin(B);
+            }
+        });
+        let aged = table.rescale(B);
+        reader.join().unwrap();
+        let word = table.read(B);
+        assert_eq!(word.pin_count(), 0, "pins must come out even");
+        let prio = word.prio();
+        assert!(prio == Prio::FRESH || prio == Prio::new(32767) || Some(prio) == aged, "{word:?}");
+    });
+}

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Write};
 use std::path::PathBuf;
 use tierce_core::spec::{Set, sim};
+use tierce_lockfree::sim::Scripted;
 
 /// Run a script of allocator operations (`new`, `start`, `step`, `alloc`, …; the documentation
 /// of tierce-core's `spec::sim` lists them).
@@ -23,6 +24,8 @@ pub(crate) struct Args {
 enum EngineName {
     /// The executable specification.
     Spec,
+    /// The concurrent allocator, through its reclaimer's steps.
+    Lockfree,
 }
 
 /// Answers each line as soon as it is read, so that a terminal or a pipe can be at either end.
@@ -38,6 +41,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     };
     let result = match args.engine {
         EngineName::Spec => answer::<Set>(&name, input),
+        EngineName::Lockfree => answer::<Scripted>(&name, input),
     };
     match result {
         // Whoever read our output has seen enough.

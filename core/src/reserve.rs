@@ -162,23 +162,12 @@ impl Sizes {
     ///
     /// # Errors
     ///
-    /// [`Error::Limit`] if `prio` is less than the prio write needs, `none`, `free_inc` or
-    /// `candidates` is 0, or the lists together hold more than the device has.
+    /// As [`validate_each`](Self::validate_each) for a device that keeps its contents, and
+    /// [`Error::Limit`] if the lists together hold more than the device has: then a pass could
+    /// not fill `free_inc` while they are full.
     pub fn validate(&self, geometry: &Geometry) -> Result<(), Error> {
+        self.validate_each(geometry, true)?;
         let usable = geometry.buckets().len() as u64;
-        if self.prio < geometry.prio_buckets() {
-            let wanted = format!("at least prio_buckets, {}", geometry.prio_buckets());
-            return Err(Error::limit("sizes.prio", self.prio, wanted));
-        }
-        for (what, size) in [
-            ("sizes.none", self.none),
-            ("sizes.free_inc", self.free_inc),
-            ("sizes.candidates", self.candidates),
-        ] {
-            if size == 0 {
-                return Err(Error::limit(what, size, "at least 1".into()));
-            }
-        }
         let sum = [self.btree, self.prio, self.moving_gc, self.none, self.free_inc]
             .iter()
             .map(|&size| u64::from(size))
@@ -186,6 +175,33 @@ impl Sizes {
         if sum > usable {
             let wanted = format!("at most the {usable} buckets of the device");
             return Err(Error::limit("the sum of sizes", sum, wanted));
+        }
+        Ok(())
+    }
+
+    /// Checks what no device works without. `sync` says whether it keeps its contents, so that
+    /// gens have to be made durable by prio writes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limit`] if `prio` is less than a prio write needs, `none`, `free_inc` or
+    /// `candidates` is 0, or any size is more than the device has buckets (candidates: eight
+    /// times that). With `sync` also if `free_inc` is not more than a prio write needs: it would
+    /// use up all that it releases.
+    pub fn validate_each(&self, geometry: &Geometry, sync: bool) -> Result<(), Error> {
+        let (nbuckets, prio_buckets) = (geometry.nbuckets(), geometry.prio_buckets());
+        let least_inc = if sync { prio_buckets + 1 } else { 1 };
+        for (what, size, least, most) in [
+            ("sizes.btree", self.btree, 0, nbuckets),
+            ("sizes.prio", self.prio, prio_buckets, nbuckets),
+            ("sizes.moving_gc", self.moving_gc, 0, nbuckets),
+            ("sizes.none", self.none, 1, nbuckets),
+            ("sizes.free_inc", self.free_inc, least_inc, nbuckets),
+            ("sizes.candidates", self.candidates, 1, nbuckets.saturating_mul(8)),
+        ] {
+            if !(least..=most).contains(&size) {
+                return Err(Error::limit(what, size, format!("{least} to {most}")));
+            }
         }
         Ok(())
     }
@@ -212,7 +228,7 @@ mod tests {
     #[test]
     fn default_sizes_fit_every_device() {
         for nbuckets in (MIN_DEVICE_BUCKETS..5000).chain([1 << 16, 1 << 20, 1 << 25]) {
-            for bucket_sectors in [16, 128, 1024, 4096] {
+            for bucket_sectors in [8, 16, 128, 1024, 4096] {
                 let g = Geometry::new(nbuckets, 3, bucket_sectors, 8).unwrap();
                 let journal = (nbuckets >> 7).clamp(2, 256);
                 let s = Sizes::tierce(&g, journal);
@@ -220,5 +236,20 @@ mod tests {
                 assert!(s.candidates > s.free_inc, "{s:?}");
             }
         }
+    }
+
+    /// A prio write must release more than it uses up, or the lists could never fill.
+    #[test]
+    fn a_batch_is_more_than_a_prio_write_needs() {
+        let g = Geometry::new(4096, 1, 8, 8).unwrap();
+        let mut s = Sizes::bcache(&g, 8);
+        assert_eq!(g.prio_buckets(), 4);
+        for (free_inc, sync, fits) in [(4, true, false), (5, true, true), (4, false, true)] {
+            s.free_inc = free_inc;
+            assert_eq!(s.validate_each(&g, sync).is_ok(), fits, "{free_inc}, sync {sync}");
+        }
+        s.free_inc = 4;
+        let e = s.validate(&g).unwrap_err().to_string();
+        assert!(e.starts_with("sizes.free_inc is 4, wanted 5 to 4096"), "{e}");
     }
 }

@@ -12,7 +12,7 @@
 //! | step | what the thread does |
 //! |---|---|
 //! | `Wait` | parks until somebody needs something; no timer |
-//! | `PrioWrite` | encodes and writes the sets, last first, a few at a time; flushes; writes the journal entry that names the head, durably; says `prio_durable` |
+//! | `PrioWrite` | encodes and writes the sets, last first, a few at a time, and again if a `PrioBlock` came in between; flushes; writes the journal entry that names the head, durably; says `prio_durable` |
 //! | `Discard` | discards one bucket and waits for it; says `discarded`, also after an error, which is counted |
 //! | `Ended` | ends |
 //!
@@ -194,14 +194,23 @@ impl Work {
     fn prio_write(&mut self, mut write: PrioWrite) -> Result<(), Error> {
         assert_eq!(write.seq(), self.writer.prio_seq() + 1, "prio writes are numbered in order");
         let chain = write.chain().to_vec();
-        let published = self.writer.publish(&chain, |set, records| {
-            write.encode(set, |prio, generation| records.push((prio, generation)));
-        });
-        if let Err(error) = published {
-            let (device, cause) = error.into_failure(self.writer.device().name());
-            let told = Error::Failed { device: device.clone(), cause: cause.clone() };
-            self.reclaimer.prio_failed(write, Arc::new(told));
-            return Err(Error::Failed { device, cause });
+        loop {
+            let written = self.writer.write(&chain, |set, records| {
+                write.encode(set, |prio, generation| records.push((prio, generation)));
+            });
+            if let Err(error) = written {
+                return Err(self.failed(write, error));
+            }
+            if write.confirm() {
+                break;
+            }
+            // Somebody freed an index node whose replacement is not durable yet.
+            if !write.wait_unblocked() {
+                return Ok(());
+            }
+        }
+        if let Err(error) = self.writer.commit(&chain) {
+            return Err(self.failed(write, error));
         }
         self.reclaimer.prio_durable(write);
         let meta_bytes = self.writer.superblock().geometry().meta_bytes();
@@ -209,6 +218,14 @@ impl Work {
         stats.prio_write_total += 1;
         stats.prio_write_bytes += chain.len() as u64 * u64::from(meta_bytes);
         Ok(())
+    }
+
+    /// The device is out of use: nothing of the batch is released.
+    fn failed(&mut self, write: PrioWrite, error: Error) -> Error {
+        let (device, cause) = error.into_failure(self.writer.device().name());
+        let told = Error::Failed { device: device.clone(), cause: cause.clone() };
+        self.reclaimer.prio_failed(write, Arc::new(told));
+        Error::Failed { device, cause }
     }
 
     fn discard(&mut self, bucket: BucketIndex) {

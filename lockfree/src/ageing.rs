@@ -29,9 +29,9 @@ pub(crate) struct Ageing {
 
 impl Ageing {
     pub(crate) fn new(step: u64, cells: usize) -> Self {
-        let step = i64::try_from(step.max(1)).unwrap_or(i64::MAX);
+        let step = i64::try_from(step).unwrap_or(i64::MAX);
         let cells = cells.max(1);
-        let flush_at = if cells == 1 { 1 } else { (step / (4 * cells as i64)).max(1) };
+        let flush_at = if cells == 1 { 0 } else { (step / (4 * cells as i64)).max(1) };
         Self {
             step,
             gathered: (0..cells).map(|_| CachePadded::new(AtomicI64::new(0))).collect(),
@@ -43,10 +43,11 @@ impl Ageing {
     }
 
     /// Counts I/O. `true` if a rescale became due and a reclaimer should be woken.
-    pub(crate) fn account(&self, sectors: u32) -> bool {
+    pub(crate) fn account(&self, sectors: u64) -> bool {
+        let sectors = i64::try_from(sectors).unwrap_or(i64::MAX);
         let cell = &self.gathered[hint::place(self.gathered.len())];
         // Relaxed (all in this function): counts, nothing is published with them.
-        let mine = cell.fetch_add(i64::from(sectors), Ordering::Relaxed) + i64::from(sectors);
+        let mine = cell.fetch_add(sectors, Ordering::Relaxed).saturating_add(sectors);
         if mine < self.flush_at {
             return false;
         }
@@ -82,6 +83,23 @@ impl Ageing {
         }
     }
 
+    /// Sectors left until the next rescale.
+    pub(crate) fn left(&self) -> i64 {
+        // Relaxed: a statistic.
+        self.left.load(Ordering::Relaxed)
+    }
+
+    /// A tool brings the allocator into a state by hand.
+    pub(crate) fn set(&self, left: Option<i64>, min_prio: Option<Prio>) {
+        // Relaxed (both): hints.
+        if let Some(left) = left {
+            self.left.store(left, Ordering::Relaxed);
+        }
+        if let Some(min_prio) = min_prio {
+            self.min_prio.store(min_prio.get().into(), Ordering::Relaxed);
+        }
+    }
+
     /// The smallest prio that the last rescale left.
     pub(crate) fn min_prio(&self) -> Prio {
         // Relaxed: a hint.
@@ -98,7 +116,7 @@ mod tests {
     #[test]
     fn fires_once_per_call_below_zero() {
         let ageing = Ageing::new(4, 1);
-        let fired: Vec<bool> = [1, 3, 1, 100, 1].map(|sectors| ageing.account(sectors)).into();
+        let fired: Vec<bool> = [1, 3, 1, 100, 0].map(|sectors| ageing.account(sectors)).into();
         assert_eq!(fired, [true, false, true, true, true]);
         assert_eq!((0..9).filter(|_| ageing.take_request()).count(), 4);
     }

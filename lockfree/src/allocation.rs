@@ -69,6 +69,13 @@ impl<'a> Allocation<'a> {
         core::mem::forget(self);
     }
 
+    /// Its pin passes to whoever gets the pointer, and with it the list that it came from.
+    pub(crate) fn into_parts(self) -> (BucketRef, Reserve) {
+        let parts = (self.bucket, self.home);
+        core::mem::forget(self);
+        parts
+    }
+
     /// Its pin passes to whoever gets the number.
     pub(crate) fn into_bucket(self) -> BucketId {
         let id = self.bucket.id();

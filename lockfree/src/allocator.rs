@@ -8,12 +8,14 @@ use crate::device::Device;
 use crate::error::{Cause, Error};
 use crate::future::AllocFuture;
 use crate::gc::{Gc, GcState};
+use crate::prio_block::PrioBlocks;
 use crate::readers::Read;
 use crate::sectors::{Extent, OpenBuckets, SectorRequest, Wait};
 use crate::start::Startup;
 use crate::stats::{Counters, Stats};
 use crate::sync::{AtomicU32, Ordering};
 use crate::table::Table;
+use std::cmp::Reverse;
 use std::time::Instant;
 use tierce_core::{BucketId, DeviceIndex, Geometry, Policy, Reserve};
 
@@ -48,6 +50,7 @@ pub struct Allocator {
     ageing: Ageing,
     open: OpenBuckets,
     counters: Counters,
+    prio_blocks: PrioBlocks,
 }
 
 /// Opening and closing.
@@ -63,13 +66,17 @@ impl Allocator {
 
     pub(crate) fn new(config: Config, devices: Box<[Device]>) -> Self {
         let cells = config.cpus.max(1) as usize;
-        let step = devices.iter().map(|device| device.geometry().rescale_step(1)).sum();
+        let sectors = |device: &Device| {
+            u64::from(device.geometry().nbuckets()) * u64::from(device.geometry().bucket_sectors())
+        };
+        let step = devices.iter().map(sectors).sum::<u64>() / 1024;
         Self {
             policy: AtomicU32::new(config.policy.number().into()),
             gc: GcState::new(cells),
             ageing: Ageing::new(step, cells),
             open: OpenBuckets::new(config.open_buckets, cells),
             counters: Counters::new(cells),
+            prio_blocks: PrioBlocks::new(),
             config,
             devices,
         }
@@ -80,7 +87,7 @@ impl Allocator {
     pub fn close(&self) {
         // First nothing more is handed out; whoever opens a bucket after that closes it himself.
         self.devices.iter().for_each(Device::close);
-        self.open.seal(self);
+        self.open.seal(self, None);
         self.gc.bell.ring();
     }
 
@@ -88,6 +95,7 @@ impl Allocator {
     /// told, reclaiming stops. The other devices go on.
     pub fn fail(&self, device: DeviceIndex, cause: Cause) {
         self.devices[device.as_usize()].fail(cause);
+        self.open.seal(self, Some(device));
         self.gc.bell.ring();
     }
 }
@@ -174,6 +182,15 @@ impl Allocator {
         Some(PinGuard::new(self, pointer))
     }
 
+    /// A read hit: the bucket counts as used just now, unless the pointer is stale.
+    /// [`OpenRead::validate`](crate::OpenRead::validate) does the same. Wait-free; a store only if
+    /// the bucket was not fresh already.
+    pub fn touch(&self, pointer: BucketRef) {
+        if let Some(table) = self.table_of(pointer) {
+            table.touch(pointer.bucket(), pointer.gen_());
+        }
+    }
+
     /// The content of `pointer`'s bucket is dead. It is not free at once (old pointers may lead
     /// into it) but can be reused before others. The caller owns the bucket. Lock-free.
     pub fn free(&self, pointer: BucketRef) {
@@ -214,21 +231,41 @@ impl Allocator {
         Ok(extent.expect("a waiting allocation has space or an error"))
     }
 
-    /// A bucket to be opened, on the device with most available.
-    pub(crate) fn bucket_for_sectors(&self, wait: Wait) -> Result<Option<BucketId>, Error> {
-        let working = self.devices.iter().filter(|device| device.check().is_ok());
-        // The first of equals: the last maximum of the reverse.
-        let Some(device) = working.rev().max_by_key(|device| device.available.get()) else {
+    /// A bucket to be opened, on the device that has most to give.
+    pub(crate) fn bucket_for_sectors(
+        &self,
+        reserve: Reserve,
+        wait: Wait,
+    ) -> Result<Option<Allocation<'_>>, Error> {
+        let ranked = self.ranked(reserve);
+        let Some(best) = ranked.first() else {
             self.devices[0].check()?;
             return Ok(None);
         };
-        let allocation = match wait {
-            Wait::No => self.try_alloc_on(device.index(), Reserve::None)?,
-            Wait::Until(deadline) => {
-                Some(self.alloc_until(device.index(), Reserve::None, deadline)?)
+        // Whatever the ranking said, failing means that nobody had anything.
+        for device in &ranked {
+            if let Some((free, word)) = device.take(reserve) {
+                return Ok(Some(Allocation::new(self, device.index(), free, word.gen_())));
             }
-        };
-        Ok(allocation.map(Allocation::into_bucket))
+        }
+        match wait {
+            Wait::No => {
+                best.counters.alloc_fails.add(1);
+                Ok(None)
+            }
+            Wait::Until(deadline) => self.alloc_until(best.index(), reserve, deadline).map(Some),
+        }
+    }
+
+    /// The devices that work, those first that have most free for a user of `reserve`, equal
+    /// ones in device order.
+    pub(crate) fn ranked(&self, reserve: Reserve) -> Vec<&Device> {
+        let mut ranked: Vec<_> =
+            self.devices.iter().filter(|device| device.check().is_ok()).collect();
+        if ranked.len() > 1 {
+            ranked.sort_by_cached_key(|device| Reverse(device.usable_hint(reserve)));
+        }
+        ranked
     }
 
     /// A bucket of `device` was opened for writing.
@@ -248,7 +285,7 @@ impl Allocator {
 
     /// Counts I/O (read or written) of `sectors` sectors, by which buckets age. Wait-free.
     pub fn account_io(&self, sectors: u32) {
-        if self.ageing.account(sectors) {
+        if self.ageing.account(sectors.into()) {
             self.devices[0].bell.ring();
         }
     }
@@ -369,5 +406,13 @@ impl Allocator {
 
     pub(crate) fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    pub(crate) fn prio_blocks(&self) -> &PrioBlocks {
+        &self.prio_blocks
+    }
+
+    pub(crate) fn open_buckets(&self) -> &OpenBuckets {
+        &self.open
     }
 }

@@ -134,6 +134,14 @@ impl Cells {
         cells.filter(|cell| cell.load(Ordering::Relaxed) != 0).count()
     }
 
+    /// The buckets in all rows, at no particular instant.
+    pub(crate) fn list(&self) -> Vec<BucketIndex> {
+        let cells = self.rows.iter().flat_map(|row| &row.0);
+        // Relaxed: a statistic.
+        let numbers = cells.map(|cell| cell.load(Ordering::Relaxed));
+        numbers.filter_map(|number| number.checked_sub(1)).map(BucketIndex::new).collect()
+    }
+
     fn own(&self) -> usize {
         if self.rows.is_empty() { 0 } else { crate::hint::place(self.rows.len()) }
     }

@@ -19,8 +19,13 @@ pub struct Config {
     pub policy: Policy,
     /// For how many CPUs there are cells, counters and hints; 0: one of each, and no cells.
     pub cpus: u32,
-    /// How many buckets may be open for writing at once, 1 to 128.
+    /// How many buckets may be open for writing at once, 1 to 4096.
     pub open_buckets: u32,
+    /// Garbage collection keeps its findings in shadows and publishes them at its end, and
+    /// invalidation goes on meanwhile. Without it the marks are cleared in place, and nothing is
+    /// invalidated until the collection has finished: it needs no memory of its own, but the
+    /// free lists are not refilled for as long as it takes, see [`crate::gc`].
+    pub invalidate_during_gc: bool,
     /// The old prio chain refills the prio reserve directly.
     pub recycle_prio_chain: bool,
     /// A batch that is not full is written when somebody found nothing free.
@@ -44,6 +49,7 @@ impl Default for Config {
             policy: Policy::Lru,
             cpus: u32::try_from(crate::sync::cpus()).unwrap_or(1),
             open_buckets: 128,
+            invalidate_during_gc: true,
             recycle_prio_chain: true,
             batch_on_demand: true,
             discard: false,
@@ -66,8 +72,8 @@ impl Config {
             let wanted = format!("1 to {max}");
             Error::Config(tierce_core::Error::Limit { what, found: found.into(), wanted })
         };
-        if !(1..=128).contains(&self.open_buckets) {
-            return Err(limit("open_buckets", self.open_buckets, 128));
+        if !(1..=4096).contains(&self.open_buckets) {
+            return Err(limit("open_buckets", self.open_buckets, 4096));
         }
         if !(1..=95).contains(&self.gc_gen_trigger) {
             return Err(limit("gc_gen_trigger", self.gc_gen_trigger.into(), 95));
@@ -153,7 +159,6 @@ impl DeviceTable {
         let refuse = |what, found: u64, wanted: String| {
             Err(Error::Config(tierce_core::Error::Limit { what, found, wanted }))
         };
-        self.sizes.validate(&self.geometry)?;
         let nbuckets = self.geometry.nbuckets();
         if self.gens.len() != nbuckets as usize {
             let wanted = format!("nbuckets, {nbuckets}");

@@ -1,5 +1,6 @@
 //! One device of a set: its table, its free lists, and who waits for them.
 
+use crate::ahead::Ahead;
 use crate::bell::Bell;
 use crate::config::{Config, DeviceTable};
 use crate::counter::{Available, Counter};
@@ -43,6 +44,12 @@ pub(crate) struct Device {
     /// Free buckets that found no place on a list, and buckets set aside because a foreign pin
     /// is on them. The reclaimer offers them again.
     pub(crate) leftovers: Mutex<Vec<BucketIndex>>,
+    /// Buckets that skipped the prio write and have to be discarded before they are free.
+    undiscarded: Mutex<Vec<BucketIndex>>,
+    /// Buckets whose gen runs ahead of the durable one.
+    pub(crate) ahead: Ahead,
+    /// Held during a pass if garbage collection marks in place, which waits for it.
+    pub(crate) pass: Mutex<()>,
     /// 1 while a bucket among the leftovers may be there because of a foreign pin.
     set_aside: AtomicU32,
     /// What the reclaimer sleeps for, see [`Hunger`].
@@ -65,6 +72,7 @@ pub(crate) struct DeviceCounters {
     pub(crate) invalidated: Counter,
     pub(crate) prio_writes: Counter,
     pub(crate) discards: Counter,
+    pub(crate) sectors_written: Counter,
     /// Buckets invalidated and not free yet: in free_inc, in a batch, on their way to a list.
     pub(crate) free_inc: AtomicU64,
 }
@@ -81,6 +89,7 @@ impl DeviceCounters {
             invalidated: Counter::new(1),
             prio_writes: Counter::new(1),
             discards: Counter::new(1),
+            sectors_written: counter(),
             free_inc: AtomicU64::new(0),
         }
     }
@@ -92,9 +101,10 @@ impl Device {
     pub(crate) fn new(index: DeviceIndex, table: DeviceTable, config: &Config) -> Self {
         let cells = config.cpus.max(1) as usize;
         let geometry = table.geometry;
-        let words = table.gens.iter().map(|&(prio, gen_)| {
+        let words = (0..).zip(&table.gens).map(|(b, &(prio, gen_))| {
             let word = Snapshot::default().with_gen(gen_).with_last_gc(gen_).with_prio(prio);
-            word.with_mark(Mark::Metadata)
+            let usable = geometry.contains(BucketIndex::new(b));
+            if usable { word.with_mark(Mark::Metadata) } else { word }
         });
         Self {
             index,
@@ -108,6 +118,9 @@ impl Device {
             chain: Mutex::new(Chain { live: table.chain, writing: Vec::new() }),
             bell: Bell::new(),
             leftovers: Mutex::new(Vec::new()),
+            undiscarded: Mutex::new(Vec::new()),
+            ahead: Ahead::new(),
+            pass: Mutex::new(()),
             set_aside: AtomicU32::new(0),
             hunger: AtomicU32::new(0),
             demand: AtomicU32::new(0),
@@ -282,9 +295,34 @@ impl Device {
 
     /// Makes a bucket free that was taken in vain; its gen has not moved.
     pub(crate) fn give_back(&self, free: Free) {
-        self.table.free(free.bucket);
+        self.table.give_back(free.bucket);
         self.available.change(1);
         self.put_back(free);
+    }
+
+    /// Keeps a free bucket that found all lists full; the reclaimer offers it again.
+    pub(crate) fn keep(&self, bucket: BucketIndex) {
+        self.leftovers.lock().push(bucket);
+        self.bell.ring();
+    }
+
+    /// A bucket is free but for its discard, which the reclaimer asks for.
+    pub(crate) fn discard_later(&self, bucket: BucketIndex) {
+        self.undiscarded.lock().push(bucket);
+        self.bell.ring();
+    }
+
+    /// The next bucket for [`discard_later`](Self::discard_later), oldest first.
+    pub(crate) fn next_undiscarded(&self) -> Option<BucketIndex> {
+        let mut undiscarded = self.undiscarded.lock();
+        if undiscarded.is_empty() { None } else { Some(undiscarded.remove(0)) }
+    }
+
+    /// How many buckets a user of `reserve` could be given, at no particular instant: for
+    /// ranking devices.
+    pub(crate) fn usable_hint(&self, reserve: Reserve) -> usize {
+        let own = if reserve == Reserve::None { 0 } else { self.reserves.len_hint(reserve) };
+        self.reserves.len_hint(Reserve::None) + own
     }
 
     /// Puts a bucket from a free list on one again.
@@ -294,21 +332,31 @@ impl Device {
         }
         match self.reserves.give_back(free) {
             Ok(reserve) => self.offered(reserve),
-            Err(bucket) => {
-                self.leftovers.lock().push(bucket);
-                self.bell.ring();
-            }
+            Err(bucket) => self.keep(bucket),
         }
     }
 
     /// A pinned, dead bucket of the old prio chain refills the prio reserve, or is left to
-    /// invalidation if that is full.
-    pub(crate) fn recycle(&self, bucket: BucketIndex) {
-        if self.reserves.refill_prio(bucket) {
+    /// invalidation if that is full. Returns which.
+    pub(crate) fn recycle(&self, bucket: BucketIndex) -> bool {
+        if self.reserves.len_hint(Reserve::Prio) < self.sizes.prio as usize {
+            self.table.refresh(bucket);
+        }
+        let refilled = self.reserves.refill_prio(bucket);
+        if refilled {
             self.offered(Reserve::Prio);
         } else {
             self.table.unpin(bucket, 1);
         }
+        refilled
+    }
+
+    /// Nobody holds prio writes back any more.
+    pub(crate) fn unblocked(&self) {
+        // SeqCst: pairs with the fence in `stay_hungry`: either the reclaimer's look after it
+        // finds no holder, or we see that it is hungry.
+        fence(Ordering::SeqCst);
+        self.ring_if_hungry(Hunger::Unblocked);
     }
 
     /// A bucket was put on `reserve`'s list: whoever waits is served, and the prio write goes
@@ -392,6 +440,8 @@ pub(crate) enum Hunger {
     Room = 1,
     /// Buckets for the prio write.
     Buckets = 2,
+    /// That nobody holds the prio write back.
+    Unblocked = 3,
 }
 
 #[cfg(all(test, not(tierce_loom)))]

@@ -36,6 +36,15 @@
 //! snapshot is taken **before** the walk. So a bucket that was unpinned at the snapshot had all
 //! its keys in the index when the walk began, and one that was pinned keeps its mark.
 //!
+//! # In place
+//!
+//! With [`Config::invalidate_during_gc`](crate::Config) off there are no shadows: step 1 declares
+//! the marks invalid, waits until the passes under way have ended (each holds its device's
+//! `pass` lock), and clears the words of unpinned buckets; step 2 marks in the words; step 4
+//! renews the marks of journal and prio chain and declares the marks valid again. In between
+//! nothing is invalidated, so nothing can be lost by a mark that is not there yet. Abandoned, the
+//! marks stay invalid until another collection has finished.
+//!
 //! # Contract of the owner
 //!
 //! A key that is live during the whole walk is marked at least once, also when it moves between
@@ -47,6 +56,8 @@
 //! *words*: the snapshot's Acquire pairs with the Release of unpin. *shadow*: Relaxed, whoever
 //! finishes owns the [`Gc`] and is ordered after all who marked. *epoch*: see above; Acquire in
 //! readers. *finished*: Release, so that a reclaimer that sees the count sees the new marks.
+//! *marks_valid*: cleared before, and looked at under, the `pass` locks; set with Release, so that
+//! whoever sees it set sees the marks.
 //!
 //! # Progress
 //!
@@ -76,6 +87,8 @@ pub(crate) struct GcState {
     running: AtomicU32,
     /// The largest gen − last_gc since the last collection.
     need_gc: AtomicU32,
+    /// 0 from the beginning of a collection in place until one has finished.
+    marks_valid: AtomicU32,
     /// Sectors of buckets opened for writing since the last collection.
     pub(crate) sectors_written: Counter,
     /// The owner of the index sleeps on this.
@@ -90,6 +103,7 @@ impl GcState {
             needed: AtomicU64::new(0),
             running: AtomicU32::new(0),
             need_gc: AtomicU32::new(0),
+            marks_valid: AtomicU32::new(1),
             sectors_written: Counter::new(cells),
             bell: Bell::new(),
         }
@@ -130,6 +144,24 @@ impl GcState {
     pub(crate) fn need_gc(&self) -> u32 {
         // Relaxed: a hint.
         self.need_gc.load(Ordering::Relaxed)
+    }
+
+    /// A tool brings the allocator into a state by hand.
+    pub(crate) fn set_need_gc(&self, need_gc: u8) {
+        // Relaxed: a hint.
+        self.need_gc.store(u32::from(need_gc), Ordering::Relaxed);
+    }
+
+    /// Whether what is marked may be relied on, so that buckets can be invalidated. Always,
+    /// unless collections mark in place.
+    pub(crate) fn marks_valid(&self) -> bool {
+        // Acquire: pairs with the Release in `set_marks_valid`.
+        self.marks_valid.load(Ordering::Acquire) != 0
+    }
+
+    fn set_marks_valid(&self, valid: bool) {
+        // Release: the marks were made before; pairs with the Acquire in `marks_valid`.
+        self.marks_valid.store(u32::from(valid), Ordering::Release);
     }
 
     fn try_begin(&self) -> bool {
@@ -178,16 +210,39 @@ pub enum Marked {
 #[must_use = "dropping a collection abandons it"]
 pub struct Gc<'a> {
     allocator: &'a Allocator,
-    shadows: Vec<Box<[Shadow]>>,
+    /// Per device; `None`: it marks in place.
+    shadows: Option<Vec<Box<[Shadow]>>>,
+    finished: bool,
 }
+
+/// A collection without its allocator.
+#[derive(Debug)]
+pub(crate) struct Suspended(Option<Vec<Box<[Shadow]>>>);
 
 impl<'a> Gc<'a> {
     pub(crate) fn begin(allocator: &'a Allocator) -> Result<Self, Error> {
         if !allocator.gc_state().try_begin() {
             return Err(Error::GcRunning);
         }
+        if !allocator.config().invalidate_during_gc {
+            allocator.gc_state().set_marks_valid(false);
+            allocator.devices().iter().for_each(clear_marks);
+            return Ok(Self { allocator, shadows: None, finished: false });
+        }
         let shadows = allocator.devices().iter().map(snapshot);
-        Ok(Self { allocator, shadows: shadows.collect() })
+        Ok(Self { allocator, shadows: Some(shadows.collect()), finished: false })
+    }
+
+    /// Lets go of the allocator, for an owner who keeps both.
+    pub(crate) fn suspend(mut self) -> Suspended {
+        let suspended = Suspended(self.shadows.take());
+        core::mem::forget(self);
+        suspended
+    }
+
+    /// Goes on with the collection that `allocator` began.
+    pub(crate) fn resume(allocator: &'a Allocator, suspended: Suspended) -> Self {
+        Self { allocator, shadows: suspended.0, finished: false }
     }
 
     /// Tells that the index holds `pointer` to `sectors` live sectors, of which `kind` says
@@ -198,26 +253,40 @@ impl<'a> Gc<'a> {
     pub fn mark(&self, pointer: BucketRef, sectors: u32, kind: Mark) -> Marked {
         let Some(table) = self.allocator.table_of(pointer) else { return Marked::OutOfRange };
         let device = &self.allocator.devices()[pointer.device().as_usize()];
-        let shadow = &self.shadows[pointer.device().as_usize()][pointer.bucket().as_usize()];
+        let Some(shadows) = &self.shadows else {
+            let live = table.gc_mark(pointer.bucket(), pointer.gen_(), device.units(sectors), kind);
+            return self.marked(live);
+        };
+        let shadow = &shadows[pointer.device().as_usize()][pointer.bucket().as_usize()];
         shadow.hold_back(pointer.gen_());
         if pointer.gen_().is_stale(table.read(pointer.bucket()).gen_()) {
-            self.allocator.counters().gc_stale.add(1);
-            return Marked::Stale;
+            return self.marked(false);
         }
         shadow.add(device.units(sectors), kind);
-        Marked::Live
+        self.marked(true)
+    }
+
+    fn marked(&self, live: bool) -> Marked {
+        if live {
+            return Marked::Live;
+        }
+        self.allocator.counters().gc_stale.add(1);
+        Marked::Stale
     }
 
     /// Publishes what the walk found. Reclaimers that waited for it go on.
-    pub fn finish(self) {
+    pub fn finish(mut self) {
         let gc = self.allocator.gc_state();
         if !cfg!(tierce_mutant = "gc_epoch_late") {
             // Release: before the first publish, see `crate::readers`.
             gc.epoch.fetch_add(1, Ordering::Release);
         }
         let mut need_gc = 0;
-        for (device, shadows) in self.allocator.devices().iter().zip(&self.shadows) {
-            need_gc = need_gc.max(publish(device, shadows));
+        for (at, device) in self.allocator.devices().iter().enumerate() {
+            need_gc = need_gc.max(match &self.shadows {
+                Some(shadows) => publish(device, &shadows[at]),
+                None => recount(device),
+            });
         }
         if cfg!(tierce_mutant = "gc_epoch_late") {
             // Release: the deliberate break, too late.
@@ -229,6 +298,8 @@ impl<'a> Gc<'a> {
         self.allocator.counters().gc_runs.add(1);
         // Release: whoever sees the count sees the published marks.
         gc.finished.fetch_add(1, Ordering::Release);
+        gc.set_marks_valid(true);
+        self.finished = true;
         for device in self.allocator.devices() {
             device.bell.ring();
         }
@@ -237,8 +308,34 @@ impl<'a> Gc<'a> {
 
 impl Drop for Gc<'_> {
     fn drop(&mut self) {
-        self.allocator.gc_state().end();
+        let gc = self.allocator.gc_state();
+        gc.end();
+        if !self.finished && !gc.marks_valid() {
+            // Nothing can be reused until another one has finished.
+            gc.need_after(gc.finished());
+        }
     }
+}
+
+/// The beginning of a collection in place. Marks are invalid already: a pass that began before
+/// holds the lock, one that begins later sees it.
+fn clear_marks(device: &Device) {
+    drop(device.pass.lock());
+    device.geometry().buckets().for_each(|bucket| device.table().gc_clear(bucket));
+}
+
+/// The end of a collection in place. Returns the largest gen − last_gc.
+pub(crate) fn recount(device: &Device) -> u8 {
+    let before = device.available.raw();
+    let chain = device.chain.lock();
+    let prios = chain.live.iter().chain(&chain.writing).copied();
+    let journal = device.geometry().buckets().filter(|&bucket| device.is_journal(bucket));
+    prios.chain(journal).for_each(|bucket| device.table().renew_metadata(bucket));
+    drop(chain);
+    let mut count = Count::default();
+    device.geometry().buckets().for_each(|bucket| count.add(device.table().read(bucket)));
+    device.available.rebase(before, count.available);
+    count.need_gc
 }
 
 /// Looks at every word of one device.
@@ -258,12 +355,11 @@ fn snapshot(device: &Device) -> Box<[Shadow]> {
 /// Publishes the shadows of one device. Returns the largest gen − last_gc afterwards.
 fn publish(device: &Device, shadows: &[Shadow]) -> u8 {
     let before = device.available.raw();
-    let whole = device.bucket_units();
     let mut count = Count::default();
     for bucket in device.geometry().buckets() {
         let found = shadows[bucket.as_usize()].read();
         let (mark, sectors) = match device.is_journal(bucket) {
-            true => (Mark::Metadata, whole),
+            true => (Mark::Metadata, found.sectors),
             false => (found.mark, found.sectors),
         };
         let table = device.table();

@@ -19,6 +19,11 @@
 //!   one CAS per bucket, while invalidation goes on.
 //! * **The reclaimer** (`reclaimer.rs`) ages buckets (`ageing.rs`), chooses victims
 //!   (`victims/`), has the gens written (`prio_write.rs`) and releases what has become safe.
+//! * **Some gens advance without waiting**: unused buckets (`unused.rs`), freed index nodes,
+//!   whose owner holds prio writes back (`prio_block.rs`); `ahead.rs` keeps what is durable for
+//!   them. `moving.rs` chooses what is worth moving out of nearly empty buckets.
+//! * **Scripts** can drive it one operation at a time (`sim/`), for comparing it with the
+//!   executable specification.
 //! * **Copies** on several devices are allocated all or nothing (`set.rs`).
 //! * `device.rs` is one device's share of all that, `allocator.rs` what users see, `start.rs`
 //!   how it begins. `sync.rs` is the only file that names atomics, so that the models of
@@ -47,16 +52,21 @@ pub mod gc;
 #[cfg(tierce_loom)]
 #[doc(hidden)]
 pub mod model;
+pub mod moving;
+pub mod prio_block;
 pub mod prio_write;
 pub mod readers;
 pub mod reclaimer;
 pub mod reserves;
 pub mod sectors;
 pub mod set;
+pub mod sim;
 pub mod start;
 pub mod stats;
+pub mod unused;
 
 mod ageing;
+mod ahead;
 mod cells;
 mod counter;
 mod device;
@@ -74,9 +84,11 @@ pub use config::{Config, DeviceTable};
 pub use error::{Cause, Error};
 pub use future::AllocFuture;
 pub use gc::{Gc, Marked};
+pub use prio_block::{Bump, PrioBlock};
 pub use prio_write::PrioWrite;
 pub use readers::{OpenRead, Read};
 pub use reclaimer::{Reclaimer, Step, WaitFor};
 pub use sectors::{Extent, SectorRequest, WritePoint};
 pub use start::Startup;
 pub use stats::{DeviceStats, Stats};
+pub use unused::Unused;

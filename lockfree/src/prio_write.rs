@@ -1,6 +1,7 @@
 //! One prio write on its way to the device.
 
 use crate::allocator::Allocator;
+use crate::device::Hunger;
 use crate::sync::Arc;
 use tierce_core::{BucketIndex, DeviceIndex, Gen, Prio};
 
@@ -18,9 +19,14 @@ pub struct PrioWrite {
     chain: Vec<BucketIndex>,
     /// In the order of invalidation.
     batch: Vec<BucketIndex>,
-    /// The batch in the order of the table, with the gens that were encoded.
+    /// Buckets whose gen was ahead of the durable one.
+    ahead: Vec<BucketIndex>,
+    /// Both in the order of the table, with the gens that were encoded.
     encoded: Vec<(BucketIndex, Option<Gen>)>,
     sets_encoded: Vec<bool>,
+    /// What the blocks were before the first encoding.
+    unblocked: u64,
+    confirmed: bool,
 }
 
 impl PrioWrite {
@@ -30,11 +36,27 @@ impl PrioWrite {
         seq: u64,
         chain: Vec<BucketIndex>,
         batch: Vec<BucketIndex>,
+        unblocked: u64,
     ) -> Self {
-        let mut encoded: Vec<_> = batch.iter().map(|&bucket| (bucket, None)).collect();
+        let ahead = allocator.devices()[device.as_usize()].ahead.buckets();
+        let followed = batch.iter().chain(&ahead);
+        let mut encoded: Vec<_> = followed.map(|&bucket| (bucket, None)).collect();
         encoded.sort_unstable_by_key(|&(bucket, _)| bucket);
+        encoded.dedup_by_key(|&mut (bucket, _)| bucket);
         let sets_encoded = vec![false; chain.len()];
-        Self { allocator, device, seq, chain, batch, encoded, sets_encoded }
+        let confirmed = false;
+        Self {
+            allocator,
+            device,
+            seq,
+            chain,
+            batch,
+            ahead,
+            encoded,
+            sets_encoded,
+            unblocked,
+            confirmed,
+        }
     }
 
     /// The seq that every set of this write carries: one more than the last write's.
@@ -78,9 +100,56 @@ impl PrioWrite {
         self.sets_encoded[set] = true;
     }
 
-    /// Whether every set was encoded.
-    pub(crate) fn is_encoded(&self) -> bool {
-        self.sets_encoded.iter().all(|&done| done)
+    /// Whether what was encoded may become durable; asked when every set was encoded and written,
+    /// before the journal names the chain. `false`: somebody took a
+    /// [`PrioBlock`](crate::PrioBlock) meanwhile, and the table may contain a gen that must not
+    /// become durable yet. Then [`wait_unblocked`](Self::wait_unblocked), and encode and write
+    /// every set again, to the same chain. Wait-free.
+    ///
+    /// # Panics
+    ///
+    /// If a set was not encoded.
+    #[must_use = "what is not confirmed must not be named by the journal"]
+    pub fn confirm(&mut self) -> bool {
+        assert!(self.sets_encoded.iter().all(|&done| done), "a set was never encoded");
+        self.confirmed = self.allocator.prio_blocks().unchanged(self.unblocked);
+        if !self.confirmed {
+            self.sets_encoded.fill(false);
+            self.encoded.iter_mut().for_each(|(_, gen_)| *gen_ = None);
+        }
+        self.confirmed
+    }
+
+    /// Blocks until nobody holds prio writes back, so that encoding can begin again. `false` if
+    /// the set was closed or the device has failed: then there is nothing more to write, and this
+    /// is to be dropped.
+    ///
+    /// Only the thread that owns the device's reclaimer may call it: it sleeps on its bell.
+    #[must_use = "a set that has ended writes nothing"]
+    pub fn wait_unblocked(&mut self) -> bool {
+        let device = &self.allocator.devices()[self.device.as_usize()];
+        loop {
+            if device.check().is_err() {
+                return false;
+            }
+            device.stay_hungry(Hunger::Unblocked);
+            if let Some(unblocked) = self.allocator.prio_blocks().free() {
+                self.unblocked = unblocked;
+                return true;
+            }
+            device.bell.wait(None);
+        }
+    }
+
+    /// Whether every set was encoded, and that is still good.
+    pub(crate) fn is_confirmed(&self) -> bool {
+        self.confirmed
+    }
+
+    fn encoded_gen(&self, bucket: BucketIndex) -> Gen {
+        let at = self.encoded.binary_search_by_key(&bucket, |&(bucket, _)| bucket);
+        let gen_ = at.ok().and_then(|at| self.encoded[at].1);
+        gen_.expect("every bucket that is followed was encoded")
     }
 
     #[cfg(test)]
@@ -89,12 +158,17 @@ impl PrioWrite {
     }
 
     /// The batch in the order of invalidation, each with the gen that was encoded.
-    pub(crate) fn into_batch(self) -> impl Iterator<Item = (BucketIndex, Gen)> {
-        let Self { batch, encoded, .. } = self;
-        batch.into_iter().map(move |bucket| {
-            let at = encoded.binary_search_by_key(&bucket, |&(bucket, _)| bucket);
-            let gen_ = at.ok().and_then(|at| encoded[at].1);
-            (bucket, gen_.expect("every bucket of the batch was encoded"))
-        })
+    pub(crate) fn encoded_batch(&self) -> impl Iterator<Item = (BucketIndex, Gen)> {
+        self.batch.iter().map(|&bucket| (bucket, self.encoded_gen(bucket)))
+    }
+
+    /// The table is durable: so are the gens of the buckets that were ahead.
+    pub(crate) fn settle(&self) {
+        let device = &self.allocator.devices()[self.device.as_usize()];
+        let mut entries = device.ahead.lock();
+        for &bucket in &self.ahead {
+            let current = device.table().peek(bucket).gen_();
+            entries.settle(bucket, self.encoded_gen(bucket), current);
+        }
     }
 }

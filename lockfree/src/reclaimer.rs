@@ -15,8 +15,9 @@
 //!    discards are on. All lists full: keep the bucket in hand and wait for room.
 //! 2. *Choose*: one pass of the policy invalidates buckets and *then* puts them into `free_inc`.
 //!    Not enough can be invalidated: wait for a garbage collection and choose again. If that was
-//!    a pass right after a collection, or somebody found nothing free, go on with what there is.
-//! 3. *Write*: allocate the buckets of a prio chain (all or none), drain `free_inc` into a
+//!    a pass right after a collection, or somebody found nothing free, go on with what there is;
+//!    also if buckets were skipped because their gens run too far ahead of the durable ones.
+//! 3. *Write*, unless somebody holds prio writes back ([`crate::prio_block`]): allocate the buckets of a prio chain (all or none), drain `free_inc` into a
 //!    private batch, and *then* encode the words. For a bucket of the batch the drain happened
 //!    after its invalidation, so what is encoded contains its new gen; for others the table may
 //!    be newer or older, they are not released by this write.
@@ -32,6 +33,8 @@
 //! A step blocks on nobody. Whoever waits for a bucket is woken by a release, by the device's
 //! failure, or when the set is closed.
 
+mod tools;
+
 use crate::allocator::Allocator;
 use crate::device::{Device, Hunger};
 use crate::error::Cause;
@@ -41,7 +44,8 @@ use crate::victims::{self, Pass};
 use std::collections::VecDeque;
 use std::time::Instant;
 use tierce_core::draws::Draws;
-use tierce_core::{BucketIndex, DeviceIndex, Gen, Policy, Reserve};
+use tierce_core::spec::Event;
+use tierce_core::{BucketId, BucketIndex, DeviceIndex, Gen, Policy, Reserve};
 
 /// What a reclaimer that cannot go on waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +56,8 @@ pub enum WaitFor {
     Gc,
     /// `none` and `prio` together hold too few buckets for a prio write.
     PrioBuckets,
+    /// Somebody holds prio writes back with a [`PrioBlock`](crate::PrioBlock).
+    PrioBlock,
 }
 
 /// What the owner of a reclaimer has to do next.
@@ -72,9 +78,22 @@ pub enum Step {
 enum Phase {
     Drain,
     Choose,
+    /// After a pass: whether to write what there is.
+    Decide,
     Write,
     /// A [`PrioWrite`] is in the owner's hands.
     Writing,
+}
+
+/// What a pass came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Passed {
+    /// `free_inc` is full.
+    Full,
+    /// It is not.
+    Short,
+    /// None was made.
+    Refused,
 }
 
 /// The one thread's worth of work that makes buckets of a device free again.
@@ -94,6 +113,8 @@ enum Phase {
 ///                 write.encode(set, |_prio, _gen| { /* into the set's buffer */ });
 ///                 // write the buffer to bucket write.chain()[set] …
 ///             }
+///             // Nobody holds prio writes back, or this would be false: encode again.
+///             assert!(write.confirm());
 ///             // flush, write the journal entry, and when that is durable:
 ///             reclaimer.prio_durable(write);
 ///         }
@@ -125,15 +146,27 @@ pub struct Reclaimer {
     /// After a pass that fell short: the number of collections that must have finished before
     /// the next one.
     short_until: Option<u64>,
-    /// How many collections had finished when the last pass began.
-    finished_at_pass: u64,
+    /// How many had finished at the last pass.
+    last_pass_gc: u64,
+    /// The last pass came right after a collection and still fell short.
+    write_partial: bool,
+    /// The last pass skipped a bucket whose gen is too far ahead of the durable one.
+    write_early: bool,
+    /// Somebody found nothing free: what there is will do.
+    hurry: bool,
+    /// The phase after the prio write that is in flight.
+    after_write: Phase,
+    /// Skipped the prio write, is being discarded.
+    loose: Option<BucketIndex>,
+    /// What happened, if anybody asked for it.
+    events: Option<Vec<Event>>,
     draws: Draws,
 }
 
 impl Reclaimer {
     pub(crate) fn new(allocator: Arc<Allocator>, device: DeviceIndex, prio_seq: u64) -> Self {
         Self {
-            draws: Draws::new(allocator.config().seed),
+            draws: Draws::new(allocator.config().seed.wrapping_add(device.get().into())),
             allocator,
             device,
             phase: Phase::Drain,
@@ -144,7 +177,13 @@ impl Reclaimer {
             fifo_cursor: 0,
             prio_seq,
             short_until: None,
-            finished_at_pass: 0,
+            last_pass_gc: 0,
+            write_partial: false,
+            write_early: false,
+            hurry: false,
+            after_write: Phase::Drain,
+            loose: None,
+            events: None,
         }
     }
 
@@ -164,6 +203,17 @@ impl Reclaimer {
         &self.allocator.devices()[self.device.as_usize()]
     }
 
+    /// From now on it remembers what it does, in order, for [`take_events`](Self::take_events):
+    /// for tests and tools. Otherwise nothing is recorded, and that costs a test per bucket.
+    pub fn record_events(&mut self) {
+        self.events.get_or_insert_default();
+    }
+
+    /// What happened since the last call, oldest first; empty if nothing is recorded.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        self.events.as_mut().map(core::mem::take).unwrap_or_default()
+    }
+
     /// Sleeps until there may be something to do, or until `deadline`. `true` if it was woken.
     pub fn park(&self, deadline: Option<Instant>) -> bool {
         self.dev().bell.wait(deadline)
@@ -176,11 +226,16 @@ impl Reclaimer {
                 return Step::Ended;
             }
             self.age();
-            self.offer_leftovers();
+            let room = self.offer_leftovers();
+            if let Some(bucket) = self.next_loose() {
+                return Step::Discard(bucket);
+            }
             let stopped = match self.phase {
+                Phase::Drain if !room => Some(Step::Wait(WaitFor::Room)),
                 Phase::Drain => self.drain(),
                 Phase::Choose => self.choose(),
-                Phase::Write => self.begin_write(),
+                Phase::Decide => self.decide(),
+                Phase::Write => Some(self.begin_write()),
                 Phase::Writing => unreachable!("stepped while a prio write is in flight"),
             };
             self.count();
@@ -198,7 +253,8 @@ impl Reclaimer {
         self.dev().counters.free_inc.store(count as u64, Ordering::Relaxed);
     }
 
-    fn age(&self) {
+    /// Makes the rescale passes that are due by now; [`step`](Self::step) begins with that.
+    pub fn age(&self) {
         while self.allocator.ageing().take_request() {
             self.allocator.ageing().rescale(self.allocator.devices());
             self.allocator.counters().rescales.add(1);
@@ -207,6 +263,10 @@ impl Reclaimer {
 
     /// Phase 1: everything that is ready goes to the free lists.
     fn drain(&mut self) -> Option<Step> {
+        let unsafe_release = cfg!(tierce_mutant = "release_before_durable");
+        if !self.allocator.config().sync || unsafe_release {
+            self.ready.append(&mut self.free_inc);
+        }
         loop {
             let next = self.in_hand.take().or_else(|| Some((self.ready.pop_front()?, false)));
             let Some((bucket, discarded)) = next else { break };
@@ -223,85 +283,168 @@ impl Reclaimer {
         None
     }
 
-    fn release(&self, bucket: BucketIndex) -> Result<(), BucketIndex> {
+    fn release(&mut self, bucket: BucketIndex) -> Result<(), BucketIndex> {
         let device = self.dev();
-        let Err(bucket) = device.release(bucket) else { return Ok(()) };
-        device.stay_hungry(Hunger::Room);
-        // Once more: a place may have become free before we said that we wait for one.
-        device.release(bucket).map(drop)
+        let released = device.release(bucket).or_else(|bucket| {
+            device.stay_hungry(Hunger::Room);
+            // Once more: a place may have become free before we said that we wait for one.
+            device.release(bucket)
+        });
+        let reserve = released?;
+        self.event(|bucket| Event::Released { bucket, reserve }, bucket);
+        Ok(())
+    }
+
+    /// Records an event of a bucket, if anybody asked for that.
+    fn event(&mut self, event: impl FnOnce(BucketId) -> Event, bucket: BucketIndex) {
+        if let Some(events) = &mut self.events {
+            events.push(event(BucketId::new(self.device, bucket)));
+        }
     }
 
     /// Buckets that are free but found no place, or were pinned by somebody else. In every
     /// phase: they may be all that those who wait can get.
-    fn offer_leftovers(&self) {
-        let device = self.dev();
-        for bucket in device.take_leftovers() {
+    /// `false` if some still found no room: then others need not be tried.
+    fn offer_leftovers(&mut self) -> bool {
+        let allocator = Arc::clone(&self.allocator);
+        let device = &allocator.devices()[self.device.as_usize()];
+        let leftovers = device.take_leftovers();
+        if leftovers.is_empty() {
+            return true;
+        }
+        let mut room = true;
+        // What is in hand came first.
+        if let Some((bucket, true)) = self.in_hand {
+            self.in_hand = self.release(bucket).err().map(|bucket| (bucket, true));
+        }
+        for bucket in leftovers {
             if device.table().read(bucket).pin_count() != 1 {
                 device.set_aside(bucket);
-            } else if device.release(bucket).is_err() {
+            } else if self.release(bucket).is_err() {
                 device.leftovers.lock().push(bucket);
+                room = false;
             }
         }
+        room
+    }
+
+    /// A bucket that skipped the prio write but not its discard.
+    fn next_loose(&mut self) -> Option<BucketIndex> {
+        self.loose = self.dev().next_undiscarded();
+        self.loose
     }
 
     /// The bucket of [`Step::Discard`] was discarded, or the device would not do it: both are
     /// fine, the bucket goes on.
     pub fn discarded(&mut self) {
         self.dev().counters.discards.add(1);
+        if let Some(bucket) = self.loose.take() {
+            self.event(|bucket| Event::Discarded { bucket }, bucket);
+            if let Err(bucket) = self.release(bucket) {
+                self.dev().keep(bucket);
+            }
+            return;
+        }
         let (bucket, done) = self.in_hand.expect("a discard was asked for");
         assert!(!done, "a bucket is discarded once");
         self.in_hand = Some((bucket, true));
+        self.event(|bucket| Event::Discarded { bucket }, bucket);
     }
 
-    /// Phase 2: one pass of the policy.
+    /// Phase 2: one pass of the policy, unless none can be made.
     fn choose(&mut self) -> Option<Step> {
         let allocator = Arc::clone(&self.allocator);
         let gc = allocator.gc_state();
-        let finished = gc.finished();
         let demand = self.dev().take_demand();
-        if let Some(until) = self.short_until.filter(|&until| finished < until) {
-            if demand {
-                gc.need_after(until - 1);
+        self.hurry = demand && allocator.config().batch_on_demand;
+        match self.pass() {
+            Passed::Full => {}
+            Passed::Short => {
+                let at_once = self.write_partial || self.write_early;
+                if let Some(until) = self.short_until.filter(|_| !at_once || demand) {
+                    gc.need_after(until - 1);
+                }
             }
-            return self.go_on_short(demand && allocator.config().batch_on_demand);
+            Passed::Refused => {
+                if demand {
+                    gc.need_after(self.short_until.map_or(gc.finished(), |until| until - 1));
+                }
+                if !self.hurry || self.free_inc.is_empty() {
+                    return Some(Step::Wait(WaitFor::Gc));
+                }
+            }
         }
-        let after_gc = finished > self.finished_at_pass;
-        self.finished_at_pass = finished;
-        self.pass();
-        if self.free_inc.len() >= self.dev().sizes().free_inc as usize {
-            self.short_until = None;
-            self.phase = Phase::Write;
-            return None;
-        }
-        self.short_until = Some(finished + 1);
-        if !after_gc || demand {
-            gc.need_after(finished);
-        }
-        self.go_on_short(after_gc || demand && allocator.config().batch_on_demand)
-    }
-
-    /// Too little was found. Goes on with it if `at_once`, or if nothing has to become durable.
-    fn go_on_short(&mut self, at_once: bool) -> Option<Step> {
-        if self.free_inc.is_empty() || !at_once && self.allocator.config().sync {
-            return Some(Step::Wait(WaitFor::Gc));
-        }
-        self.phase = Phase::Write;
+        self.phase = Phase::Decide;
         None
     }
 
-    fn pass(&mut self) {
+    fn is_full(&self) -> bool {
+        self.room() == 0
+    }
+
+    /// How many buckets a pass may add: what was written waits in the same place.
+    fn room(&self) -> usize {
+        let held = self.ready.len() + self.free_inc.len();
+        (self.dev().sizes().free_inc as usize).saturating_sub(held)
+    }
+
+    /// Whether no further pass is made until a garbage collection has finished.
+    pub(crate) fn needs_gc(&self) -> bool {
+        self.short_until.is_some_and(|until| self.allocator.gc_state().finished() < until)
+    }
+
+    /// One pass, unless a collection has to finish first.
+    fn pass(&mut self) -> Passed {
+        if self.needs_gc() {
+            return Passed::Refused;
+        }
+        let finished = self.allocator.gc_state().finished();
+        if !self.take_victims() {
+            return Passed::Refused;
+        }
+        let after_gc = finished > self.last_pass_gc;
+        self.last_pass_gc = finished;
+        (self.short_until, self.write_partial) = (None, false);
+        if self.is_full() {
+            return Passed::Full;
+        }
+        if !self.write_early {
+            self.short_until = Some(finished + 1);
+            self.write_partial = after_gc;
+        }
+        Passed::Short
+    }
+
+    /// Fills `free_inc` by the policy, unless marks are not valid. Returns whether they are.
+    fn take_victims(&mut self) -> bool {
         let allocator = Arc::clone(&self.allocator);
         let device = &allocator.devices()[self.device.as_usize()];
-        let free_inc = &mut self.free_inc;
+        let in_place = !allocator.config().invalidate_during_gc;
+        // A collection in place waits for this lock after it has declared the marks invalid.
+        let _pass = in_place.then(|| device.pass.lock());
+        if !allocator.gc_state().marks_valid() {
+            return false;
+        }
+        let room = self.room();
+        let far = device.ahead.far(device.table());
+        let (free_inc, events) = (&mut self.free_inc, &mut self.events);
+        let shift = device.geometry().sector_shift();
         let mut pass = Pass {
             table: device.table(),
             geometry: device.geometry(),
             min_prio: allocator.ageing().min_prio(),
-            wanted: (device.sizes().free_inc as usize).saturating_sub(free_inc.len()),
+            far: &far,
+            write_early: false,
+            wanted: room,
             taken: |bucket, invalidated: crate::table::Invalidated| {
                 allocator.gc_state().note_gc_gen(invalidated.after.gc_gen());
                 device.counters.invalidated.add(1);
                 free_inc.push_back(bucket);
+                if let Some(events) = events {
+                    let bucket = BucketId::new(device.index(), bucket);
+                    let sectors = u32::from(invalidated.after.sectors()) << shift;
+                    events.push(Event::Invalidated { bucket, sectors });
+                }
             },
         };
         match allocator.policy() {
@@ -309,34 +452,75 @@ impl Reclaimer {
             Policy::Fifo => victims::fifo::pass(&mut pass, &mut self.fifo_cursor),
             Policy::Random => victims::random::pass(&mut pass, &mut self.draws),
         }
+        self.write_early = pass.write_early;
         allocator.ring_if_gc_due();
+        true
     }
 
-    /// Phase 3: the batch and the chain.
-    fn begin_write(&mut self) -> Option<Step> {
-        let unsafe_release = cfg!(tierce_mutant = "release_before_durable");
-        if !self.allocator.config().sync || unsafe_release {
-            self.ready.append(&mut self.free_inc);
+    /// Before phase 3: whether there is to be a prio write, and may be one now.
+    fn decide(&mut self) -> Option<Step> {
+        if self.unblocked().is_none() {
+            return Some(Step::Wait(WaitFor::PrioBlock));
+        }
+        if !self.allocator.config().sync {
             self.phase = Phase::Drain;
             return None;
         }
-        let chain = match self.alloc_chain() {
-            Some(chain) => chain,
-            None => {
-                self.dev().stay_hungry(Hunger::Buckets);
-                match self.alloc_chain() {
-                    Some(chain) => chain,
-                    None => return Some(Step::Wait(WaitFor::PrioBuckets)),
-                }
-            }
-        };
+        let partial = self.hurry || self.write_partial && self.needs_gc();
+        let write = self.is_full() || self.write_early || partial && !self.free_inc.is_empty();
+        self.hurry = false;
+        self.phase = if write { Phase::Write } else { Phase::Choose };
+        None
+    }
+
+    /// The state of the blocks if nobody holds prio writes back; else whoever leaves last rings.
+    fn unblocked(&self) -> Option<u64> {
+        let blocks = self.allocator.prio_blocks();
+        blocks.free().or_else(|| {
+            self.dev().stay_hungry(Hunger::Unblocked);
+            blocks.free()
+        })
+    }
+
+    /// Phase 3: the batch and the chain.
+    fn begin_write(&mut self) -> Step {
+        // What was durable before this write is still waiting in phase 1.
+        self.write_batch(true, Phase::Drain)
+    }
+
+    /// A prio write at once, without waiting for a full batch: before an orderly stop, so that
+    /// the next start finds gens and ages as they are. Otherwise as [`step`](Self::step): do
+    /// what it says.
+    ///
+    /// # Panics
+    ///
+    /// If the set has no prio writes ([`Config::sync`](crate::Config)), or one is in flight.
+    pub fn write_now(&mut self) -> Step {
+        assert!(self.allocator.config().sync, "a set without `sync` has no prio writes");
+        assert_ne!(self.phase, Phase::Writing, "a prio write is in flight");
+        if self.dev().check().is_err() {
+            return Step::Ended;
+        }
+        // Elsewhere than in phase 1 the batch goes on being collected.
+        self.write_batch(self.phase == Phase::Drain, self.phase)
+    }
+
+    fn write_batch(&mut self, with_batch: bool, then: Phase) -> Step {
+        let Some(unblocked) = self.unblocked() else { return Step::Wait(WaitFor::PrioBlock) };
+        let chain = self.alloc_chain().or_else(|| {
+            self.dev().stay_hungry(Hunger::Buckets);
+            self.alloc_chain()
+        });
+        let Some(chain) = chain else { return Step::Wait(WaitFor::PrioBuckets) };
         self.dev().chain.lock().writing.clone_from(&chain);
         self.prio_seq += 1;
         self.phase = Phase::Writing;
-        let batch: Vec<_> = self.free_inc.drain(..).collect();
+        self.after_write = then;
+        let taken = if with_batch { self.free_inc.len() } else { 0 };
+        let batch: Vec<_> = self.free_inc.drain(..taken).collect();
         self.in_flight = batch.len();
-        let allocator = Arc::clone(&self.allocator);
-        Some(Step::PrioWrite(PrioWrite::new(allocator, self.device, self.prio_seq, chain, batch)))
+        let (allocator, seq) = (Arc::clone(&self.allocator), self.prio_seq);
+        Step::PrioWrite(PrioWrite::new(allocator, self.device, seq, chain, batch, unblocked))
     }
 
     /// A bucket for every prio set, or none at all.
@@ -362,11 +546,12 @@ impl Reclaimer {
     ///
     /// # Panics
     ///
-    /// If a set of it was never encoded, or it belongs to another reclaimer.
+    /// If it was not [confirmed](PrioWrite::confirm), or it belongs to another reclaimer.
     pub fn prio_durable(&mut self, write: PrioWrite) {
         assert_eq!(self.phase, Phase::Writing, "no prio write is in flight");
-        assert!(write.is_encoded(), "a set of the chain was never encoded");
-        let device = self.dev();
+        assert!(write.is_confirmed(), "it was not confirmed");
+        let allocator = Arc::clone(&self.allocator);
+        let device = &allocator.devices()[self.device.as_usize()];
         let mut chain = device.chain.lock();
         let new = core::mem::take(&mut chain.writing);
         assert_eq!(new, write.chain(), "this prio write is another reclaimer's");
@@ -375,20 +560,31 @@ impl Reclaimer {
             // Its mark protects it from now on, and its being in `chain` renews the mark.
             device.table().unpin(bucket, 1);
         }
-        let recycled: Vec<_> =
-            old.into_iter().rev().filter(|&bucket| self.release_old(bucket)).collect();
+        let old: Vec<_> =
+            old.into_iter().map(|bucket| (bucket, self.release_old(bucket))).collect();
         drop(chain);
-        recycled.into_iter().for_each(|bucket| device.recycle(bucket));
+        for (bucket, pinned) in old {
+            self.event(|bucket| Event::PrioFreed { bucket }, bucket);
+            if pinned && device.recycle(bucket) {
+                let reserve = Reserve::Prio;
+                self.event(|bucket| Event::Released { bucket, reserve }, bucket);
+            }
+        }
         device.counters.prio_writes.add(1);
+        write.settle();
         let encoded_is_current = |&(bucket, encoded): &(BucketIndex, Gen)| {
             cfg!(tierce_mutant = "gen_mismatch_released")
                 || device.table().peek(bucket).gen_() == encoded
         };
-        let (ready, moved): (Vec<_>, Vec<_>) = write.into_batch().partition(encoded_is_current);
+        let (ready, moved): (Vec<_>, Vec<_>) = write.encoded_batch().partition(encoded_is_current);
         self.ready.extend(ready.into_iter().map(|(bucket, _)| bucket));
         self.free_inc.extend(moved.into_iter().map(|(bucket, _)| bucket));
         self.in_flight = 0;
-        self.phase = Phase::Drain;
+        self.phase = self.after_write;
+        (self.write_partial, self.write_early) = (false, false);
+        if let Some(events) = &mut self.events {
+            events.push(Event::PrioWritten { device: self.device, seq: write.seq() });
+        }
         self.count();
     }
 
@@ -396,8 +592,10 @@ impl Reclaimer {
     /// left to invalidation.
     fn release_old(&self, bucket: BucketIndex) -> bool {
         let device = self.dev();
+        let word = device.table().peek(bucket);
         let pinned = self.allocator.config().recycle_prio_chain
-            && device.table().pin(bucket, device.table().peek(bucket).gen_()).is_some();
+            && word.pin_count() == 0
+            && device.table().pin(bucket, word.gen_()).is_some();
         device.table().free(bucket);
         device.available.change(1);
         pinned
@@ -431,6 +629,7 @@ mod tests {
         let moved = write.batch()[0];
         reclaimer.dev().table().unpin(moved, 1);
         assert!(reclaimer.dev().table().invalidate(moved).is_some());
+        assert!(write.confirm(), "nobody holds it back");
         reclaimer.prio_durable(write);
         assert!(!reclaimer.ready.contains(&moved), "its gen is not durable");
         assert!(reclaimer.free_inc.contains(&moved), "it waits for the next write");

@@ -255,6 +255,33 @@ impl Reserves {
         if reserve == Reserve::None { queue + self.cells.len_hint() } else { queue }
     }
 
+    /// The buckets on a list, oldest first. For tests and tools: it takes every bucket out and
+    /// puts it back, announced as a mover, so that meanwhile others find the list shorter.
+    /// `Err` with a bucket whose place was taken meanwhile.
+    pub(crate) fn list(&self, reserve: Reserve) -> Result<Vec<BucketIndex>, BucketIndex> {
+        let mut found = self.cells_of(reserve);
+        let Some(queue) = &self.queues[reserve.as_usize()] else { return Ok(found) };
+        let version = self.own_version();
+        // Acquire: as in `pop_none_queue`.
+        version.fetch_add(MOVER, Ordering::Acquire);
+        let mut result = Ok(());
+        for _ in 0..queue.len() {
+            let Some(bucket) = queue.pop() else { break };
+            found.push(BucketIndex::new(bucket));
+            result = queue.push(bucket).map_err(BucketIndex::new);
+            if result.is_err() {
+                break;
+            }
+        }
+        // Release: as in `pop_none_queue`.
+        version.fetch_add((found.len() as u64 * INSERT).wrapping_sub(MOVER), Ordering::Release);
+        result.map(|()| found)
+    }
+
+    fn cells_of(&self, reserve: Reserve) -> Vec<BucketIndex> {
+        if reserve == Reserve::None { self.cells.list() } else { Vec::new() }
+    }
+
     /// Whether `none` is at most half full, as far as its queue tells.
     pub(crate) fn is_low(&self) -> bool {
         let none = self.queues[Reserve::None.as_usize()].as_ref();

@@ -1,6 +1,6 @@
 //! One bucket on each of several devices, all or nothing.
 //!
-//! Devices with the most free space come first, equal ones in device order. It never sleeps
+//! Devices that have most free for the caller come first, equal ones in device order. It never sleeps
 //! holding a bucket, or two callers could wait for each other: whoever finds one of his devices
 //! empty gives everything back, waits for a bucket of *that* device, and begins again with it.
 //!
@@ -11,7 +11,6 @@
 use crate::allocation::Allocation;
 use crate::allocator::Allocator;
 use crate::error::Error;
-use std::cmp::Reverse;
 use std::time::Instant;
 use tierce_core::{DeviceIndex, Reserve};
 
@@ -84,8 +83,7 @@ impl Allocator {
         n: usize,
         held: Option<Allocation<'a>>,
     ) -> Result<Attempt<'a>, Error> {
-        let mut working: Vec<_> =
-            self.devices().iter().filter(|device| device.check().is_ok()).collect();
+        let mut working = self.ranked(reserve);
         if n == 0 || working.len() < n {
             self.devices().iter().try_for_each(|device| match device.check() {
                 Err(Error::Closed) => Err(Error::Closed),
@@ -93,13 +91,12 @@ impl Allocator {
             })?;
             return Err(Error::TooFewDevices { working: working.len(), wanted: n });
         }
-        // Stable, so equal devices stay in device order. The held one is among the chosen.
+        // Stable, so equal devices stay in order. The held one is among the chosen.
         let held_on = held.as_ref().map(|allocation| allocation.bucket_ref().device());
-        working.sort_by_key(|device| {
-            (held_on != Some(device.index()), Reverse(device.available.get()))
-        });
+        working.sort_by_key(|device| held_on != Some(device.index()));
         let mut allocations: Vec<Allocation<'a>> = held.into_iter().collect();
-        for device in working.iter().take(n).skip(allocations.len()) {
+        // The poorest first: if one has nothing, most likely nothing was taken in vain.
+        for device in working[allocations.len()..n].iter().rev() {
             match self.try_alloc_on(device.index(), reserve) {
                 Ok(Some(allocation)) => allocations.push(allocation),
                 // What was taken is given back as `allocations` is dropped.

@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::reclaimer::Reclaimer;
 use crate::sync::Arc;
 use tierce_core::geometry::MAX_DEVICES;
-use tierce_core::{DeviceIndex, Mark, Prio, Reserve};
+use tierce_core::{BucketId, BucketIndex, DeviceIndex, Gen, Mark, Prio, Reserve};
 
 /// An allocator that is being told which pointers survived.
 ///
@@ -46,11 +46,21 @@ pub struct Startup {
 
 impl Startup {
     pub(crate) fn new(config: Config, tables: Vec<DeviceTable>) -> Result<Self, Error> {
-        config.validate()?;
         if tables.is_empty() || tables.len() > usize::from(MAX_DEVICES) {
             return Err(Error::Devices { found: tables.len() });
         }
-        tables.iter().try_for_each(DeviceTable::validate)?;
+        tables.iter().try_for_each(|table| table.sizes.validate(&table.geometry))?;
+        Self::with_any_sizes(config, tables)
+    }
+
+    /// Whose lists may together hold more than a device has: then a pass cannot fill `free_inc`
+    /// while they are full, which nobody wants but who tests it.
+    pub(crate) fn with_any_sizes(config: Config, tables: Vec<DeviceTable>) -> Result<Self, Error> {
+        config.validate()?;
+        for table in &tables {
+            table.sizes.validate_each(&table.geometry, config.sync)?;
+            table.validate()?;
+        }
         let prio_seqs = tables.iter().map(|table| table.prio_seq).collect();
         let found = tables.iter().map(|table| vec![(Mark::None, 0); table.gens.len()]).collect();
         let devices = (0..).zip(tables).map(|(number, table)| {
@@ -68,17 +78,25 @@ impl Startup {
         if self.allocator.table_of(pointer).is_none() {
             return false;
         }
-        let device = &mut self.allocator.devices_mut()[pointer.device().as_usize()];
+        let device = &self.allocator.devices()[pointer.device().as_usize()];
         let units = device.units(sectors);
         let mut word = device.table().peek(pointer.bucket());
         // The oldest pointer decides `last_gc`, a stale one too: as long as it may still be in
         // the index, the gen must not run so far ahead that it looks valid again.
         if word.last_gc().is_after(pointer.gen_()) {
             word = word.with_last_gc(pointer.gen_());
+            let device = &mut self.allocator.devices_mut()[pointer.device().as_usize()];
             device.table_mut().set_exclusive(pointer.bucket(), word);
         }
         if pointer.gen_().is_stale(word.gen_()) {
+            self.allocator.counters().gc_stale.add(1);
             return false;
+        }
+        if self.allocator.config().sync && pointer.gen_() != word.gen_() {
+            self.allocator.devices()[pointer.device().as_usize()]
+                .ahead
+                .lock()
+                .advance(pointer.bucket(), word.gen_());
         }
         let prio = match kind {
             Mark::Metadata => Prio::METADATA,
@@ -86,6 +104,7 @@ impl Startup {
             _ => word.prio(),
         };
         let word = word.with_gen(pointer.gen_()).with_prio(prio);
+        let device = &mut self.allocator.devices_mut()[pointer.device().as_usize()];
         device.table_mut().set_exclusive(pointer.bucket(), word);
         let found = &mut self.found[pointer.device().as_usize()][pointer.bucket().as_usize()];
         *found = (found.0.max(kind), found.1.saturating_add(units));
@@ -95,11 +114,26 @@ impl Startup {
     /// Publishes what was observed and fills the reserves that need no durable gens. One
     /// reclaimer per device, in device order: whoever does the I/O of a device drives its.
     #[must_use = "without its reclaimers an allocator runs dry"]
-    pub fn finish(mut self) -> (Arc<Allocator>, Vec<Reclaimer>) {
-        for (device, found) in self.allocator.devices_mut().iter_mut().zip(&mut self.found) {
-            publish(device, found);
-            first_fill(device);
+    pub fn finish(self) -> (Arc<Allocator>, Vec<Reclaimer>) {
+        let (allocator, reclaimers) = self.publish();
+        for device in allocator.devices() {
+            let _released = first_fill(&allocator, device);
         }
+        (allocator, reclaimers)
+    }
+
+    /// Publishes what was observed, and fills nothing.
+    pub(crate) fn publish(mut self) -> (Arc<Allocator>, Vec<Reclaimer>) {
+        let mut need_gc = 0;
+        for (device, found) in self.allocator.devices_mut().iter_mut().zip(&mut self.found) {
+            need_gc = need_gc.max(publish(device, found));
+        }
+        self.allocator.gc_state().note_gc_gen(need_gc);
+        self.run()
+    }
+
+    /// Without publishing and filling anything: whatever the tables say is free of content.
+    pub(crate) fn run(self) -> (Arc<Allocator>, Vec<Reclaimer>) {
         let allocator = Arc::new(self.allocator);
         let reclaimers = (0..).zip(self.prio_seqs).map(|(number, seq)| {
             Reclaimer::new(Arc::clone(&allocator), DeviceIndex::new(number), seq)
@@ -107,54 +141,80 @@ impl Startup {
         let reclaimers = reclaimers.collect();
         (allocator, reclaimers)
     }
+
+    /// Mark and live units of a bucket, as far as they were observed.
+    pub(crate) fn found(&self, bucket: BucketId) -> (Mark, u32) {
+        self.found[bucket.device().as_usize()][bucket.bucket().as_usize()]
+    }
+
+    /// The allocator as it is so far.
+    pub(crate) fn allocator(&self) -> &Allocator {
+        &self.allocator
+    }
 }
 
-/// As at the end of a garbage collection, but nobody else is there yet.
-fn publish(device: &mut Device, found: &mut [(Mark, u32)]) {
-    let whole = device.bucket_units();
+/// As at the end of a garbage collection, but nobody else is there yet. Returns the largest
+/// gen − last_gc.
+fn publish(device: &mut Device, found: &mut [(Mark, u32)]) -> u8 {
     for bucket in &device.chain.lock().live {
-        found[bucket.as_usize()] = (Mark::Metadata, whole);
+        found[bucket.as_usize()].0 = Mark::Metadata;
     }
-    let mut available = 0;
+    let (mut available, mut need_gc) = (0, 0);
     for bucket in device.geometry().clone().buckets() {
-        let (mark, units) = match device.is_journal(bucket) {
-            true => (Mark::Metadata, whole),
-            false => found[bucket.as_usize()],
-        };
+        let (mark, units) = found[bucket.as_usize()];
+        let mark = if device.is_journal(bucket) { Mark::Metadata } else { mark };
         let word = device.table().peek(bucket).with_mark(mark).with_sectors(units);
         device.table_mut().set_exclusive(bucket, word);
         available += u32::from(mark.is_reclaimable());
+        need_gc = need_gc.max(word.gc_gen());
     }
     device.available.rebase(device.available.raw(), available);
+    need_gc
 }
 
-/// Buckets into which nothing points go straight to `prio` and `btree`. If that does not fill
-/// `prio`, cached data is given up for it: those buckets get records that no reader takes for
-/// data, and without them no gen could ever become durable again.
-fn first_fill(device: &Device) {
+/// Buckets into which nothing points go straight to `prio` and `btree`. If that does not give
+/// what one prio write needs, cached data is given up for it: those buckets get records that no
+/// reader takes for data, and without them no gen could ever become durable again. Returns what
+/// was released, in order.
+pub(crate) fn first_fill(allocator: &Allocator, device: &Device) -> Vec<(BucketIndex, Reserve)> {
     let sizes = device.sizes();
-    let mut wanted = u64::from(sizes.prio) + u64::from(sizes.btree);
-    for marks in [[Mark::None, Mark::None], [Mark::None, Mark::Reclaimable]] {
+    let mut released = Vec::new();
+    let in_reserves = |reserves: &[Reserve]| {
+        reserves.iter().map(|&reserve| device.reserves().len_hint(reserve)).sum::<usize>()
+    };
+    let fillable = [Reserve::Prio, Reserve::Btree];
+    let room = (sizes.prio + sizes.btree) as usize;
+    let mut wanted = room.saturating_sub(in_reserves(&fillable));
+    for reused in [false, true] {
         for bucket in device.geometry().buckets() {
             if wanted == 0 {
-                return;
+                break;
             }
-            let fits = marks.contains(&device.table().peek(bucket).mark());
-            if fits && device.table().invalidate(bucket).is_some() {
-                let reserve = device.reserves().release(bucket);
-                debug_assert!(matches!(reserve, Ok(Reserve::Prio | Reserve::Btree)));
-                wanted -= 1;
+            if !reused && device.table().peek(bucket).mark() != Mark::None {
+                continue;
             }
+            let Some(taken) = device.table().invalidate(bucket) else { continue };
+            let before = Gen::new(taken.after.gen_().get().wrapping_sub(1));
+            if allocator.config().sync {
+                device.ahead.lock().advance(bucket, before);
+            }
+            allocator.gc_state().note_gc_gen(taken.after.gc_gen());
+            let reserve = device.reserves().release(bucket).expect("it has room");
+            debug_assert!(fillable.contains(&reserve));
+            released.push((bucket, reserve));
+            wanted -= 1;
         }
-        let prio = device.reserves().len_hint(Reserve::Prio) as u64;
-        wanted = u64::from(sizes.prio).saturating_sub(prio);
+        let needed = device.geometry().prio_buckets() as usize;
+        let usable = in_reserves(&[Reserve::None, Reserve::Prio]);
+        wanted = if allocator.config().sync { needed.saturating_sub(usable) } else { 0 };
     }
+    released
 }
 
 #[cfg(all(test, not(tierce_loom)))]
 mod tests {
     use super::*;
-    use tierce_core::{BucketId, BucketIndex, Gen, Geometry};
+    use tierce_core::Geometry;
 
     /// A key that is met although it is stale may stay in the index a while longer.
     #[test]

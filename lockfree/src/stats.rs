@@ -68,6 +68,8 @@ pub struct DeviceStats {
     pub prio_write_total: u64,
     /// Discards asked for.
     pub discard_total: u64,
+    /// Sectors handed out of open buckets.
+    pub sectors_written: u64,
     /// Waiting allocations.
     pub waiters: u64,
 }
@@ -98,6 +100,7 @@ impl DeviceStats {
             invalidate_total: counters.invalidated.total(),
             prio_write_total: counters.prio_writes.total(),
             discard_total: counters.discards.total(),
+            sectors_written: counters.sectors_written.total(),
             waiters: device.waits.len() as u64,
         }
     }
@@ -126,6 +129,8 @@ pub struct Stats {
     pub gc_total: u64,
     /// Stale pointers that they met.
     pub gc_stale_total: u64,
+    /// How many hold prio writes back.
+    pub prio_blocks: u32,
     /// The largest gen − last_gc since the last collection.
     pub need_gc: u32,
     /// The smallest prio that the last rescale left.
@@ -141,6 +146,7 @@ impl Stats {
             rescale_total: counters.rescales.total(),
             gc_total: counters.gc_runs.total(),
             gc_stale_total: counters.gc_stale.total(),
+            prio_blocks: allocator.prio_blocks().holders(),
             need_gc: allocator.gc_state().need_gc(),
             min_prio: allocator.ageing().min_prio(),
         }

@@ -19,7 +19,7 @@ mod imp {
     pub(crate) use core::sync::atomic::{
         AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
     };
-    pub(crate) use std::sync::Arc;
+    pub(crate) use std::sync::{Arc, MutexGuard};
     pub(crate) use std::thread::{Thread, current, park};
     pub(crate) use std::thread_local;
 
@@ -65,10 +65,10 @@ mod imp {
 
 #[cfg(tierce_loom)]
 mod imp {
-    pub(crate) use loom::sync::Arc;
     pub(crate) use loom::sync::atomic::{
         AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
     };
+    pub(crate) use loom::sync::{Arc, MutexGuard};
     pub(crate) use loom::thread_local;
 
     use std::collections::VecDeque;

@@ -20,7 +20,10 @@
 //! | touch | Relaxed | nothing: a hint |
 //! | rescale | Relaxed | nothing |
 //! | gc_publish | AcqRel | Acquire ← unpin; Release → invalidate, which relies on the mark |
-//! | free | AcqRel | as unpin and invalidate |
+//! | free, give_back | AcqRel | as unpin and invalidate |
+//! | unused, bump_gen | AcqRel | as invalidate |
+//! | gc_clear, gc_mark, renew_metadata | AcqRel | as gc_publish; invalidation has stopped meanwhile |
+//! | set_moving | Relaxed | nothing: a hint |
 //!
 //! # Progress
 //!
@@ -204,6 +207,99 @@ impl Table {
             Ok(update) => update.after,
             Err(word) => word,
         }
+    }
+
+    /// The bucket was taken in vain and goes back to a free list.
+    pub(crate) fn give_back(&self, bucket: BucketIndex) {
+        // AcqRel: as `free`.
+        let next = |w: Snapshot| Some(w.free().with_prio(Prio::FRESH));
+        let _ = self.update(bucket, Ordering::AcqRel, next);
+    }
+
+    /// A dead bucket is about to go to a free list without an invalidation.
+    pub(crate) fn refresh(&self, bucket: BucketIndex) {
+        // AcqRel: as `free`.
+        let _ = self.update(bucket, Ordering::AcqRel, |w| Some(w.with_prio(Prio::FRESH)));
+    }
+
+    /// The short way of a bucket of gen `pointer` into which nothing durable points, see
+    /// [`Snapshot::unused`]. Returns the word after it.
+    pub(crate) fn unused(
+        &self,
+        bucket: BucketIndex,
+        pointer: Gen,
+        durable: Gen,
+    ) -> Option<Snapshot> {
+        let next = |w: Snapshot| w.unused(durable).filter(|_| w.gen_() == pointer);
+        // AcqRel: as `invalidate`.
+        self.update(bucket, Ordering::AcqRel, next).ok().map(|u| u.after)
+    }
+
+    /// The gen of a metadata bucket that is being freed advances, see [`Snapshot::bump_gen`].
+    /// `Err` with the word if it may not.
+    pub(crate) fn bump_gen(
+        &self,
+        bucket: BucketIndex,
+        pointer: Gen,
+        durable: Gen,
+    ) -> Result<Snapshot, Snapshot> {
+        let next = |w: Snapshot| w.bump_gen(durable).filter(|_| w.gen_() == pointer);
+        // AcqRel: as `invalidate`.
+        self.update(bucket, Ordering::AcqRel, next).map(|u| u.after)
+    }
+
+    /// The beginning of a collection in place: whatever is marked has to be found again. Pinned
+    /// buckets keep their marks.
+    pub(crate) fn gc_clear(&self, bucket: BucketIndex) {
+        let next = |w: Snapshot| {
+            let w = w.with_last_gc(w.gen_());
+            Some(if w.pin_count() == 0 { w.free() } else { w })
+        };
+        // AcqRel: Acquire pairs with the Release in `unpin`; Release as `gc_publish`.
+        let _ = self.update(bucket, Ordering::AcqRel, next);
+    }
+
+    /// A key found by a collection in place. `false` if it is stale.
+    pub(crate) fn gc_mark(
+        &self,
+        bucket: BucketIndex,
+        pointer: Gen,
+        units: u32,
+        kind: Mark,
+    ) -> bool {
+        let next = |w: Snapshot| {
+            let older = w.last_gc().is_after(pointer);
+            let held = w.with_last_gc(if older { pointer } else { w.last_gc() });
+            if pointer.is_stale(w.gen_()) {
+                return Some(held);
+            }
+            let sectors = u32::from(w.sectors()).saturating_add(units);
+            Some(held.with_mark(w.mark().max(kind)).with_sectors(sectors))
+        };
+        // AcqRel: as `gc_publish`.
+        match self.update(bucket, Ordering::AcqRel, next) {
+            Ok(update) => !pointer.is_stale(update.after.gen_()),
+            Err(_) => unreachable!("marking has no guard"),
+        }
+    }
+
+    /// The journal's and the prio chain's buckets are metadata though no key points at them.
+    pub(crate) fn renew_metadata(&self, bucket: BucketIndex) {
+        // AcqRel: as `gc_publish`.
+        let _ = self.update(bucket, Ordering::AcqRel, |w| Some(w.with_mark(Mark::Metadata)));
+    }
+
+    /// Whether moving GC wants the live data moved out.
+    pub(crate) fn set_moving(&self, bucket: BucketIndex, moving: bool) {
+        let next = |w: Snapshot| (w.is_moving() != moving).then(|| w.with_moving(moving));
+        // Relaxed: a hint to the owner of the index.
+        let _ = self.update(bucket, Ordering::Relaxed, next);
+    }
+
+    /// Replaces the whole word, for tools that bring a table into a state by hand.
+    pub(crate) fn store(&self, bucket: BucketIndex, word: Snapshot) {
+        // AcqRel: as `free`; an RMW like every change, see above.
+        self.word(bucket).swap(word.bits(), Ordering::AcqRel);
     }
 
     /// What the bucket holds is dead; it may be invalidated.

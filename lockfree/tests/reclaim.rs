@@ -78,6 +78,7 @@ fn never_before_it_is_durable(config: Config) {
                 taken.iter().for_each(|taken| record.hand_out(taken.bucket_ref()));
                 taken.into_iter().for_each(Allocation::written);
                 record.durable = gens;
+                assert!(write.confirm(), "nobody holds it back");
                 reclaimer.prio_durable(write);
             }
             Step::Wait(WaitFor::Gc) => allocator.begin_gc().expect("no other").finish(),

@@ -423,6 +423,7 @@ impl World {
             let mut life = self.life(old.bucket());
             (life.holders, life.given_back) = (0, true);
         }
+        assert!(write.confirm(), "nobody holds it back");
         reclaimer.prio_durable(write);
     }
 

@@ -39,7 +39,23 @@ pub fn with_sizes(
     none: u32,
     free_inc: u32,
 ) -> (Arc<Allocator>, Reclaimer) {
-    let geometry = Geometry::new(8, 1, 8, 4).expect("a legal shape");
+    of_buckets(8, config, btree, none, free_inc)
+}
+
+/// As [`with_sizes`], with this many buckets.
+///
+/// # Panics
+///
+/// If the settings are not legal.
+#[must_use]
+pub fn of_buckets(
+    nbuckets: u32,
+    config: Config,
+    btree: u32,
+    none: u32,
+    free_inc: u32,
+) -> (Arc<Allocator>, Reclaimer) {
+    let geometry = Geometry::new(nbuckets, 1, 8, 4).expect("a legal shape");
     let mut sizes = Sizes::tierce(&geometry, 0);
     (sizes.btree, sizes.prio, sizes.moving_gc, sizes.none) = (btree, 1, 0, none);
     (sizes.free_inc, sizes.candidates) = (free_inc, 2 * free_inc);

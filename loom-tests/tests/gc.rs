@@ -74,6 +74,7 @@ fn a_reused_bucket_keeps_its_mark() {
 fn next_write(reclaimer: &mut Reclaimer) -> PrioWrite {
     let Step::PrioWrite(mut write) = reclaimer.step() else { panic!("a batch is due") };
     write.encode(0, |_, _| ());
+    assert!(write.confirm(), "nobody holds it back");
     write
 }
 
@@ -84,7 +85,7 @@ fn the_prio_chain_keeps_its_mark() {
     model_within(1, || {
         let settings = Config { sync: true, ..tiny::settings() };
         // What becomes ready goes to `btree`: `none` stays empty, chains come from `prio`.
-        let (allocator, mut reclaimer) = tiny::with_sizes(settings, 2, 1, 1);
+        let (allocator, mut reclaimer) = tiny::of_buckets(16, settings, 5, 1, 2);
         while let Some(node) = allocator.try_alloc(Reserve::Btree).unwrap() {
             node.written();
         }

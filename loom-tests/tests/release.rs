@@ -21,6 +21,7 @@ fn reclaim(mut reclaimer: Reclaimer) {
             }
             Step::PrioWrite(mut write) => {
                 write.encode(0, |_, _| ());
+                assert!(write.confirm(), "nobody holds it back");
                 reclaimer.prio_durable(write);
             }
         }

@@ -124,7 +124,8 @@ impl Set {
         live.map(|d| d.usable(reserve)).sum::<usize>() >= n
     }
 
-    /// Returns an allocation that was never written: it is free again, with the gen it had.
+    /// Returns an allocation that was never written: it is free again, with the gen it had, on
+    /// the list it came from if that has room.
     /// (What was written has to go the long way, [`free`](Self::free) and invalidation.)
     ///
     /// # Errors
@@ -142,8 +143,9 @@ impl Set {
             ));
         }
         device.store(b, word.free().with_prio(Prio::FRESH));
+        let offered = device.offer_back(b);
         self.add_available();
-        self.make_ready(bucket);
+        self.listed(bucket, offered);
         Ok(())
     }
 
@@ -209,14 +211,15 @@ impl Set {
         self.set_aside_pinned_fronts(device, reserve);
         let d = &mut self.devices[device.as_usize()];
         let bucket_sectors = d.units(d.options.geometry.bucket_sectors());
-        let bucket = [Reserve::None, reserve]
+        let (bucket, home) = [Reserve::None, reserve]
             .into_iter()
-            .find_map(|list| d.free[list.as_usize()].pop_front())?;
+            .find_map(|list| Some((d.free[list.as_usize()].pop_front()?, list)))?;
         let word = d.word(bucket).allocate(reserve.purpose(), bucket_sectors);
         let word = word.expect("pinned fronts were set aside, so its pin is 1");
         debug_assert!(matches!(d.place(bucket), Place::Free(_)), "it was on a list");
         d.store(bucket, word);
         d.put_in(bucket, Place::Out);
+        d.homes[bucket.as_usize()] = home;
         self.available = self.available.saturating_sub(1);
         self.counters.alloc_total[reserve.as_usize()] += 1;
         Some(Pointer::new(BucketId::new(device, bucket), word.gen_()))
@@ -256,10 +259,16 @@ impl Set {
 
     /// Puts a bucket that may be handed out on a free list, or keeps it until one has room.
     pub(super) fn make_ready(&mut self, bucket: BucketId) {
-        let d = &mut self.devices[bucket.device().as_usize()];
-        match d.offer(bucket.bucket()) {
+        let offered = self.devices[bucket.device().as_usize()].offer(bucket.bucket());
+        self.listed(bucket, offered);
+    }
+
+    /// A bucket was put on that list, or must be kept until one has room.
+    fn listed(&mut self, bucket: BucketId, reserve: Option<Reserve>) {
+        match reserve {
             Some(reserve) => self.event(Event::Released { bucket, reserve }),
             None => {
+                let d = &mut self.devices[bucket.device().as_usize()];
                 d.put_in(bucket.bucket(), Place::Ready);
                 d.ready.push_back(bucket.bucket());
             }

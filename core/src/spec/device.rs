@@ -59,6 +59,8 @@ pub(super) struct Device {
     /// The gen of each bucket in the newest durable table.
     pub(super) durable: Vec<Gen>,
     pub(super) places: Vec<Place>,
+    /// The list that each bucket came from when it was last handed out.
+    pub(super) homes: Vec<Reserve>,
     /// The four free lists, oldest first.
     pub(super) free: [VecDeque<BucketIndex>; Reserve::COUNT],
     /// Invalidated, oldest first.
@@ -98,6 +100,7 @@ impl Device {
             words: vec![Snapshot::default(); nbuckets],
             durable: vec![Gen::default(); nbuckets],
             places: vec![Place::Out; nbuckets],
+            homes: vec![Reserve::None; nbuckets],
             free: Default::default(),
             free_inc: VecDeque::new(),
             ready: VecDeque::new(),
@@ -176,11 +179,26 @@ impl Device {
 
     /// Appends a ready bucket to the first free list with room, in [`REFILL_ORDER`].
     pub(super) fn offer(&mut self, bucket: BucketIndex) -> Option<Reserve> {
-        let reserve = REFILL_ORDER
-            .into_iter()
-            .find(|&r| self.list(r).len() < self.options.sizes.of(r) as usize)?;
+        let reserve = REFILL_ORDER.into_iter().find(|&r| self.has_room(r))?;
         self.append(bucket, reserve);
         Some(reserve)
+    }
+
+    /// Appends a bucket that was taken in vain to the list it came from, so that no reserve
+    /// drains into another by that; if this is full to `none`; else as [`offer`](Self::offer).
+    pub(super) fn offer_back(&mut self, bucket: BucketIndex) -> Option<Reserve> {
+        let home = self.homes[bucket.as_usize()];
+        match [home, Reserve::None].into_iter().find(|&r| self.has_room(r)) {
+            Some(reserve) => {
+                self.append(bucket, reserve);
+                Some(reserve)
+            }
+            None => self.offer(bucket),
+        }
+    }
+
+    fn has_room(&self, reserve: Reserve) -> bool {
+        self.list(reserve).len() < self.options.sizes.of(reserve) as usize
     }
 
     /// Appends to one list.

@@ -14,6 +14,7 @@
 //! | abandon | marks stay invalid until a later one finishes | nothing has changed |
 //! | pinned at begin | keeps mark and sectors, live keys are added on top | keeps mark and sectors |
 //! | reused since begin | cannot happen | keeps mark and sectors |
+//! | prio chain at begin | mark renewed at the end, sectors 0 | keeps mark and sectors |
 //!
 //! With shadow marks, a bucket that was pinned at the beginning or reused since keeps its mark
 //! because the walk may have missed keys inserted behind it. It must then be that a writer
@@ -118,8 +119,7 @@ impl Set {
 
     pub(super) fn gc_begin_as(&mut self, start_up: bool) {
         let shadows = if self.options.invalidate_during_gc {
-            let shadow = |d: &Device| d.words.iter().map(|&w| Shadow::new(w)).collect();
-            Some(self.devices.iter().map(shadow).collect())
+            Some(self.devices.iter().map(Device::shadows).collect())
         } else {
             self.marks_valid = false;
             self.devices.iter_mut().for_each(Device::clear_marks);
@@ -306,9 +306,18 @@ impl Device {
         }
     }
 
-    /// The end of one with shadow marks. The prio chain, which no key points at, loses its mark
-    /// here for as long as it takes to get to [`Set::recount`]; with other threads about, it would
-    /// have to be renewed in the same store.
+    /// The beginning of one with shadow marks. No key points at the prio chain: it keeps its
+    /// marks, as if it were pinned.
+    fn shadows(&self) -> Vec<Shadow> {
+        let mut shadows: Vec<_> = self.words.iter().map(|&word| Shadow::new(word)).collect();
+        for &b in &self.chain {
+            let start = &mut shadows[b.as_usize()].start;
+            *start = start.with_pin(1);
+        }
+        shadows
+    }
+
+    /// The end of one with shadow marks.
     fn publish(&mut self, shadows: &[Shadow]) {
         for b in self.buckets() {
             let shadow = shadows[b.as_usize()];

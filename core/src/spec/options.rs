@@ -117,27 +117,13 @@ impl DeviceOptions {
     ///
     /// # Errors
     ///
-    /// [`Error::Limit`] if `none`, `free_inc` or `candidates` is 0, `prio` is less than a prio
-    /// write needs, `free_inc` is not more than that (unless there are no prio writes), any size
-    /// is more than the device has buckets (candidates: eight times that), or the journal leaves
-    /// no bucket.
+    /// As [`Sizes::validate_each`], and [`Error::Limit`] if the journal leaves no bucket.
     pub fn validate(&self) -> Result<(), Error> {
-        let nbuckets = self.geometry.nbuckets();
-        let s = &self.sizes;
-        // A prio write must release more than it uses up, or the lists could never fill.
-        let least_inc = if self.sync { self.geometry.prio_buckets() + 1 } else { 1 };
-        for (what, size, least, most) in [
-            ("sizes.btree", s.btree, 0, nbuckets),
-            ("sizes.prio", s.prio, self.geometry.prio_buckets(), nbuckets),
-            ("sizes.moving_gc", s.moving_gc, 0, nbuckets),
-            ("sizes.none", s.none, 1, nbuckets),
-            ("sizes.free_inc", s.free_inc, least_inc, nbuckets),
-            ("sizes.candidates", s.candidates, 1, nbuckets.saturating_mul(8)),
-            ("journal_buckets", self.journal_buckets, 0, self.geometry.buckets().len() as u32 - 1),
-        ] {
-            if !(least..=most).contains(&size) {
-                return Err(Error::limit(what, size, format!("{least} to {most}")));
-            }
+        self.sizes.validate_each(&self.geometry, self.sync)?;
+        let most = self.geometry.buckets().len() as u32 - 1;
+        if self.journal_buckets > most {
+            let wanted = format!("0 to {most}");
+            return Err(Error::limit("journal_buckets", self.journal_buckets, wanted));
         }
         Ok(())
     }

@@ -96,6 +96,7 @@ impl Set {
             if self.devices[device.as_usize()].failed.is_some() {
                 return Wait::Failed;
             }
+            self.offer_ready(device);
             let next = match self.devices[device.as_usize()].phase {
                 Phase::Drain => self.drain(device),
                 Phase::GcWait => self.gc_wait(device),
@@ -107,6 +108,19 @@ impl Set {
                 Err(wait) => return wait,
             }
         }
+    }
+
+    /// Whatever the run waits for: what was given back may be all that somebody can get.
+    fn offer_ready(&mut self, device: DeviceIndex) {
+        let d = &mut self.devices[device.as_usize()];
+        let mut offered = Vec::new();
+        while let Some(&b) = d.ready.front()
+            && let Some(reserve) = d.offer(b)
+        {
+            d.ready.pop_front();
+            offered.push(Event::Released { bucket: Self::id(device, b), reserve });
+        }
+        offered.into_iter().for_each(|event| self.event(event));
     }
 
     /// Moves what is durable from `free_inc` to the free lists.

@@ -9,17 +9,19 @@
 //!
 //! # State
 //!
-//! Up to 128 *slots*, each one word (`slot.rs`) plus the write point that used it last. Per CPU
-//! hint a small table write point → slot, so that finding the slot again touches nothing shared.
+//! Up to 128 *slots*, each one word (`slot.rs`) plus what it remembers of its last use. Per CPU
+//! hint two small tables, by which a stream finds its slot again without touching anything shared
+//! (`choose.rs`).
 //!
 //! # Protocol
 //!
-//! 1. Choose the slot: the one last used by this write point; else one never used; else the one
-//!    the clock hand finds unused since it last came by, whose rest goes on to the new stream.
+//! 1. Choose the slot (`choose.rs` says how).
 //! 2. One CAS on the slot's word takes the space. Whoever leaves less than a block closes the
 //!    bucket with the same CAS.
 //! 3. If the slot holds no bucket: allocate one *holding nothing*, take its pins in advance,
-//!    publish it with a CAS. The loser of that race settles to pin 1, *then* gives his back.
+//!    publish it with a CAS. The loser of that race settles to pin 1, *then* gives his back, or
+//!    keeps it for another slot if the winner writes data of the other class. A slot that holds
+//!    a bucket of the other class, chosen because all do, is closed first.
 //!
 //! # Pins
 //!
@@ -38,20 +40,20 @@
 //! Taking space is lock-free: a CAS fails only because another one succeeded. Opening a bucket
 //! is as [`Allocator::try_alloc`], or blocks as asked, on nobody who holds a slot.
 
+mod choose;
 pub(crate) mod slot;
 
+use crate::allocation::Allocation;
 use crate::allocator::Allocator;
 use crate::bucket_ref::BucketRef;
 use crate::error::Error;
-use crate::reserves::Free;
-use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::Ordering;
+pub(crate) use choose::Tag;
+use choose::{Hints, Slot};
 use crossbeam_utils::CachePadded;
 use slot::{SlotWord, Take};
 use std::time::Instant;
-use tierce_core::BucketId;
-
-/// Entries of a hint table.
-const HINTS: usize = 64;
+use tierce_core::{BucketId, DeviceIndex, Reserve};
 
 /// Whose writes belong together: a hash of task, thread, tenant … as the user likes.
 ///
@@ -60,18 +62,20 @@ const HINTS: usize = 64;
 /// assert_ne!(WritePoint::new(1), WritePoint::new(2));
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub struct WritePoint(u32);
+pub struct WritePoint(u64);
+
+impl From<u64> for WritePoint {
+    /// As [`new`](Self::new), for a hash of 64 bits.
+    fn from(number: u64) -> Self {
+        Self(number)
+    }
+}
 
 impl WritePoint {
     /// The write point with this number.
     #[must_use]
     pub const fn new(number: u32) -> Self {
-        Self(number)
-    }
-
-    /// What a slot that it used remembers; never 0.
-    const fn tag(self) -> u64 {
-        1 << 32 | self.0 as u64
+        Self(number as u64)
     }
 }
 
@@ -79,17 +83,22 @@ impl WritePoint {
 ///
 /// ```
 /// use tierce_lockfree::{SectorRequest, WritePoint};
-/// let request = SectorRequest::new(8).write_point(WritePoint::new(3));
+/// let request = SectorRequest::new(8).write_point(WritePoint::new(3)).stream(7, 1000);
 /// assert_eq!(request.sectors(), 8);
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct SectorRequest {
     sectors: u32,
     write_point: WritePoint,
+    inode: u64,
+    offset: u64,
+    flash_only: bool,
+    write_prio: bool,
 }
 
 impl SectorRequest {
-    /// `sectors` sectors, at least 1, for write point 0.
+    /// `sectors` sectors, at least 1, of cached data, for write point 0, not continuing
+    /// anything.
     ///
     /// # Panics
     ///
@@ -97,7 +106,38 @@ impl SectorRequest {
     #[must_use]
     pub const fn new(sectors: u32) -> Self {
         assert!(sectors > 0, "at least one sector");
-        Self { sectors, write_point: WritePoint(0) }
+        Self {
+            sectors,
+            write_point: WritePoint(0),
+            inode: 0,
+            offset: 0,
+            flash_only: false,
+            write_prio: false,
+        }
+    }
+
+    /// What is written begins at sector `offset` of the data of `inode`: a write that begins
+    /// where the last one ended goes to the same bucket, whatever its write point.
+    #[must_use]
+    pub const fn stream(self, inode: u64, offset: u64) -> Self {
+        Self { inode, offset, ..self }
+    }
+
+    /// Whether the data lives only on flash. It never shares a bucket with cached data, which can
+    /// be thrown away.
+    #[must_use]
+    pub const fn flash_only(self, flash_only: bool) -> Self {
+        Self { flash_only, ..self }
+    }
+
+    /// Whether moving GC writes: then its bucket may come from its reserve.
+    #[must_use]
+    pub const fn write_prio(self, write_prio: bool) -> Self {
+        Self { write_prio, ..self }
+    }
+
+    const fn reserve(&self) -> Reserve {
+        if self.write_prio { Reserve::MovingGc } else { Reserve::None }
     }
 
     /// For this write point.
@@ -180,89 +220,19 @@ impl Drop for Extent<'_> {
     }
 }
 
-#[derive(Debug)]
-struct Slot {
-    word: AtomicU64,
-    /// The write point that used it last; 0: never used.
-    tag: AtomicU64,
-    /// 1 since it was used, 0 since the clock hand came by.
-    used: AtomicU32,
-}
-
-#[derive(Debug)]
-struct Hints([AtomicU32; HINTS]);
-
 /// The open buckets of a set.
 #[derive(Debug)]
 pub(crate) struct OpenBuckets {
     slots: Box<[CachePadded<Slot>]>,
     hints: Box<[CachePadded<Hints>]>,
-    hand: CachePadded<AtomicUsize>,
 }
 
 impl OpenBuckets {
     pub(crate) fn new(slots: u32, cpus: usize) -> Self {
-        let slot = |_| {
-            CachePadded::new(Slot {
-                word: AtomicU64::new(SlotWord::default().bits()),
-                tag: AtomicU64::new(0),
-                used: AtomicU32::new(0),
-            })
-        };
-        let hints = |_| CachePadded::new(Hints(core::array::from_fn(|_| AtomicU32::new(0))));
         Self {
-            slots: (0..slots).map(slot).collect(),
-            hints: (0..cpus.max(1)).map(hints).collect(),
-            hand: CachePadded::new(AtomicUsize::new(0)),
+            slots: (0..slots).map(|_| CachePadded::new(Slot::new())).collect(),
+            hints: (0..cpus.max(1)).map(|_| CachePadded::new(Hints::new())).collect(),
         }
-    }
-
-    /// The slot that `write_point` writes to.
-    fn choose(&self, write_point: WritePoint) -> &Slot {
-        let hints = &self.hints[crate::hint::place(self.hints.len())];
-        let hint = &hints.0[write_point.0 as usize % HINTS];
-        // Relaxed (all in this function): hints. When wrong they cost locality, never safety.
-        let guess = hint.load(Ordering::Relaxed) as usize;
-        let slot = match self.slots.get(guess.wrapping_sub(1)) {
-            Some(slot) if slot.tag.load(Ordering::Relaxed) == write_point.tag() => slot,
-            _ => {
-                let found = self.find(write_point);
-                hint.store(found as u32 + 1, Ordering::Relaxed);
-                &self.slots[found]
-            }
-        };
-        if slot.used.load(Ordering::Relaxed) == 0 {
-            slot.used.store(1, Ordering::Relaxed);
-        }
-        slot
-    }
-
-    #[cold]
-    fn find(&self, write_point: WritePoint) -> usize {
-        let tag = write_point.tag();
-        // Relaxed (all in this function): as in `choose`.
-        let position = |tag| self.slots.iter().position(|s| s.tag.load(Ordering::Relaxed) == tag);
-        if let Some(mine) = position(tag) {
-            return mine;
-        }
-        while let Some(unused) = position(0) {
-            let slot = &self.slots[unused].tag;
-            if slot.compare_exchange(0, tag, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-                return unused;
-            }
-        }
-        // Twice around at most: the first round clears every mark.
-        for _ in 0..2 * self.slots.len() {
-            let at = self.hand.fetch_add(1, Ordering::Relaxed) % self.slots.len();
-            if self.slots[at].used.swap(0, Ordering::Relaxed) == 0 {
-                self.slots[at].tag.store(tag, Ordering::Relaxed);
-                return at;
-            }
-        }
-        // Others use them faster than the hand turns: any will do.
-        let at = write_point.0 as usize % self.slots.len();
-        self.slots[at].tag.store(tag, Ordering::Relaxed);
-        at
     }
 
     /// Space for `request`; `None` if there is none and the caller does not want to wait.
@@ -272,29 +242,49 @@ impl OpenBuckets {
         request: &SectorRequest,
         wait: Wait,
     ) -> Result<Option<Extent<'a>>, Error> {
-        let slot = self.choose(request.write_point);
-        let mut spare = Spare { allocator, bucket: None };
-        loop {
+        let hints = &self.hints[crate::hint::place(self.hints.len())];
+        let mut spare = None;
+        'choose: loop {
+            let at = hints.choose(&self.slots, request);
+            let slot = &self.slots[at];
             // Acquire: pairs with the Release that published the bucket: its pins are taken.
-            let word = SlotWord::from_bits(slot.word.load(Ordering::Acquire));
-            if let Some(bucket) = word.bucket() {
-                if allocator.devices()[bucket.device().as_usize()].check().is_err() {
-                    close(allocator, slot, word, bucket);
-                    continue;
+            let mut word = SlotWord::from_bits(slot.word.load(Ordering::Acquire));
+            loop {
+                if let Some(bucket) = word.bucket().filter(|_| serves(word, request)) {
+                    if allocator.devices()[bucket.device().as_usize()].check().is_err() {
+                        close(allocator, slot, word, bucket);
+                    } else if let Some(extent) = self.take(allocator, slot, word, bucket, request) {
+                        hints.used(slot, at, request, &extent);
+                        return Ok(Some(extent));
+                    }
+                } else {
+                    if spare.is_none() {
+                        spare = allocator.bucket_for_sectors(request.reserve(), wait)?;
+                    }
+                    let Some(bucket) = spare.take() else { return Ok(None) };
+                    if let Err(bucket) = open(allocator, slot, word, bucket, request) {
+                        // Somebody else has put his bucket there, of whatever class.
+                        spare = Some(bucket);
+                        continue 'choose;
+                    }
                 }
-                if let Some(extent) = self.take(allocator, slot, word, bucket, request) {
-                    return Ok(Some(extent));
-                }
-                continue;
-            }
-            if spare.bucket.is_none() {
-                spare.bucket = allocator.bucket_for_sectors(wait)?;
-            }
-            let Some(bucket) = spare.bucket else { return Ok(None) };
-            if open(allocator, slot, word, bucket) {
-                spare.bucket = None;
+                // Acquire: as above.
+                word = SlotWord::from_bits(slot.word.load(Ordering::Acquire));
             }
         }
+    }
+
+    /// What each slot remembers that was ever used, least recently used first.
+    pub(crate) fn tags(&self) -> Vec<Tag> {
+        let tags = self.slots.iter().map(|slot| slot.tag());
+        let mut used: Vec<_> = tags.filter(|tag| tag.used != 0).collect();
+        used.sort_by_key(|tag| tag.used);
+        used
+    }
+
+    /// How many slots there are.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
     }
 
     /// Takes space out of the open `bucket`; `None` if somebody was faster.
@@ -323,21 +313,25 @@ impl OpenBuckets {
         }
         let gen_ = device.table().peek(bucket.bucket()).gen_();
         let shift = geometry.sector_shift();
+        let sectors = (units << shift).min(request.sectors);
+        device.counters.sectors_written.add(sectors.into());
         Some(Extent {
             allocator,
             bucket: BucketRef::new(bucket, gen_),
             offset: off << shift,
-            sectors: (units << shift).min(request.sectors),
+            sectors,
         })
     }
 
-    /// Closes every open bucket: for shutdown. What remains of them is lost.
-    pub(crate) fn seal(&self, allocator: &Allocator) {
+    /// Closes every open bucket, or those of one device: for shutdown. What remains of them is
+    /// lost.
+    pub(crate) fn seal(&self, allocator: &Allocator, device: Option<DeviceIndex>) {
         for slot in &self.slots {
             loop {
                 // Acquire: as in `alloc`.
                 let word = SlotWord::from_bits(slot.word.load(Ordering::Acquire));
-                let Some(bucket) = word.bucket() else { break };
+                let mine = |bucket: &BucketId| device.is_none_or(|d| d == bucket.device());
+                let Some(bucket) = word.bucket().filter(mine) else { break };
                 if close(allocator, slot, word, bucket) {
                     break;
                 }
@@ -355,38 +349,59 @@ fn close(allocator: &Allocator, slot: &Slot, word: SlotWord, bucket: BucketId) -
     let closed = slot.word.compare_exchange(word.bits(), next, order.0, order.1).is_ok();
     if closed {
         let device = &allocator.devices()[bucket.device().as_usize()];
-        let unused = device.bucket_units() - word.cnt();
+        // The slot's own pin, too.
+        let unused = word.prepaid(device.bucket_units()) + 1;
         let unused = u16::try_from(unused).expect("a bucket has ≤ 8191 units");
         device.table().unpin(bucket.bucket(), unused);
     }
     closed
 }
 
-/// Puts `bucket` into the slot; if somebody else's is there already, `bucket` is as before.
-fn open(allocator: &Allocator, slot: &Slot, word: SlotWord, bucket: BucketId) -> bool {
-    let device = &allocator.devices()[bucket.device().as_usize()];
+/// Whether `request` may take from the bucket that is open there.
+fn serves(word: SlotWord, request: &SectorRequest) -> bool {
+    word.is_flash_only() == request.flash_only
+}
+
+/// Puts `bucket` into the slot, closing what is open there; `Err` with it, as it was, if
+/// somebody changed the slot.
+fn open<'a>(
+    allocator: &Allocator,
+    slot: &Slot,
+    mut word: SlotWord,
+    bucket: Allocation<'a>,
+    request: &SectorRequest,
+) -> Result<(), Allocation<'a>> {
+    if let Some(other) = word.bucket() {
+        if !close(allocator, slot, word, other) {
+            return Err(bucket);
+        }
+        word = word.closed();
+    }
+    let id = bucket.bucket_ref().id();
+    let device = &allocator.devices()[id.device().as_usize()];
     let prepaid = u16::try_from(device.bucket_units() - 1).expect("a bucket has ≤ 8191 units");
     if !cfg!(tierce_mutant = "slot_before_prepay") {
-        device.table().prepay(bucket.bucket(), prepaid);
+        device.table().prepay(id.bucket(), prepaid);
     }
-    let next = word.opened(bucket).bits();
+    let next = word.opened(id, request.flash_only).bits();
     // Release: the pins were taken before; pairs with the Acquire in `alloc`. Relaxed
     // (failure): the caller loads it again.
     let order = (Ordering::Release, Ordering::Relaxed);
     let opened = slot.word.compare_exchange(word.bits(), next, order.0, order.1).is_ok();
     if cfg!(tierce_mutant = "slot_before_prepay") {
-        device.table().prepay(bucket.bucket(), prepaid);
+        device.table().prepay(id.bucket(), prepaid);
     }
-    if opened {
-        allocator.note_opened(bucket.device());
-    } else if cfg!(tierce_mutant = "spare_back_before_settled") {
-        device.give_back(Free::none(bucket.bucket()));
-        device.table().unpin(bucket.bucket(), prepaid);
-        return true;
-    } else {
-        device.table().unpin(bucket.bucket(), prepaid);
+    if !opened {
+        if cfg!(tierce_mutant = "spare_back_before_settled") {
+            device.give_back(crate::reserves::Free::none(bucket.into_bucket().bucket()));
+            device.table().unpin(id.bucket(), prepaid);
+            return Ok(());
+        }
+        device.table().unpin(id.bucket(), prepaid);
+        return Err(bucket);
     }
-    opened
+    allocator.note_opened(bucket.into_bucket().device());
+    Ok(())
 }
 
 /// How long to wait for a bucket.
@@ -394,20 +409,4 @@ fn open(allocator: &Allocator, slot: &Slot, word: SlotWord, bucket: BucketId) ->
 pub(crate) enum Wait {
     No,
     Until(Option<Instant>),
-}
-
-/// A bucket taken for a slot that somebody else has filled; it goes back.
-struct Spare<'a> {
-    allocator: &'a Allocator,
-    bucket: Option<BucketId>,
-}
-
-impl Drop for Spare<'_> {
-    fn drop(&mut self) {
-        if let Some(bucket) = self.bucket {
-            let device = &self.allocator.devices()[bucket.device().as_usize()];
-            // Open buckets come from `none`.
-            device.give_back(Free::none(bucket.bucket()));
-        }
-    }
 }

@@ -1,17 +1,18 @@
 //! The word of an open bucket.
 //!
 //! ```text
-//!  63                       36 35         23 22         10 9        0
-//! ┌───────────────────────────┬─────────────┬─────────────┬──────────┐
-//! │          bucket           │     off     │     cnt     │   ver    │
-//! └───────────────────────────┴─────────────┴─────────────┴──────────┘
+//!  63                       36 35         23 22         10  9  8       0
+//! ┌───────────────────────────┬─────────────┬─────────────┬────┬─────────┐
+//! │          bucket           │     off     │     cnt     │only│   ver   │
+//! └───────────────────────────┴─────────────┴─────────────┴────┴─────────┘
 //! ```
 //!
 //! *bucket*: its packed id, 0 for none (bucket 0 of a device holds the superblock and is never
-//! allocated). *off*: units handed out. *cnt*: extents handed out. *ver*: raised whenever a
+//! allocated). *off*: units handed out. *cnt*: extents handed out. *only*: the class of what is
+//! written, data that lives only on flash; kept when the bucket is closed. *ver*: raised whenever a
 //! bucket is put into the slot, so that a CAS prepared for an earlier bucket fails. Within one
 //! bucket off only grows; a stale CAS could succeed only if the same bucket came back into the
-//! same slot 1024 openings later with the same off and cnt, while one thread stood still.
+//! same slot 512 openings later with the same off and cnt, while one thread stood still.
 
 use core::fmt;
 use tierce_core::BucketId;
@@ -19,7 +20,8 @@ use tierce_core::BucketId;
 const CNT: u32 = 10;
 const OFF: u32 = 23;
 const BUCKET: u32 = 36;
-const VER_MASK: u64 = (1 << CNT) - 1;
+const ONLY: u32 = 9;
+const VER_MASK: u64 = (1 << ONLY) - 1;
 const FIELD_MASK: u64 = (1 << 13) - 1;
 const _: () =
     assert!(BUCKET + BucketId::BITS == u64::BITS && OFF - CNT == 13 && BUCKET - OFF == 13);
@@ -70,15 +72,26 @@ impl SlotWord {
         self.0 & VER_MASK
     }
 
+    /// Whether what is written there lives only on flash.
+    pub(crate) const fn is_flash_only(self) -> bool {
+        self.0 >> ONLY & 1 != 0
+    }
+
     /// With `bucket`, nothing handed out yet, in place of none.
-    pub(crate) fn opened(self, bucket: BucketId) -> Self {
+    pub(crate) fn opened(self, bucket: BucketId, flash_only: bool) -> Self {
         debug_assert!(self.bucket().is_none() && bucket.pack() != 0);
-        Self(u64::from(bucket.pack()) << BUCKET | (self.ver() + 1) & VER_MASK)
+        let class = u64::from(flash_only) << ONLY;
+        Self(u64::from(bucket.pack()) << BUCKET | class | (self.ver() + 1) & VER_MASK)
     }
 
     /// Without a bucket.
     pub(crate) const fn closed(self) -> Self {
-        Self(self.ver())
+        Self(self.0 & (1 << ONLY | VER_MASK))
+    }
+
+    /// Of the pins taken in advance for a bucket of `units`, those that no extent has yet.
+    pub(crate) const fn prepaid(self, units: u32) -> u32 {
+        units - self.cnt() - 1
     }
 
     /// Up to `wanted` of the `units` a bucket has. What would remain is lost, and the bucket
@@ -106,6 +119,7 @@ impl fmt::Debug for SlotWord {
             .field("bucket", &self.bucket())
             .field("off", &self.off())
             .field("cnt", &self.cnt())
+            .field("flash_only", &self.is_flash_only())
             .field("ver", &self.ver())
             .finish()
     }
@@ -124,7 +138,7 @@ mod tests {
         for units in [8, 100, 8191] {
             for block in [1, 8] {
                 for wanted in 1..=units.min(20) {
-                    let mut word = SlotWord::default().opened(id);
+                    let mut word = SlotWord::default().opened(id, true);
                     let mut end = 0;
                     let mut extents = 0;
                     loop {
@@ -146,7 +160,9 @@ mod tests {
                     }
                     assert!(end <= units && units - end < block);
                     assert_eq!(word.take(1, units, block), Take::NoBucket);
-                    assert_ne!(word.opened(id), SlotWord::default().opened(id), "ver moved");
+                    assert!(word.is_flash_only(), "its class is remembered");
+                    let first = SlotWord::default().opened(id, false);
+                    assert_ne!(word.opened(id, false), first, "ver moved");
                 }
             }
         }

@@ -20,7 +20,10 @@ where
         if !(first..nbuckets).contains(cursor) {
             *cursor = first;
         }
-        pass.take(BucketIndex::new(*cursor));
+        let bucket = BucketIndex::new(*cursor);
+        if pass.can_take(bucket) {
+            pass.take(bucket);
+        }
         *cursor += 1;
         looks -= 1;
     }

@@ -19,11 +19,10 @@ where
     // The worst candidate is on top, to be replaced by a better one.
     let mut heap = BinaryHeap::with_capacity(candidates);
     for bucket in pass.geometry.buckets() {
-        let word = pass.table.peek(bucket);
-        if !word.can_invalidate() {
+        if !pass.can_take(bucket) {
             continue;
         }
-        let candidate = (lru_key(word, pass.min_prio), bucket);
+        let candidate = (lru_key(pass.table.peek(bucket), pass.min_prio), bucket);
         if heap.len() < candidates {
             heap.push(candidate);
         } else if let Some(mut worst) = heap.peek_mut()

@@ -17,6 +17,10 @@ pub(crate) struct Pass<'a, F> {
     pub(crate) table: &'a Table,
     pub(crate) geometry: &'a Geometry,
     pub(crate) min_prio: Prio,
+    /// Buckets whose gen is too far ahead of the durable one, ascending: usually none.
+    pub(crate) far: &'a [BucketIndex],
+    /// One of these was in the way: a prio write helps.
+    pub(crate) write_early: bool,
     /// How many buckets are wanted.
     pub(crate) wanted: usize,
     /// Called with every bucket that was invalidated.
@@ -24,6 +28,16 @@ pub(crate) struct Pass<'a, F> {
 }
 
 impl<F: FnMut(BucketIndex, Invalidated)> Pass<'_, F> {
+    /// Whether the bucket may be taken, as far as one can tell.
+    fn can_take(&mut self, bucket: BucketIndex) -> bool {
+        if !self.table.peek(bucket).can_invalidate() {
+            return false;
+        }
+        let far = !self.far.is_empty() && self.far.binary_search(&bucket).is_ok();
+        self.write_early |= far;
+        !far
+    }
+
     /// Invalidates `bucket` if that is possible and more are wanted. `false` if enough are.
     fn take(&mut self, bucket: BucketIndex) -> bool {
         if self.wanted == 0 {

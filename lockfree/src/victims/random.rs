@@ -14,7 +14,10 @@ where
     let usable = pass.geometry.nbuckets() - first;
     let mut left = pass.geometry.nbuckets() / 2;
     while pass.wanted > 0 && left > 0 {
-        pass.take(BucketIndex::new(first + draws.below(usable)));
+        let bucket = BucketIndex::new(first + draws.below(usable));
+        if pass.can_take(bucket) {
+            pass.take(bucket);
+        }
         left -= 1;
     }
 }

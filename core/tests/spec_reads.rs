@@ -3,7 +3,8 @@
 //! 1. A read is valid iff the gen is equal and fewer than two collections were published; each
 //!    void one is counted.
 //! 2. A pin is given iff the gen is equal; it stops invalidation, and a read does not.
-//! 3. A garbage collection is due for each of its three reasons, exactly from its limit on.
+//! 3. `can_alloc(reserve, n)` iff n single allocations succeed.
+//! 4. A garbage collection is due for each of its three reasons, exactly from its limit on.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -76,6 +77,35 @@ proptest! {
         prop_assert_eq!(set.validate(read), valid);
         prop_assert_eq!(set.counters().read_races_total, u64::from(!valid));
         prop_assert!(!set.gc_is_running());
+    }
+
+    /// Whatever is handed out, pinned by somebody who should not, or failed: the answer is what
+    /// trying gives.
+    #[test]
+    fn can_alloc_says_what_trying_gives(
+        taken in prop::collection::vec(0u8..4, 0..12), foreign in prop::collection::vec(0u32..64, 0..4),
+        failed in prop::option::of(0u8..2),
+    ) {
+        let mut set = started(2, true);
+        for reserve in taken {
+            let _ = set.alloc(Reserve::ALL[usize::from(reserve)]);
+        }
+        for b in foreign {
+            let bucket = BucketId::new(DeviceIndex::new((b / 32) as u8), BucketIndex::new(b % 32));
+            if matches!(set.place(bucket), Some(Place::Free(_))) {
+                let gen_ = set.word(bucket).unwrap().gen_();
+                prop_assert!(set.pin(Pointer::new(bucket, gen_)));
+            }
+        }
+        if let Some(device) = failed {
+            set.fail_device(DeviceIndex::new(device), "test").unwrap();
+        }
+        for reserve in Reserve::ALL {
+            let mut trial = set.clone();
+            let served = std::iter::from_fn(|| trial.alloc(reserve).ready()).count();
+            prop_assert!(set.can_alloc(reserve, served), "{served} of {reserve}");
+            prop_assert!(!set.can_alloc(reserve, served + 1), "{served} of {reserve}");
+        }
     }
 }
 

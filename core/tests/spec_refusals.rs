@@ -217,6 +217,26 @@ fn stores_that_contradict_the_place() {
     set.check().unwrap();
 }
 
+/// The bucket has its foreign pin as long as it is set aside: without it, it would have to be
+/// free.
+#[test]
+fn a_bucket_set_aside_keeps_a_foreign_pin() {
+    let mut set = set();
+    let free = BucketId::new(DEVICE, set.list(DEVICE, Reserve::None).next().unwrap());
+    assert!(set.pin(Pointer::new(free, set.word(free).unwrap().gen_())));
+    let _ = set.alloc(Reserve::None);
+    assert_eq!(set.set_aside(DEVICE).collect::<Vec<_>>(), [free.bucket()]);
+    for pin in [0, 1] {
+        let text = text(set.store(free, Snapshot::default().with_pin(pin)));
+        assert!(text.starts_with("storing the state of bucket 0:"), "{text}");
+        set.check().unwrap();
+    }
+    set.store(free, Snapshot::default().with_pin(2)).unwrap();
+    set.check().unwrap();
+    set.unpin(free).unwrap();
+    assert!(matches!(set.place(free), Some(Place::Free(_) | Place::Ready)));
+}
+
 #[test]
 fn states_that_forbid_the_operation() {
     let mut set = set();

@@ -413,6 +413,16 @@ mod tests {
         }
     }
 
+    /// What failed assertions and logs show.
+    #[test]
+    fn texts_for_people() {
+        let id = BucketId::new(DeviceIndex::new(1), BucketIndex::new(5));
+        assert_eq!(format!("{:?} {:?} {:?}", id.device(), id.bucket(), id), "dev1 b5 b1:5");
+        assert_eq!(format!("{} {} {}", id.device(), id.bucket(), id), "1 5 1:5");
+        assert_eq!(format!("{0:?} {0}", Gen::new(7)), "g7 7");
+        assert_eq!(format!("{0:?} {0}", Prio::FRESH), "p32768 32768");
+    }
+
     #[test]
     fn marks_keep_their_bits() {
         for bits in 0..4 {

@@ -200,6 +200,21 @@ mod tests {
         assert_eq!(Geometry::new(1024, 1, 8192, 8).unwrap().sector_shift(), 1);
     }
 
+    /// 1/1024 of the set, rounded down; the largest set there is does not overflow.
+    #[test]
+    fn rescale_steps() {
+        for ((nbuckets, bucket_sectors, devices), step) in [
+            ((64, 64, 1), 4),
+            ((64, 64, 2), 8),
+            ((100, 8, 1), 0),
+            ((100, 8, 2), 1),
+            ((MAX_BUCKETS, MAX_BUCKET_SECTORS, 8), 1 << 36),
+        ] {
+            let g = Geometry::new(nbuckets, 1, bucket_sectors, 8).unwrap();
+            assert_eq!(g.rescale_step(devices), step);
+        }
+    }
+
     #[test]
     fn refusals_name_the_field() {
         for (args, field) in [

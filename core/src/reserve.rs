@@ -208,6 +208,58 @@ mod tests {
         assert_eq!((s.free_inc, s.candidates), (63, 128));
     }
 
+    /// A journal that is not on the device leaves the index its 8.
+    #[test]
+    fn index_nodes_have_a_reserve_without_a_journal() {
+        let g = Geometry::new(1024, 1, 128, 1).unwrap();
+        assert_eq!((Sizes::bcache(&g, 0).btree, Sizes::tierce(&g, 0).btree), (7, 8));
+        assert_eq!((Sizes::bcache(&g, 4).btree, Sizes::tierce(&g, 4).btree), (4, 4));
+        assert_eq!((Sizes::bcache(&g, 100).btree, Sizes::tierce(&g, 100).btree), (127, 100));
+    }
+
+    #[test]
+    fn lists_go_by_their_names() {
+        let names = ["btree", "prio", "moving_gc", "none"];
+        assert_eq!(Reserve::ALL.map(|reserve| reserve.to_string()), names);
+    }
+
+    #[test]
+    fn cells_count_against_none() {
+        let g = Geometry::new(1 << 20, 1, 128, 1).unwrap();
+        for (none, cpus, cells) in
+            [(1024, 1, 16), (1024, 32, 16), (1024, 64, 8), (64, 3, 10), (64, 64, 0), (7, 0, 3)]
+        {
+            let s = Sizes { none, ..Sizes::tierce(&g, 8) };
+            assert_eq!(s.cells_per_cpu(cpus), cells, "{none} for {cpus} CPUs");
+            assert!(s.cells_per_cpu(cpus) * cpus <= none / 2);
+        }
+    }
+
+    #[test]
+    fn sizes_that_cannot_work() {
+        let g = Geometry::new(1024, 1, 8, 1).unwrap();
+        let good = Sizes::tierce(&g, 8);
+        let reserved = good.btree + good.prio + good.moving_gc + good.none;
+        good.validate(&g).unwrap();
+        Sizes { free_inc: 1023 - reserved, ..good }.validate(&g).unwrap();
+        for (sizes, wanted) in [
+            (Sizes { prio: 0, ..good }, "sizes.prio is 0, wanted at least prio_buckets, 1"),
+            (Sizes { none: 0, ..good }, "sizes.none is 0, wanted at least 1"),
+            (Sizes { free_inc: 0, ..good }, "sizes.free_inc is 0, wanted at least 1"),
+            (Sizes { candidates: 0, ..good }, "sizes.candidates is 0, wanted at least 1"),
+            (
+                Sizes { free_inc: 1024 - reserved, ..good },
+                "the sum of sizes is 1024, wanted at most the 1023 buckets of the device",
+            ),
+            (
+                Sizes { free_inc: u32::MAX, none: u32::MAX, ..good },
+                "the sum of sizes is 8589934607, wanted at most the 1023 buckets of the device",
+            ),
+        ] {
+            assert_eq!(sizes.validate(&g).unwrap_err().to_string(), wanted);
+        }
+    }
+
     /// Whatever a device's size, its default sizes fit it.
     #[test]
     fn default_sizes_fit_every_device() {

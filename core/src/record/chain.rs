@@ -229,10 +229,24 @@ mod tests {
     #[test]
     fn a_head_outside_the_device_names_the_journal_entry() {
         let head = ChainHead { bucket: 0, ..HEAD };
-        let read = |_, _: &mut [u8]| -> Result<(), Error> { panic!("bucket 0 was read") };
+        let mut reads = 0;
+        let read = |_, _: &mut [u8]| {
+            reads += 1;
+            Ok::<(), Error>(())
+        };
         let error = PrioChain::follow(&geometry(), SET, head, read, |_| ()).unwrap_err();
+        assert_eq!(reads, 0, "bucket 0 is not read");
         let wanted = "journal entry at byte 512: prio_bucket is 0, wanted 2 to 4095";
         assert_eq!(error.to_string(), wanted);
+    }
+
+    #[test]
+    fn an_error_of_the_reader_is_passed_on() {
+        let read = |bucket: BucketIndex, _: &mut [u8]| {
+            Err(Error::limit("bucket", bucket.get(), "one that can be read".into()))
+        };
+        let error = PrioChain::follow(&geometry(), SET, HEAD, read, |_| ()).unwrap_err();
+        assert_eq!(error.to_string(), "bucket is 10, wanted one that can be read");
     }
 
     proptest! {

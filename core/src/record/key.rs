@@ -383,6 +383,39 @@ mod tests {
         }
     }
 
+    /// The layout at the top of this file, bit by bit.
+    #[test]
+    fn bits_lie_where_the_layout_says() {
+        for (key, high) in [
+            (Key::new(0, 0, 0, &[]), 1 << 63),
+            (Key::new(0xf_ffff, 0, 0, &[]), 1 << 63 | 0xf_ffff),
+            (Key::new(0, 0, 0xffff, &[]), 1 << 63 | 0xffff << 20),
+            (Key::new(0, 0, 0, &[]).with_dirty(true), 1 << 63 | 1 << 36),
+            (Key::new(0, 0, 0, &[Pointer::default(); 7]), 1 << 63 | 7 << 60),
+        ] {
+            assert_eq!(key.high(), high, "{key:?}");
+        }
+        for (pointer, bits) in [
+            (Pointer::new(0, 0, Gen::new(255)), 0xff),
+            (Pointer::new(0, (1 << 43) - 1, Gen::new(0)), ((1 << 43) - 1) << 8),
+            (Pointer::new(4095, 0, Gen::new(0)), 4095 << 51),
+            (Pointer::new(u16::MAX, u64::MAX, Gen::new(255)), u64::MAX >> 1),
+        ] {
+            assert_eq!(pointer.bits(), bits, "{pointer:?}");
+        }
+    }
+
+    /// A key's end, not its start, is on the device: the text says where it counts from.
+    #[test]
+    fn texts_for_people() {
+        let at = Pointer::new(2, 128, Gen::new(3));
+        assert_eq!(format!("{at:?}"), "2:128 gen 3");
+        let key = Key::new(1, 100, 8, &[at]);
+        assert_eq!(format!("{key:?}"), "1:100 −8[2:128 gen 3]");
+        assert_eq!(format!("{:?}", key.with_dirty(true)), "1:100 −8 dirty[2:128 gen 3]");
+        assert_eq!(format!("{:?}", Key::default()), "0:0 −0[]");
+    }
+
     #[test]
     fn pointers_outside_the_device_have_no_bucket() {
         let g = Geometry::new(1024, 2, 128, 1).unwrap();

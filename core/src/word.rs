@@ -515,6 +515,14 @@ mod tests {
         }
     }
 
+    /// More pins than are held cannot be returned, and what is left does not change.
+    #[test]
+    fn pins_are_never_borrowed() {
+        let w = Snapshot::from_bits(u64::MAX).with_pin(3);
+        assert_eq!(w.unpin(3), Some(w.with_pin(0)));
+        assert_eq!((w.unpin(4), w.unpin(u16::MAX)), (None, None));
+    }
+
     /// The diagram at the top of this file, field by field.
     #[test]
     fn bits_lie_where_the_diagram_says() {

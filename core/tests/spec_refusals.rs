@@ -265,6 +265,73 @@ fn states_that_forbid_the_operation() {
     assert_eq!(text(set.observe(Pointer::new(id(5), Gen::new(0)), 1, Live::Clean)), wanted);
 }
 
+/// A forged pointer pins a bucket on a free list. The prio write counts what it really has
+/// before it takes anything, and never writes into that bucket.
+#[test]
+fn a_prio_write_passes_over_foreign_pins() {
+    let mut set = set();
+    let pinned: Vec<_> = [Reserve::None, Reserve::Prio]
+        .into_iter()
+        .flat_map(|reserve| set.list(DEVICE, reserve).collect::<Vec<_>>())
+        .map(|b| BucketId::new(DEVICE, b))
+        .collect();
+    // All but the last are pinned: there is one left for a table of one part.
+    let (last, pinned) = pinned.split_last().unwrap();
+    for &bucket in pinned {
+        assert!(set.pin(Pointer::new(bucket, set.word(bucket).unwrap().gen_())));
+    }
+    let old: Vec<_> = set.prio_chain(DEVICE).collect();
+    assert!(matches!(set.prio_write(DEVICE), PrioWrite::Written { .. }));
+    assert_eq!(set.prio_chain(DEVICE).collect::<Vec<_>>(), [last.bucket()]);
+    assert_ne!(old, [last.bucket()]);
+    let aside: Vec<_> = set.set_aside(DEVICE).map(|b| BucketId::new(DEVICE, b)).collect();
+    assert_eq!(aside, pinned);
+    assert_eq!(set.counters().foreign_pin_total, pinned.len() as u64);
+    assert_eq!(set.prio_write(DEVICE), PrioWrite::WouldBlock);
+    set.check().unwrap();
+    // Each comes back when its pin goes.
+    for &bucket in pinned {
+        set.unpin(bucket).unwrap();
+    }
+    assert_eq!(set.set_aside(DEVICE).len(), 0);
+    set.check().unwrap();
+}
+
+/// What is given back while all lists are full waits in hand, is in no other place, and goes
+/// first when there is room.
+#[test]
+fn what_finds_no_room_is_kept() {
+    let mut set = set();
+    let p = set.alloc(Reserve::None).ready().unwrap();
+    set.step(DEVICE);
+    let in_hand: Vec<_> = set.ready(DEVICE).collect();
+    set.give_back(p.bucket).unwrap();
+    assert_eq!(set.place(p.bucket), Some(Place::Ready));
+    let wanted: Vec<_> = in_hand.iter().copied().chain([p.bucket.bucket()]).collect();
+    assert_eq!(set.ready(DEVICE).collect::<Vec<_>>(), wanted);
+    let _ = set.alloc(Reserve::None);
+    set.step(DEVICE);
+    assert_eq!(set.list(DEVICE, Reserve::None).last(), wanted.first().copied());
+    set.check().unwrap();
+}
+
+/// A set that runs for hours may keep no list of what happened, and does the same.
+#[test]
+fn events_can_be_switched_off() {
+    let mut quiet = Options::bcache();
+    quiet.record_events = false;
+    let mut sets = [Options::bcache(), quiet].map(|options| {
+        let mut set = Set::new(options, vec![device()]).unwrap();
+        assert!(set.start().unwrap().reused.is_empty());
+        set.step(DEVICE);
+        set
+    });
+    assert_eq!(sets[0].words(DEVICE), sets[1].words(DEVICE));
+    assert_eq!(sets[0].counters(), sets[1].counters());
+    assert!(!sets[0].take_events().is_empty());
+    assert_eq!(sets[1].take_events(), []);
+}
+
 /// A failed device hands nothing out and reclaims nothing; the first cause is the one that
 /// counts, and allocations say that waiting would not help.
 #[test]

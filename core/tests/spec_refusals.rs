@@ -276,6 +276,7 @@ fn a_prio_write_passes_over_foreign_pins() {
         .map(|b| BucketId::new(DEVICE, b))
         .collect();
     // All but the last are pinned: there is one left for a table of one part.
+    assert!(pinned.len() > 1);
     let (last, pinned) = pinned.split_last().unwrap();
     for &bucket in pinned {
         assert!(set.pin(Pointer::new(bucket, set.word(bucket).unwrap().gen_())));

@@ -13,7 +13,8 @@
 //! | finish | marks become valid | one store per bucket ([`Snapshot::gc_publish`]) |
 //! | abandon | marks stay invalid until a later one finishes | nothing has changed |
 //! | pinned at begin | keeps mark and sectors, live keys are added on top | keeps mark and sectors |
-//! | reused since begin | cannot happen | keeps mark and sectors |
+//! | invalidated since begin | cannot happen | keeps mark and sectors |
+//! | recycled from the old prio chain since begin | keeps mark and sectors | keeps mark and sectors |
 //!
 //! With shadow marks, a bucket that was pinned at the beginning or reused since keeps its mark
 //! because the walk may have missed keys inserted behind it. It must then be that a writer
@@ -257,7 +258,8 @@ impl Gc {
         Some(&mut shadows[id.device().as_usize()][id.bucket().as_usize()])
     }
 
-    /// Start-up has replaced the word that the walk began with.
+    /// Replaces the word that the walk began with: start-up has raised the gen, or a bucket of
+    /// an old prio chain has become free, so pinned, without a new gen.
     pub(super) fn rewrite_start(&mut self, id: BucketId, word: Snapshot) {
         if let Some(shadow) = self.shadow(id) {
             shadow.start = word;

@@ -125,8 +125,13 @@ impl Set {
         let d = &mut self.devices[device.as_usize()];
         let has_room = d.list(Reserve::Prio).len() < d.options.sizes.prio as usize;
         if recycle && has_room && d.word(b).pin_count() == 0 {
-            d.store(b, d.word(b).with_prio(Prio::FRESH).with_pin(1));
+            let word = d.word(b).with_prio(Prio::FRESH).with_pin(1);
+            d.store(b, word);
             d.append(b, Reserve::Prio);
+            if let Some(gc) = &mut self.gc {
+                // The gen stays, so it cannot say that the bucket was reused since the walk began.
+                gc.rewrite_start(bucket, word);
+            }
             self.event(Event::Released { bucket, reserve: Reserve::Prio });
         }
     }

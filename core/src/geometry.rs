@@ -163,7 +163,11 @@ impl Geometry {
     }
 
     /// Sectors of I/O after which every bucket ages by one, for a set of `devices` devices of
-    /// this shape: 1/1024 of their size.
+    /// this shape: 1/1024 of their size, rounded down.
+    ///
+    /// A set counts its I/O down from 0. Whoever brings the counter below 0 adds one step, once,
+    /// and one rescale pass is due; if the counter is still negative, the next I/O brings the
+    /// next pass.
     #[must_use]
     pub const fn rescale_step(&self, devices: u32) -> u64 {
         self.nbuckets as u64 * devices as u64 * self.bucket_sectors as u64 / 1024

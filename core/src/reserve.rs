@@ -8,7 +8,27 @@
 //! | [`None`](Reserve::None) | everything else |
 //!
 //! A bucket that became ready fills `prio` first, then btree, prio, moving_gc, none
-//! ([`REFILL_ORDER`]). Whoever allocates takes from `none` first, then from his own reserve.
+//! ([`REFILL_ORDER`]). Whoever allocates takes from `none` first, then from his own reserve. If
+//! all lists are full, a ready bucket is kept and offered again when one drains. If both lists of
+//! a caller are empty, he fails at once or waits, as he asks; who waits is woken when there is a
+//! bucket for him, at his deadline, or, with an error, when the device fails or the set is closed.
+//!
+//! A free bucket has pin 1. One that has more when its turn comes was pinned through a forged or
+//! corrupt pointer; it is *set aside* until that pin is gone.
+//!
+//! # Sizes
+//!
+//! With `free` = next power of two of nbuckets, / 1024:
+//!
+//! | | [`Sizes::bcache`] | [`Sizes::tierce`] |
+//! |---|---|---|
+//! | btree | journal buckets, or 8 | the same |
+//! | prio | [`prio_buckets`](Geometry::prio_buckets) | the same |
+//! | moving_gc | free | max(free, 8) |
+//! | none | free | max(free, 64), at most nbuckets / 32 |
+//! | free_inc | 4 · free | max(4 · free, 64), at most nbuckets / 16 |
+//! | candidates of an lru pass | 8 · free | max(8 · free, 2 · free_inc) |
+//! | a size s above 4, prio and candidates excepted | next power of two of s, − 1 | s |
 
 use crate::error::Error;
 use crate::geometry::Geometry;

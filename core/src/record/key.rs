@@ -17,6 +17,15 @@
 //!      └───┴──────────────┴────────────────────────────────┴────────────┘
 //! ```
 //!
+//! | field | meaning |
+//! |---|---|
+//! | set | 1 in every key; readers do not look at it |
+//! | n | pointers that follow: copies of the same data |
+//! | csums, pin | the original's: kinds of checksum words, pinned in the index; we write 0 and ignore them |
+//! | drt | dirty: the extent is the only copy of its data |
+//! | sectors | length; the extent is low − sectors up to low of object `inode` |
+//! | device, sector, gen | which device of the set, where on it, valid while the bucket's gen is the same |
+//!
 //! A data extent never crosses a bucket. Device 4095 marks a placeholder that a read miss left:
 //! its gen and sector are random and mean nothing. Above the leaves of an index, inode 0 with
 //! low 0 is the tombstone of a freed node.

@@ -2,7 +2,10 @@
 //!
 //! # Layout
 //!
-//! An array of entries of 128 bytes; the inode in keys is the place in it. There is no checksum.
+//! An array of entries of 128 bytes in the bucket that the newest journal entry names as
+//! `uuid_bucket`; the inode in keys is the place in it, from 0. There is no checksum: any bytes
+//! are entries. Numbers are little-endian. The inode of a flash-only volume is a *class* of its
+//! own when open buckets are chosen: its data never shares a bucket with cached data.
 //!
 //! ```text
 //!       0       1       2       3       4       5       6       7

@@ -263,6 +263,7 @@ fn states_that_forbid_the_operation() {
     assert_eq!(text(set.gc_mark(Pointer::new(id(5), Gen::new(0)), 1, Live::Clean)), wanted);
     let wanted = "observe: found no start-up, wanted between open and start";
     assert_eq!(text(set.observe(Pointer::new(id(5), Gen::new(0)), 1, Live::Clean)), wanted);
+    assert_eq!(text(set.observe_uuids(Pointer::new(id(5), Gen::new(0)))), wanted);
 }
 
 /// A forged pointer pins a bucket on a free list. The prio write counts what it really has

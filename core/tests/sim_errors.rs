@@ -247,6 +247,16 @@ fn refusals_of_the_allocator_name_the_line() {
     }
 }
 
+/// `check=0` is for speed: what is printed is the same.
+#[test]
+fn checking_prints_nothing() {
+    let script = format!("{NEW}\nstart\nstep\nalloc n=9\nlists\nstats\n");
+    let unchecked = script.replacen(NEW, &format!("{NEW} check=0"), 1);
+    let run = |script: &str| sim::run::<Set>(script, sim::Limits::default()).unwrap();
+    assert_eq!(run(&script).lines().count(), 6);
+    assert_eq!(run(&script), run(&unchecked));
+}
+
 /// `free` names its buckets one by one; those before the one that is refused are done.
 #[test]
 fn a_list_of_buckets_stops_at_the_first_refused() {

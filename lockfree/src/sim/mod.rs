@@ -62,7 +62,7 @@ pub struct Scripted {
 /// Before and after `start`.
 #[derive(Debug)]
 enum State {
-    Starting(Startup),
+    Starting(Box<Startup>),
     Running(Running),
     /// Between the two.
     Gone,
@@ -122,7 +122,7 @@ impl Scripted {
                 .with_prios(table.records, table.chain, table.seq)
         });
         let startup = Startup::with_any_sizes(config, tables.collect()).map_err(told("new"))?;
-        let state = State::Starting(startup);
+        let state = State::Starting(Box::new(startup));
         Ok(Self { options, devices, state, disks, events: Vec::new() })
     }
 

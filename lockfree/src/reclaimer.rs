@@ -34,10 +34,10 @@
 //! failure, or when the set is closed.
 
 mod tools;
+mod write;
 
 use crate::allocator::Allocator;
 use crate::device::{Device, Hunger};
-use crate::error::Cause;
 use crate::prio_write::PrioWrite;
 use crate::sync::{Arc, Ordering};
 use crate::victims::{self, Pass};
@@ -45,7 +45,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 use tierce_core::draws::Draws;
 use tierce_core::spec::Event;
-use tierce_core::{BucketId, BucketIndex, DeviceIndex, Gen, Policy, Reserve};
+use tierce_core::{BucketId, BucketIndex, DeviceIndex, Policy};
 
 /// What a reclaimer that cannot go on waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -471,141 +471,6 @@ impl Reclaimer {
         self.hurry = false;
         self.phase = if write { Phase::Write } else { Phase::Choose };
         None
-    }
-
-    /// The state of the blocks if nobody holds prio writes back; else whoever leaves last rings.
-    fn unblocked(&self) -> Option<u64> {
-        let blocks = self.allocator.prio_blocks();
-        blocks.free().or_else(|| {
-            self.dev().stay_hungry(Hunger::Unblocked);
-            blocks.free()
-        })
-    }
-
-    /// Phase 3: the batch and the chain.
-    fn begin_write(&mut self) -> Step {
-        // What was durable before this write is still waiting in phase 1.
-        self.write_batch(true, Phase::Drain)
-    }
-
-    /// A prio write at once, without waiting for a full batch: before an orderly stop, so that
-    /// the next start finds gens and ages as they are. Otherwise as [`step`](Self::step): do
-    /// what it says.
-    ///
-    /// # Panics
-    ///
-    /// If the set has no prio writes ([`Config::sync`](crate::Config)), or one is in flight.
-    pub fn write_now(&mut self) -> Step {
-        assert!(self.allocator.config().sync, "a set without `sync` has no prio writes");
-        assert_ne!(self.phase, Phase::Writing, "a prio write is in flight");
-        if self.dev().check().is_err() {
-            return Step::Ended;
-        }
-        // Elsewhere than in phase 1 the batch goes on being collected.
-        self.write_batch(self.phase == Phase::Drain, self.phase)
-    }
-
-    fn write_batch(&mut self, with_batch: bool, then: Phase) -> Step {
-        let Some(unblocked) = self.unblocked() else { return Step::Wait(WaitFor::PrioBlock) };
-        let chain = self.alloc_chain().or_else(|| {
-            self.dev().stay_hungry(Hunger::Buckets);
-            self.alloc_chain()
-        });
-        let Some(chain) = chain else { return Step::Wait(WaitFor::PrioBuckets) };
-        self.dev().chain.lock().writing.clone_from(&chain);
-        self.prio_seq += 1;
-        self.phase = Phase::Writing;
-        self.after_write = then;
-        let taken = if with_batch { self.free_inc.len() } else { 0 };
-        let batch: Vec<_> = self.free_inc.drain(..taken).collect();
-        self.in_flight = batch.len();
-        let (allocator, seq) = (Arc::clone(&self.allocator), self.prio_seq);
-        Step::PrioWrite(PrioWrite::new(allocator, self.device, seq, chain, batch, unblocked))
-    }
-
-    /// A bucket for every prio set, or none at all.
-    fn alloc_chain(&self) -> Option<Vec<BucketIndex>> {
-        let device = self.dev();
-        let sets = device.geometry().prio_buckets() as usize;
-        if !device.reserves().could_write_prios(sets) {
-            return None;
-        }
-        let mut chain = Vec::with_capacity(sets);
-        // The last set is written first, so it gets the first bucket.
-        while chain.len() < sets {
-            let Some((free, _)) = device.take(Reserve::Prio) else {
-                chain.into_iter().rev().for_each(|free| device.give_back(free));
-                return None;
-            };
-            chain.push(free);
-        }
-        Some(chain.into_iter().rev().map(|free| free.bucket).collect())
-    }
-
-    /// The sets, the flush and the journal entry of `write` are durable.
-    ///
-    /// # Panics
-    ///
-    /// If it was not [confirmed](PrioWrite::confirm), or it belongs to another reclaimer.
-    pub fn prio_durable(&mut self, write: PrioWrite) {
-        assert_eq!(self.phase, Phase::Writing, "no prio write is in flight");
-        assert!(write.is_confirmed(), "it was not confirmed");
-        let allocator = Arc::clone(&self.allocator);
-        let device = &allocator.devices()[self.device.as_usize()];
-        let mut chain = device.chain.lock();
-        let new = core::mem::take(&mut chain.writing);
-        assert_eq!(new, write.chain(), "this prio write is another reclaimer's");
-        let old = core::mem::replace(&mut chain.live, new);
-        for &bucket in &chain.live {
-            // Its mark protects it from now on, and its being in `chain` renews the mark.
-            device.table().unpin(bucket, 1);
-        }
-        let old: Vec<_> =
-            old.into_iter().map(|bucket| (bucket, self.release_old(bucket))).collect();
-        drop(chain);
-        for (bucket, pinned) in old {
-            self.event(|bucket| Event::PrioFreed { bucket }, bucket);
-            if pinned && device.recycle(bucket) {
-                let reserve = Reserve::Prio;
-                self.event(|bucket| Event::Released { bucket, reserve }, bucket);
-            }
-        }
-        device.counters.prio_writes.add(1);
-        write.settle();
-        let encoded_is_current = |&(bucket, encoded): &(BucketIndex, Gen)| {
-            cfg!(tierce_mutant = "gen_mismatch_released")
-                || device.table().peek(bucket).gen_() == encoded
-        };
-        let (ready, moved): (Vec<_>, Vec<_>) = write.encoded_batch().partition(encoded_is_current);
-        self.ready.extend(ready.into_iter().map(|(bucket, _)| bucket));
-        self.free_inc.extend(moved.into_iter().map(|(bucket, _)| bucket));
-        self.in_flight = 0;
-        self.phase = self.after_write;
-        (self.write_partial, self.write_early) = (false, false);
-        if let Some(events) = &mut self.events {
-            events.push(Event::PrioWritten { device: self.device, seq: write.seq() });
-        }
-        self.count();
-    }
-
-    /// An old prio bucket is dead. `true` if it is pinned for the prio reserve; otherwise it is
-    /// left to invalidation.
-    fn release_old(&self, bucket: BucketIndex) -> bool {
-        let device = self.dev();
-        let word = device.table().peek(bucket);
-        let pinned = self.allocator.config().recycle_prio_chain
-            && word.pin_count() == 0
-            && device.table().pin(bucket, word.gen_()).is_some();
-        device.table().free(bucket);
-        device.available.change(1);
-        pinned
-    }
-
-    /// `write` failed: the device is out of use, and everybody who waits for it is told `cause`.
-    /// Nothing of the batch is released.
-    pub fn prio_failed(&mut self, write: PrioWrite, cause: Cause) {
-        drop(write);
-        self.allocator.fail(self.device, cause);
     }
 }
 

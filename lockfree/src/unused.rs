@@ -1,5 +1,5 @@
 //! Gens that advance without waiting to become durable: the short way of unused buckets, and
-//! freed index nodes. [`crate::ahead`] keeps what is durable for them.
+//! freed index nodes. `ahead.rs` keeps what is durable for them.
 
 use crate::allocator::Allocator;
 use crate::bucket_ref::BucketRef;

@@ -85,14 +85,12 @@ fn the_prio_chain_keeps_its_mark() {
     model_within(1, || {
         let settings = Config { sync: true, ..tiny::settings() };
         // What becomes ready goes to `btree`: `none` stays empty, chains come from `prio`.
-        let (allocator, mut reclaimer) = tiny::of_buckets(16, settings, 5, 1, 2);
+        let (allocator, mut reclaimer) = tiny::of_buckets(11, settings, 3, 1, 2);
         while let Some(node) = allocator.try_alloc(Reserve::Btree).unwrap() {
             node.written();
         }
-        for _ in 0..2 {
-            let write = next_write(&mut reclaimer);
-            reclaimer.prio_durable(write);
-        }
+        let write = next_write(&mut reclaimer);
+        reclaimer.prio_durable(write);
         let write = next_write(&mut reclaimer);
         let other = Arc::clone(&allocator);
         let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));

@@ -41,7 +41,7 @@ use tierce_core::{BucketId, BucketIndex, DeviceIndex, Gen, Mark, Reserve, Snapsh
 /// use tierce_core::spec::{Set, sim};
 /// use tierce_lockfree::sim::Scripted;
 /// let script = "
-///     new nbuckets=64 bucket_sectors=64 policy=lru
+///     new nbuckets=64 bucket_sectors=64 r_btree=1 r_movinggc=1 r_none=2 r_inc=4
 ///     start
 ///     step
 ///     alloc n=1

@@ -82,7 +82,7 @@ fn next_write(reclaimer: &mut Reclaimer) -> PrioWrite {
 /// publishes that began when it was in the old one.
 #[test]
 fn the_prio_chain_keeps_its_mark() {
-    model_within(1, || {
+    model_within(0, || {
         let settings = Config { sync: true, ..tiny::settings() };
         // What becomes ready goes to `btree`: `none` stays empty, chains come from `prio`.
         let (allocator, mut reclaimer) = tiny::of_buckets(11, settings, 3, 1, 2);

@@ -54,7 +54,7 @@ pub(crate) struct Args {
     /// Write the figures to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Stop after so many requests [default: the whole trace, or 1000000].
+    /// Stop after so many requests [default: the whole trace, or 600000].
     #[arg(long, value_name = "N")]
     requests: Option<u64>,
     /// What the generated workload's random numbers start from.

@@ -35,12 +35,54 @@
 //! after its incremented gen is durable on the device.* Everything in `tierce-io` serves this
 //! sentence.
 //!
+//! To make one write serve many buckets, invalidated ones collect in `free_inc`. When it is full,
+//! all gens and prios of the device are written (the *prio write*), in this order:
+//!
+//! 1. the gens advance in memory;
+//! 2. the table that holds them is written to freshly allocated buckets, the *prio chain*;
+//! 3. flush;
+//! 4. a journal entry that names the head of the chain is written durably;
+//! 5. only now the old chain's buckets are released, and those buckets go to the free lists
+//!    whose new gen *that table contained*;
+//! 6. a pointer may become durable only after the data it names is: the owner's duty.
+//!
+//! Two short ways lead past the wait. A bucket into which no *durable* record points (or where
+//! the record that replaced it is durable and outlives the bucket's old gen) is *unused*: its gen
+//! advances and it is free at once, but only while its gen is the durable one, so once per prio
+//! write. That nothing in memory points there is not enough: an overwritten key may still be the
+//! durable one. And a bucket that was allocated and never written is *given back* with the gen
+//! it had.
+//!
+//! After a crash the durable gen of such a bucket is *behind* its live pointers. Start-up takes
+//! the gens from the durable table, then looks at every pointer of the index and the journal: one
+//! that is ahead raises its bucket's gen ([`crate::spec`], [`crate::record::startup`]).
+//!
+//! # Who changes which field
+//!
+//! | event | gen | prio | mark | live sectors | pin |
+//! |---|---|---|---|---|---|
+//! | allocated for data | – | 32768 | reclaimable | the whole bucket | stays 1, now the caller's |
+//! | allocated for index nodes or a prio set | – | 65535 | metadata | the whole bucket | the same |
+//! | becomes the only copy of something | – | – | dirty, unless metadata | – | – |
+//! | read hit | – | 32768, unless metadata | – | – | – |
+//! | 1/1024 of the set's size was read or written | – | − 1 if unpinned, neither 0 nor 65535 | – | – | – |
+//! | garbage collection | – | – | the highest that a live key says | their sum | – |
+//! | its content is dead (freed) | – | – | none | 0 | – |
+//! | invalidated | + 1 | 32768 | – | – | 1 |
+//!
+//! The *available* buckets of a set are those that are unpinned and marked none or reclaimable
+//! when a garbage collection ends; an allocation takes one off (not below 0), a freed or given
+//! back bucket adds one (not above all). `in_use_percent` is
+//! (nbuckets − available) · 100 / nbuckets, rounded down.
+//!
 //! # Wrap-around
 //!
 //! A gen has 8 bits. Two rules keep a wrapped gen from looking current: a bucket whose gen ran
 //! [`GC_GEN_LIMIT`] ahead of the oldest pointer that the last garbage collection saw is not
 //! invalidated until the next one, and a pointer counts as stale only up to a distance of 128
-//! ([`Gen::is_stale`]).
+//! ([`Gen::is_stale`]). A read that holds no pin compares gens before and after its I/O. It is
+//! valid only if they are equal and fewer than two garbage collections ended meanwhile: each lets
+//! a gen advance by at most 96, and 2 · 96 increments do not come round to the same value.
 
 use core::fmt;
 
@@ -411,6 +453,16 @@ mod tests {
                 assert_eq!(bucket.is_after(pointer), stale);
             }
         }
+    }
+
+    /// What failed assertions and logs show.
+    #[test]
+    fn texts_for_people() {
+        let id = BucketId::new(DeviceIndex::new(1), BucketIndex::new(5));
+        assert_eq!(format!("{:?} {:?} {:?}", id.device(), id.bucket(), id), "dev1 b5 b1:5");
+        assert_eq!(format!("{} {} {}", id.device(), id.bucket(), id), "1 5 1:5");
+        assert_eq!(format!("{0:?} {0}", Gen::new(7)), "g7 7");
+        assert_eq!(format!("{0:?} {0}", Prio::FRESH), "p32768 32768");
     }
 
     #[test]

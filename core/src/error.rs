@@ -121,8 +121,6 @@ pub enum RecordKind {
     PrioSet,
     /// A key with its pointers.
     Key,
-    /// The identities of backing devices.
-    Uuids,
     /// A node of the index.
     Node,
 }
@@ -134,7 +132,6 @@ impl fmt::Display for RecordKind {
             Self::Jset => "journal entry",
             Self::PrioSet => "prio set",
             Self::Key => "key",
-            Self::Uuids => "uuid bucket",
             Self::Node => "index node",
         })
     }

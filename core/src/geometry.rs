@@ -163,7 +163,11 @@ impl Geometry {
     }
 
     /// Sectors of I/O after which every bucket ages by one, for a set of `devices` devices of
-    /// this shape: 1/1024 of their size.
+    /// this shape: 1/1024 of their size, rounded down.
+    ///
+    /// A set counts its I/O down from 0. Whoever brings the counter below 0 adds one step, once,
+    /// and one rescale pass is due; if the counter is still negative, the next I/O brings the
+    /// next pass.
     #[must_use]
     pub const fn rescale_step(&self, devices: u32) -> u64 {
         self.nbuckets as u64 * devices as u64 * self.bucket_sectors as u64 / 1024
@@ -198,6 +202,21 @@ mod tests {
         }
         assert_eq!(Geometry::new(1024, 1, 4096, 8).unwrap().sector_shift(), 0);
         assert_eq!(Geometry::new(1024, 1, 8192, 8).unwrap().sector_shift(), 1);
+    }
+
+    /// 1/1024 of the set, rounded down; the largest set there is does not overflow.
+    #[test]
+    fn rescale_steps() {
+        for ((nbuckets, bucket_sectors, devices), step) in [
+            ((64, 64, 1), 4),
+            ((64, 64, 2), 8),
+            ((100, 8, 1), 0),
+            ((100, 8, 2), 1),
+            ((MAX_BUCKETS, MAX_BUCKET_SECTORS, 8), 1 << 36),
+        ] {
+            let g = Geometry::new(nbuckets, 1, bucket_sectors, 8).unwrap();
+            assert_eq!(g.rescale_step(devices), step);
+        }
     }
 
     #[test]

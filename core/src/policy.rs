@@ -1,15 +1,29 @@
 //! Which bucket is reused next.
 //!
 //! All policies choose among the buckets from `first_bucket` on that can be invalidated
-//! ([`Snapshot::can_invalidate`]).
+//! ([`Snapshot::can_invalidate`]), one *pass* at a time: a pass invalidates buckets and appends
+//! them to `free_inc` until that is full. No pass is made while marks are not valid (before the
+//! first garbage collection, or while one in place is under way).
+//!
+//! A pass that cannot fill `free_inc` wakes garbage collection, and there is no further pass
+//! before one has ended. If the pass right after one cannot fill it either, what is there is
+//! written and released: waiting for more would starve everybody.
 //!
 //! * **lru** (default): the smallest [`lru_key`] first, ties by the lowest bucket number. A pass
 //!   looks at the whole device, takes the smallest *candidates* (twice what `free_inc` holds,
 //!   or more) and invalidates them in ascending order until `free_inc` is full.
 //! * **fifo**: a cursor runs over the buckets, wrapping, and takes each that can be
 //!   invalidated; a pass gives up after `nbuckets` looks. The cursor persists between passes,
-//!   not across restarts.
-//! * **random**: uniform draws, at most `nbuckets / 2` of them in a pass.
+//!   not across restarts; outside first_bucket to nbuckets − 1 it starts over at first_bucket.
+//! * **random**: uniform draws from first_bucket to nbuckets − 1 ([`crate::draws`]), at most
+//!   `nbuckets / 2` of them in a pass.
+//!
+//! # Age
+//!
+//! A prio is 32768 when a bucket is allocated or read and falls by 1 for each 1/1024 of the set's
+//! size that is read or written ([`Geometry::rescale_step`](crate::Geometry::rescale_step)); the
+//! pass that lowers it leaves pinned buckets, 0 and 65535 alone. `min_prio` is the smallest prio
+//! that the last such pass left, 0 before the first.
 
 use crate::bucket::Prio;
 use crate::word::Snapshot;

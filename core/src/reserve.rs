@@ -8,7 +8,27 @@
 //! | [`None`](Reserve::None) | everything else |
 //!
 //! A bucket that became ready fills `prio` first, then btree, prio, moving_gc, none
-//! ([`REFILL_ORDER`]). Whoever allocates takes from `none` first, then from his own reserve.
+//! ([`REFILL_ORDER`]). Whoever allocates takes from `none` first, then from his own reserve. If
+//! all lists are full, a ready bucket is kept and offered again when one drains. If both lists of
+//! a caller are empty, he fails at once or waits, as he asks; who waits is woken when there is a
+//! bucket for him, at his deadline, or, with an error, when the device fails or the set is closed.
+//!
+//! A free bucket has pin 1. One that has more when its turn comes was pinned through a forged or
+//! corrupt pointer; it is *set aside* until that pin is gone.
+//!
+//! # Sizes
+//!
+//! With `free` = next power of two of nbuckets, / 1024:
+//!
+//! | | [`Sizes::bcache`] | [`Sizes::tierce`] |
+//! |---|---|---|
+//! | btree | journal buckets, or 8 | the same |
+//! | prio | [`prio_buckets`](Geometry::prio_buckets) | the same |
+//! | moving_gc | free | max(free, 8) |
+//! | none | free | max(free, 64), at most nbuckets / 32 |
+//! | free_inc | 4 · free | max(4 · free, 64), at most nbuckets / 16 |
+//! | candidates of an lru pass | 8 · free | max(8 · free, 2 · free_inc) |
+//! | a size s above 4, prio and candidates excepted | next power of two of s, − 1 | s |
 
 use crate::error::Error;
 use crate::geometry::Geometry;
@@ -222,6 +242,58 @@ mod tests {
         let s = Sizes::bcache(&g, 128);
         assert_eq!((s.btree, s.prio, s.moving_gc, s.none), (127, 7, 15, 15));
         assert_eq!((s.free_inc, s.candidates), (63, 128));
+    }
+
+    /// A journal that is not on the device leaves the index its 8.
+    #[test]
+    fn index_nodes_have_a_reserve_without_a_journal() {
+        let g = Geometry::new(1024, 1, 128, 1).unwrap();
+        assert_eq!((Sizes::bcache(&g, 0).btree, Sizes::tierce(&g, 0).btree), (7, 8));
+        assert_eq!((Sizes::bcache(&g, 4).btree, Sizes::tierce(&g, 4).btree), (4, 4));
+        assert_eq!((Sizes::bcache(&g, 100).btree, Sizes::tierce(&g, 100).btree), (127, 100));
+    }
+
+    #[test]
+    fn lists_go_by_their_names() {
+        let names = ["btree", "prio", "moving_gc", "none"];
+        assert_eq!(Reserve::ALL.map(|reserve| reserve.to_string()), names);
+    }
+
+    #[test]
+    fn cells_count_against_none() {
+        let g = Geometry::new(1 << 20, 1, 128, 1).unwrap();
+        for (none, cpus, cells) in
+            [(1024, 1, 16), (1024, 32, 16), (1024, 64, 8), (64, 3, 10), (64, 64, 0), (7, 0, 3)]
+        {
+            let s = Sizes { none, ..Sizes::tierce(&g, 8) };
+            assert_eq!(s.cells_per_cpu(cpus), cells, "{none} for {cpus} CPUs");
+            assert!(s.cells_per_cpu(cpus) * cpus <= none / 2);
+        }
+    }
+
+    #[test]
+    fn sizes_that_cannot_work() {
+        let g = Geometry::new(1024, 1, 8, 1).unwrap();
+        let good = Sizes::tierce(&g, 8);
+        let reserved = good.btree + good.prio + good.moving_gc + good.none;
+        good.validate(&g).unwrap();
+        Sizes { free_inc: 1023 - reserved, ..good }.validate(&g).unwrap();
+        for (sizes, wanted) in [
+            (Sizes { prio: 0, ..good }, "sizes.prio is 0, wanted 1 to 1024"),
+            (Sizes { none: 0, ..good }, "sizes.none is 0, wanted 1 to 1024"),
+            (Sizes { free_inc: 0, ..good }, "sizes.free_inc is 0, wanted 2 to 1024"),
+            (Sizes { candidates: 0, ..good }, "sizes.candidates is 0, wanted 1 to 8192"),
+            (
+                Sizes { free_inc: 1024 - reserved, ..good },
+                "the sum of sizes is 1024, wanted at most the 1023 buckets of the device",
+            ),
+            (
+                Sizes { free_inc: u32::MAX, none: u32::MAX, ..good },
+                "sizes.none is 4294967295, wanted 1 to 1024",
+            ),
+        ] {
+            assert_eq!(sizes.validate(&g).unwrap_err().to_string(), wanted);
+        }
     }
 
     /// Whatever a device's size, its default sizes fit it.

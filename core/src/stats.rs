@@ -5,7 +5,22 @@
 //! Of the prios, in descending order, trailing zeros (never used) and leading 65535 (metadata)
 //! are dropped; n remain. The average is that of their ages, quantile i (0 to 30) is the age at
 //! place n·(i + 1)/32, and a quantile stands for n·bucket_sectors/32 sectors. All divisions
-//! round down; the percentages overlap, for a bucket with a mark can be unused.
+//! round down; the percentages overlap, for a bucket with a mark can be unused. Where n is 0,
+//! average and quantiles are 0.
+//!
+//! The text, tabs between name and value:
+//!
+//! ```text
+//! Unused:         12%
+//! Clean:          80%
+//! Dirty:          3%
+//! Metadata:       4%
+//! Average:        211
+//! Sectors per Q:  2048
+//! Quantiles:      [0 1 1 … 400]
+//! ```
+//!
+//! (Two tabs behind the first three names, one behind the others.)
 
 use crate::bucket::{Mark, Prio};
 use crate::geometry::Geometry;

@@ -497,6 +497,51 @@ mod tests {
         }
     }
 
+    /// Ageing at the ends of the scale, and while somebody holds the bucket.
+    #[test]
+    fn what_ages() {
+        for (prio, pin, aged) in [
+            (65535, 0, None),
+            (65534, 0, Some(65533)),
+            (32768, 0, Some(32767)),
+            (1, 0, Some(0)),
+            (0, 0, None),
+            (32768, 1, None),
+            (32768, u16::MAX, None),
+        ] {
+            let w = Snapshot::default().with_prio(Prio::new(prio)).with_pin(pin);
+            let wanted = aged.map(|prio| w.with_prio(Prio::new(prio)));
+            assert_eq!(w.rescale(), wanted, "{w:?}");
+        }
+    }
+
+    /// More pins than are held cannot be returned, and what is left does not change.
+    #[test]
+    fn pins_are_never_borrowed() {
+        let w = Snapshot::from_bits(u64::MAX).with_pin(3);
+        assert_eq!(w.unpin(3), Some(w.with_pin(0)));
+        assert_eq!((w.unpin(4), w.unpin(u16::MAX)), (None, None));
+    }
+
+    /// The diagram at the top of this file, field by field.
+    #[test]
+    fn bits_lie_where_the_diagram_says() {
+        let none = Snapshot::default();
+        for (word, bits, text) in [
+            (none.with_gen(Gen::new(255)), 0xff, "gen: 255"),
+            (none.with_last_gc(Gen::new(255)), 0xff << 8, "last_gc: 255"),
+            (none.with_prio(Prio::METADATA), 0xffff << 16, "prio: 65535"),
+            (none.with_mark(Mark::Metadata), 3 << 32, "mark: Metadata"),
+            (none.with_moving(true), 1 << 34, "moving: true"),
+            (none.with_sectors(u32::MAX), 0x1fff << 35, "sectors: 8191"),
+            (none.with_pin(u16::MAX), 0xffff << 48, "pin: 65535"),
+        ] {
+            assert_eq!(word.bits(), bits, "{word:?}");
+            assert_eq!(Snapshot::from_bits(bits), word);
+            assert!(format!("{word:?}").contains(text), "{word:?}");
+        }
+    }
+
     #[test]
     fn gc_never_marks_what_was_pinned_or_reused() {
         let live = Snapshot::default().with_mark(Mark::Dirty).with_sectors(9);

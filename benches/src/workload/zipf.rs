@@ -46,13 +46,13 @@ pub struct ZipfSettings {
 }
 
 impl Default for ZipfSettings {
-    /// A million requests for 500 000 keys (about 3.9 GB of values) at exponent 0.9, of which
+    /// 600 000 requests for 500 000 keys (about 3.9 GB of values) at exponent 0.9, of which
     /// 5 % write and 1 % remove, values as web objects up to 100 KiB.
     fn default() -> Self {
         Self {
             keys: 500_000,
             exponent: 0.9,
-            requests: 1_000_000,
+            requests: 600_000,
             write_share: 0.05,
             remove_share: 0.01,
             sizes: ValueSizes::web(100 * 1024).expect("100 KiB is above the least size"),

@@ -197,6 +197,10 @@ mod tests {
         (chain, read)
     }
 
+    fn unreadable(bucket: BucketIndex, _: &mut [u8]) -> Result<(), Error> {
+        Err(Error::limit("bucket", bucket.get(), "one that can be read".into()))
+    }
+
     #[test]
     fn counts_sets_and_ignores_the_last_successor() {
         for last in [0, 1, 10, 99, u64::MAX] {
@@ -229,10 +233,46 @@ mod tests {
     #[test]
     fn a_head_outside_the_device_names_the_journal_entry() {
         let head = ChainHead { bucket: 0, ..HEAD };
-        let read = |_, _: &mut [u8]| -> Result<(), Error> { panic!("bucket 0 was read") };
+        // The reader's error would be another one.
+        let read = unreadable;
         let error = PrioChain::follow(&geometry(), SET, head, read, |_| ()).unwrap_err();
         let wanted = "journal entry at byte 512: prio_bucket is 0, wanted 2 to 4095";
         assert_eq!(error.to_string(), wanted);
+    }
+
+    /// The record of every bucket comes once, in order, and none of what lies behind the last.
+    #[test]
+    fn sets_give_the_table_that_was_written() {
+        let geometry = geometry();
+        let per_set = geometry.prios_per_bucket() as usize;
+        let record = |b: u32| (Prio::new(b as u16 ^ 0x5555), Gen::new((b / 7) as u8));
+        let table: Vec<_> = (0..geometry.nbuckets()).map(record).collect();
+        let mut got = Vec::new();
+        PrioChain::follow(
+            &geometry,
+            SET,
+            HEAD,
+            |bucket, out| {
+                let part = table.chunks(per_set).nth(bucket.as_usize() - 10).unwrap_or_default();
+                // What is left over behind the last record belongs to nobody.
+                let left_over = core::iter::repeat((Prio::METADATA, Gen::new(99)));
+                let next = u64::from(bucket.get()) + 1;
+                PrioSet::encode(out, SET, 5, next, part.iter().copied().chain(left_over));
+                Ok::<(), Error>(())
+            },
+            |set| got.extend(set.records()),
+        )
+        .unwrap();
+        let numbers = (0..).map(BucketIndex::new);
+        let wanted: Vec<_> =
+            numbers.zip(&table).map(|(b, &(prio, gen_))| (b, prio, gen_)).collect();
+        assert_eq!(got, wanted);
+    }
+
+    #[test]
+    fn an_error_of_the_reader_is_passed_on() {
+        let error = PrioChain::follow(&geometry(), SET, HEAD, unreadable, |_| ()).unwrap_err();
+        assert_eq!(error.to_string(), "bucket is 10, wanted one that can be read");
     }
 
     proptest! {

@@ -4,14 +4,31 @@
 //!
 //! Nothing on the device says where the journal ends. Its buckets are a ring, each written from
 //! its start, so every one is read up to the first place where no entry begins; what lies
-//! behind is left over from an earlier turn. The highest seq found is the newest entry. An
-//! entry that a crash tore has a wrong checksum, so the search stops before it and the one
-//! before is the newest: that is normal.
+//! behind is left over from an earlier turn. The highest seq found is the newest entry.
 //!
-//! Live are the entries from the newest's last_seq up to it. All of them must be there; a gap
-//! means that the index cannot be rebuilt, and is an error.
+//! # Reading
 //!
-//! A journal bucket may be reused when its highest seq is below last_seq.
+//! 1. In each journal bucket, from its start: an entry begins unless its magic is wrong, 240 +
+//!    8·keys is more than 32 KiB or than the bucket has left, or its checksum is wrong. The next
+//!    one is ceil((240 + 8·keys) / block) blocks further on.
+//! 2. An entry that a crash tore has a wrong checksum, so the search stops before it and the one
+//!    before is the newest: that is normal. An entry with a sound checksum that breaks another
+//!    rule is damage, and an error.
+//! 3. Live are the entries from the newest's last_seq up to it; older ones are ignored. All of
+//!    them must be there, each once; a gap means that the index cannot be rebuilt, and is an
+//!    error.
+//! 4. The keys of live entries are applied in order of seq on top of the index, which the newest
+//!    entry names along with the uuid bucket and the head of each device's prio chain.
+//!
+//! # Writing
+//!
+//! 1. An entry goes right behind the newest one, at the next block boundary; where the bucket's
+//!    rest is too small, to the start of the next bucket of the ring. Its seq is one more.
+//! 2. What it names must be durable before it is: a flush, then the entry with FUA (or the entry
+//!    and another flush).
+//! 3. A journal bucket is reused only when its highest seq is below the newest entry's last_seq.
+//! 4. One bucket is kept in reserve, so that the newest entry is never in the bucket that is
+//!    entered anew, and a full journal can still be replayed.
 
 use super::jset::{Jset, MAX_BYTES};
 use super::{ChainHead, Check, SetMagic, Superblock};

@@ -158,6 +158,37 @@ fn an_entry_reads_again_until_it_changes() {
     assert!(error.to_string().ends_with("seq is 1, wanted 2"), "{error}");
 }
 
+#[test]
+fn an_entry_read_again_may_be_gone() {
+    let mut ring = Ring::new();
+    ring.append(&entry(1, 1, 60));
+    let journal = ring.search().unwrap().unwrap();
+    let read = |failing: bool| {
+        Journal::read_entry(&ring.superblock, journal.newest_entry(), |_, _, out| {
+            out.fill(0);
+            if failing { Err(Error::limit("device", 5u32, "to answer".into())) } else { Ok(()) }
+        })
+    };
+    assert_eq!(read(true).unwrap_err().to_string(), "device is 5, wanted to answer");
+    let error = read(false).unwrap_err().to_string();
+    assert!(error.starts_with("journal entry at bucket 2 byte 0: magic is 0x0000"), "{error}");
+}
+
+/// A checksum that is right says that the entry is whole: what is wrong in it then is no torn
+/// write, and the entry is not passed over.
+#[test]
+fn a_whole_entry_that_breaks_a_rule_ends_the_search() {
+    let mut ring = Ring::new();
+    ring.append(&entry(1, 1, 0));
+    let (slot, byte) = ring.append(&entry(2, 1, 0));
+    let bytes = &mut ring.buckets[slot][byte..][..240];
+    bytes[24] = 9;
+    let csum = crate::record::crc::checksum(&bytes[8..]);
+    bytes[..8].copy_from_slice(&csum.to_le_bytes());
+    let wanted = "journal entry at bucket 2 byte 512: version is 9, wanted 1";
+    assert_eq!(ring.search().unwrap_err().to_string(), wanted);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     /// Any entries, any damage: the search ends, and what it calls live is complete.

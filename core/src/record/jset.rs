@@ -295,6 +295,20 @@ mod tests {
         )
     }
 
+    /// Eight words hold a key of up to six pointers, and nothing is cut off a longer one.
+    #[test]
+    fn padded_keys_have_room_for_six_pointers() {
+        for count in 0..=crate::record::key::MAX_POINTERS {
+            let pointers = vec![crate::record::Pointer::from_bits(7); count];
+            let key = Key::new(1, 8, 8, &pointers);
+            let padded = PaddedKey::new(&key);
+            assert_eq!(padded.is_some(), count <= 6);
+            if let Some(padded) = padded {
+                assert_eq!(padded.key(Place::device(0)), Ok(Some(key)));
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn round_trip(entry in entries(), block in 0u32..4) {

@@ -17,6 +17,15 @@
 //!      └───┴──────────────┴────────────────────────────────┴────────────┘
 //! ```
 //!
+//! | field | meaning |
+//! |---|---|
+//! | set | 1 in every key; readers do not look at it |
+//! | n | pointers that follow: copies of the same data |
+//! | csums, pin | the original's: kinds of checksum words, pinned in the index; we write 0 and ignore them |
+//! | drt | dirty: the extent is the only copy of its data |
+//! | sectors | length; the extent is low − sectors up to low of object `inode` |
+//! | device, sector, gen | which device of the set, where on it, valid while the bucket's gen is the same |
+//!
 //! A data extent never crosses a bucket. Device 4095 marks a placeholder that a read miss left:
 //! its gen and sector are random and mean nothing. Above the leaves of an index, inode 0 with
 //! low 0 is the tombstone of a freed node.
@@ -381,6 +390,39 @@ mod tests {
             prop_assert!(words.starts_with(&decoded));
             prop_assert!(failed || decoded.len() == words.len());
         }
+    }
+
+    /// The layout at the top of this file, bit by bit.
+    #[test]
+    fn bits_lie_where_the_layout_says() {
+        for (key, high) in [
+            (Key::new(0, 0, 0, &[]), 1 << 63),
+            (Key::new(0xf_ffff, 0, 0, &[]), 1 << 63 | 0xf_ffff),
+            (Key::new(0, 0, 0xffff, &[]), 1 << 63 | 0xffff << 20),
+            (Key::new(0, 0, 0, &[]).with_dirty(true), 1 << 63 | 1 << 36),
+            (Key::new(0, 0, 0, &[Pointer::default(); 7]), 1 << 63 | 7 << 60),
+        ] {
+            assert_eq!(key.high(), high, "{key:?}");
+        }
+        for (pointer, bits) in [
+            (Pointer::new(0, 0, Gen::new(255)), 0xff),
+            (Pointer::new(0, (1 << 43) - 1, Gen::new(0)), ((1 << 43) - 1) << 8),
+            (Pointer::new(4095, 0, Gen::new(0)), 4095 << 51),
+            (Pointer::new(u16::MAX, u64::MAX, Gen::new(255)), u64::MAX >> 1),
+        ] {
+            assert_eq!(pointer.bits(), bits, "{pointer:?}");
+        }
+    }
+
+    /// A key's end, not its start, is on the device: the text says where it counts from.
+    #[test]
+    fn texts_for_people() {
+        let at = Pointer::new(2, 128, Gen::new(3));
+        assert_eq!(format!("{at:?}"), "2:128 gen 3");
+        let key = Key::new(1, 100, 8, &[at]);
+        assert_eq!(format!("{key:?}"), "1:100 −8[2:128 gen 3]");
+        assert_eq!(format!("{:?}", key.with_dirty(true)), "1:100 −8 dirty[2:128 gen 3]");
+        assert_eq!(format!("{:?}", Key::default()), "0:0 −0[]");
     }
 
     #[test]

@@ -46,6 +46,24 @@ fn another_seq_ends_the_node() {
     assert_eq!(decode(&node_of(&bsets, &[5, 4])).unwrap().bsets, bsets[..1]);
 }
 
+/// A count of keys beyond the node's end is refused before anything is read by it.
+#[test]
+fn a_count_beyond_the_node_ends_it() {
+    for count in [60, 61, u32::MAX] {
+        let mut bytes = node_of(&[vec![key(1, 8)]], &[5]);
+        bytes[28..32].copy_from_slice(&count.to_le_bytes());
+        let error = decode(&bytes[..512]).unwrap_err().to_string();
+        let wanted = if count == 60 {
+            "index node at byte 0: csum is 0x".to_owned()
+        } else {
+            format!(
+                "index node at byte 0: keys is {count}, wanted at most the 60 that fit the node"
+            )
+        };
+        assert!(error.starts_with(&wanted), "{error}");
+    }
+}
+
 /// The same bytes read through another pointer are no node.
 #[test]
 fn the_pointer_is_part_of_the_checksum() {

@@ -125,3 +125,7 @@ fn show(set: &mut Set, met: &Met) -> Result<Marked, Error> {
         PointerKind::Clean => set.observe(pointer, met.sectors, Live::Clean),
     }
 }
+
+#[cfg(test)]
+#[path = "startup_tests.rs"]
+mod tests;

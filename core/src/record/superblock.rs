@@ -32,6 +32,23 @@
 //! 1 their binary logarithm; with bit 0 (obsolete) the low half of which `bucket_size_hi` is the
 //! high one.
 //!
+//! # What is checked
+//!
+//! In this order; the first rule that does not hold is the error, naming the field.
+//!
+//! 1. the magic, or the device is not formatted; version 1, 2, 4 or 6 is a backing device;
+//! 2. njournal ≤ 256, then the checksum, then version 0, 3 or 5, offset 8, both uuids not zero;
+//! 3. version 5 only: no bit of feature_incompat or feature_ro_compat that is not known, and not
+//!    both bit 0 and bit 1; in versions 0 and 3 the three words mean nothing;
+//! 4. nbuckets at least 128 and at most 2²⁵; bucket_size a power of two from 8 to 2¹⁸ sectors;
+//!    block_size a power of two from 1 to 8; 1 ≤ first_bucket < nbuckets, and at least 16 sectors
+//!    before it; all buckets within the device, if its size is known;
+//! 5. first_bucket + njournal ≤ nbuckets, journal bucket i = first_bucket + i;
+//! 6. policy 0, 1 or 2; nr_in_set 1 to 8; nr_this_dev below it.
+//!
+//! Usable ([`check_usable`](Superblock::check_usable)) is a device with at least 513 buckets and a
+//! block_size not below its own block. Bucket b starts at sector b · bucket_size.
+//!
 //! # Life
 //!
 //! | step | version | njournal | seq | flags |

@@ -2,7 +2,10 @@
 //!
 //! # Layout
 //!
-//! An array of entries of 128 bytes; the inode in keys is the place in it. There is no checksum.
+//! An array of entries of 128 bytes in the bucket that the newest journal entry names as
+//! `uuid_bucket`; the inode in keys is the place in it, from 0. There is no checksum: any bytes
+//! are entries. Numbers are little-endian. The inode of a flash-only volume is a *class* of its
+//! own when open buckets are chosen: its data never shares a bucket with cached data.
 //!
 //! ```text
 //!       0       1       2       3       4       5       6       7
@@ -130,6 +133,28 @@ mod tests {
                 count += 1;
             }
             prop_assert!(count <= bytes.len() / ENTRY_BYTES);
+        }
+    }
+
+    /// The layout at the top of this file; the inode is the place, free entries counted.
+    #[test]
+    fn fields_lie_where_the_layout_says() {
+        let mut bytes = [0; 3 * ENTRY_BYTES + 1];
+        let bucket = &mut bytes[2 * ENTRY_BYTES..];
+        bucket[15] = 1;
+        bucket[16..19].copy_from_slice(b"vol");
+        for (at, value) in [(48, 10), (52, 20), (56, 30), (64, 50), (68, 60), (72, 99)] {
+            bucket[at] = value;
+        }
+        for (flags, flash_only) in [(0, false), (1, true), (2, false), (3, true)] {
+            bytes[2 * ENTRY_BYTES + 60] = flags;
+            let entries: Vec<_> = UuidEntry::decode_all(&bytes).collect();
+            let [(2, entry)] = &entries[..] else { panic!("{entries:?}") };
+            assert_eq!(entry.uuid.to_string(), "00000000-0000-0000-0000-000000000001");
+            assert_eq!(entry.label.trim_ascii_end()[..3], *b"vol");
+            assert_eq!((entry.first_reg, entry.last_reg, entry.invalidated), (10, 20, 30));
+            assert_eq!((entry.flags, entry.sectors), (flags.into(), 60 << 32 | 50));
+            assert_eq!(entry.is_flash_only(), flash_only);
         }
     }
 }

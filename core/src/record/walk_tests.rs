@@ -135,6 +135,46 @@ fn damage_ends_the_walk() {
     }
 }
 
+/// The keys that the newest journal entry itself holds, and what the device answers.
+#[test]
+fn a_damaged_journal_entry_names_itself() {
+    let far = PaddedKey::new(&Key::new(0, 0, 8, &[at(1024, 0)])).unwrap();
+    let inside = PaddedKey::new(&Key::new(0, 0, 8, &[at(7, 1)])).unwrap();
+    let mut cut_off = PaddedKey::default();
+    cut_off.words[0] = 7 << 60;
+    let walk = |newest: Jset| {
+        let unreadable = |bucket: BucketId, _: &mut [u8]| -> Result<(), Error> {
+            Err(Error::limit("bucket", bucket.bucket().get(), "one that can be read".into()))
+        };
+        index(&[geometry()], SET, (&newest, HERE), unreadable, |_| true).unwrap_err().to_string()
+    };
+    let root = |btree_root| walk(Jset { btree_root, ..Jset::default() });
+    let uuids = |uuid_bucket| walk(Jset { uuid_bucket, ..Jset::default() });
+    let outside = "sector of a pointer is 8192, wanted in buckets 1 to 1023";
+    assert_eq!(root(far), format!("key at byte 8192: {outside}"));
+    assert_eq!(uuids(far), format!("key at byte 8192: {outside}"));
+    let across = "key at byte 8192: sectors is 8, wanted at most the 7 left in the bucket";
+    assert_eq!((root(inside), uuids(inside)), (across.to_owned(), across.to_owned()));
+    for text in [root(cut_off), uuids(cut_off)] {
+        assert!(text.contains("number of pointers is 7"), "{text}");
+    }
+    let sound = PaddedKey::new(&node_key(9, 10)).unwrap();
+    assert_eq!(root(sound), "bucket is 10, wanted one that can be read");
+}
+
+#[test]
+fn the_uuid_bucket_is_met_first_and_not_read() {
+    let newest = Jset { uuid_bucket: PaddedKey::new(&node_key(0, 7)).unwrap(), ..Jset::default() };
+    let mut met = Vec::new();
+    let read = |_, _: &mut [u8]| Err(Error::limit("reads", 1u32, "0".into()));
+    let counts = index(&[geometry()], SET, (&newest, HERE), read, |m| {
+        met.push((m.bucket.bucket().get(), m.sectors, m.kind));
+        true
+    });
+    assert_eq!(counts, Ok(WalkCounts::default()));
+    assert_eq!(met, [(7, 8, PointerKind::UuidBucket)]);
+}
+
 /// Nodes that lead to each other, or to one child many times: read once, then an error.
 #[test]
 fn forged_indexes_end_soon() {

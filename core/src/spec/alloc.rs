@@ -117,11 +117,18 @@ impl Set {
     }
 
     /// Whether `n` single allocations for a user of `reserve` would succeed now: what
-    /// `wait_for(reserve, n)` waits for. Owners ask before they take locks.
+    /// `wait_for(reserve, n)` waits for. Owners ask before they take locks. A bucket with a
+    /// foreign pin is on a list, but would be set aside: it does not count.
     #[must_use]
     pub fn can_alloc(&self, reserve: Reserve, n: usize) -> bool {
+        let own = (reserve != Reserve::None).then_some(reserve);
+        let lists = || [Reserve::None].into_iter().chain(own);
         let live = self.devices.iter().filter(|d| d.failed.is_none());
-        live.map(|d| d.usable(reserve)).sum::<usize>() >= n
+        let clean = live.flat_map(|d| {
+            let buckets = lists().flat_map(|list| d.list(list));
+            buckets.filter(|&&b| d.word(b).pin_count() == 1)
+        });
+        clean.take(n).count() == n
     }
 
     /// Returns an allocation that was never written: it is free again, with the gen it had, on

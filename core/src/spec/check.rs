@@ -94,3 +94,7 @@ impl Device {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "check_tests.rs"]
+mod tests;

@@ -391,7 +391,8 @@ impl Set {
     /// # Errors
     ///
     /// [`Error::State`] if there is no such bucket, or the state contradicts the place the
-    /// bucket is in: unpinned on a list, or not metadata in the prio chain.
+    /// bucket is in: unpinned on a list, set aside without a foreign pin, or neither metadata
+    /// nor dirty in the prio chain.
     pub fn store(&mut self, bucket: BucketId, word: Snapshot) -> Result<(), Error> {
         let (device, b) = self.locate(bucket)?;
         let what = || format!("storing the state of bucket {bucket}");
@@ -404,6 +405,10 @@ impl Set {
                 return Err(Error::state(what(), "a reclaimable mark", "metadata or dirty"));
             }
             Place::PrioChain => {}
+            Place::SetAside if word.pin_count() < 2 => {
+                let pin = format!("pin {}", word.pin_count());
+                return Err(Error::state(what(), pin, "pin 2 or more while set aside"));
+            }
             _ if word.pin_count() == 0 => {
                 return Err(Error::state(what(), "pin 0", "pin 1 or more on a list or open"));
             }

@@ -164,6 +164,9 @@ impl PrioWrite {
 
     /// The table is durable: so are the gens of the buckets that were ahead.
     pub(crate) fn settle(&self) {
+        if self.ahead.is_empty() {
+            return;
+        }
         let device = &self.allocator.devices()[self.device.as_usize()];
         let mut entries = device.ahead.lock();
         for &bucket in &self.ahead {

@@ -330,7 +330,9 @@ impl Reclaimer {
 
     /// A bucket that skipped the prio write but not its discard.
     fn next_loose(&mut self) -> Option<BucketIndex> {
-        self.loose = self.dev().next_undiscarded();
+        if self.allocator.config().discard {
+            self.loose = self.dev().next_undiscarded();
+        }
         self.loose
     }
 

@@ -151,6 +151,9 @@ impl Hints {
     where
         S: core::ops::Deref<Target = Slot>,
     {
+        if slots.len() == 1 {
+            return 0;
+        }
         if slots.len() <= FEW {
             return self.search(slots, request);
         }

@@ -49,6 +49,7 @@
 //! | [`prio_writer`] | step 2 |
 //! | [`recovery`] | reading the state of a device |
 //! | [`volume`] | an open device; ties these together |
+//! | [`explore`](mod@explore) | random histories with power losses, and what must hold after each |
 //! | [`pipeline`] | the thread that drives the allocator's reclaimer through steps 1 to 7 |
 //!
 //! # Embedding it
@@ -86,6 +87,7 @@ pub mod buffer;
 pub mod completion;
 pub mod device;
 pub mod error;
+pub mod explore;
 mod file;
 pub mod format;
 pub mod journal;

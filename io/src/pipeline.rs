@@ -265,6 +265,8 @@ impl Work {
     fn prio_write(&mut self, mut write: PrioWrite) -> Result<(), Error> {
         assert_eq!(write.seq(), self.writer.prio_seq() + 1, "prio writes are numbered in order");
         let chain = write.chain().to_vec();
+        #[cfg(tierce_mutant = "discard_before_durable")]
+        write.batch().to_vec().into_iter().for_each(|bucket| self.discard_on_device(bucket));
         let published = self.writer.publish(&chain, |set, records| {
             write.encode(set, |prio, generation| records.push((prio, generation)));
         });

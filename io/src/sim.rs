@@ -14,7 +14,7 @@
 //! | write | goes to a volatile cache; reads see it at once |
 //! | durable write | these bytes are durable when it completes; nothing is said of others |
 //! | flush | everything written before is durable when it completes |
-//! | discard | drawn anew each time: nothing happens; the range reads zeros, and a power loss may bring the old bytes back; it is zeros for good at once; it is random bytes for good at once |
+//! | discard | drawn anew each time: nothing happens; the range reads zeros, and a power loss may bring the old bytes back; it is zeros for good at once; it is other bytes for good at once |
 //! | power loss | of the versions that each *sector* (512 bytes) had since it was last durable, one survives: any subset of what was not flushed, torn at sectors, in any order. Also drawn: nothing survives, everything does, whole writes do or do not, all up to some write do |
 //! | power cut ([`Sim::cut_power`]) | the operation that it hits is half done (a durable write may be torn), and it and all later ones fail |
 //! | [`FaultKind::Io`], [`FaultKind::NoSpace`] | an error; a write has got an arbitrary subset of its sectors into the cache, a flush has made an arbitrary subset durable |

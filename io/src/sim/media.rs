@@ -106,12 +106,11 @@ impl Media {
         sectors.for_each(|sector| self.put(sector, &[0; SECTOR], durable));
     }
 
-    /// A range becomes random bytes, for good.
+    /// A range becomes some bytes or other, for good.
     pub(super) fn scramble(&mut self, sectors: Range<u64>, draws: &mut Draws) {
         for sector in sectors {
-            let mut content = [0; SECTOR];
-            content.iter_mut().for_each(|byte| *byte = draws.below(256) as u8);
-            self.put(sector, &content, true);
+            let word = draws.below(u32::MAX).to_le_bytes();
+            self.put(sector, &word.repeat(SECTOR / word.len()), true);
         }
     }
 

@@ -1,5 +1,6 @@
 //! The `tierce` command: one file per subcommand.
 
+mod crash;
 mod format;
 mod inspect;
 mod replay;
@@ -19,6 +20,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Crash(crash::Args),
     Format(format::Args),
     Inspect(inspect::Args),
     Replay(replay::Args),
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let result = match cli.command {
+        Command::Crash(args) => crash::run(&args),
         Command::Format(args) => format::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Inspect(args) => inspect::run(&args),
         Command::Replay(args) => replay::run(&args).map(|()| ExitCode::SUCCESS),

@@ -17,7 +17,8 @@
 //! submitted is durable when the flush completes, and a write that is `durable` is durable
 //! itself when it completes, which says nothing about writes before it.
 //!
-//! Implementations are peers: [`Uring`](crate::Uring) and [`SyncIo`](crate::SyncIo).
+//! Implementations are peers: [`Uring`](crate::Uring), [`SyncIo`](crate::SyncIo) and, for tests,
+//! [`Sim`](crate::Sim).
 
 use crate::buffer::Buffer;
 use crate::completion::{Completer, Completion, Outcome};

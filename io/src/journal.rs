@@ -149,7 +149,9 @@ impl Journal {
         let mut buffer = self.device.buffer(bytes);
         entry.encode(self.superblock.set_magic(), block_bytes, &mut buffer)?;
         let bucket_start = self.bucket(slot).get() as u64 * self.geometry().bucket_bytes() as u64;
-        self.device.flush()?;
+        if !cfg!(tierce_mutant = "journal_before_flush") {
+            self.device.flush()?;
+        }
         let write = Request::write(bucket_start + u64::from(byte), buffer).durable();
         self.device.submit(write).wait()?;
         self.slot = slot;

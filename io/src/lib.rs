@@ -41,6 +41,7 @@
 //! | [`device`] | the one narrow trait through which all I/O passes, and what it promises |
 //! | [`buffer`], [`completion`] | who owns memory during an operation, and how one waits for it |
 //! | `uring.rs`, `sync_io.rs` | the two implementations: io_uring on a thread of its own, and blocking threads where the kernel refuses it |
+//! | [`sim`] | a third one, which loses power and fails as it is told, by a seed |
 //! | `file.rs` | opening files and block devices exclusively |
 //! | [`probe`](mod@probe), [`format`](mod@format) | what a device carries already, and making a cache of it |
 //! | `superblock.rs` | why a power loss cannot tear the only copy |
@@ -48,6 +49,7 @@
 //! | [`prio_writer`] | step 2 |
 //! | [`recovery`] | reading the state of a device |
 //! | [`volume`] | an open device; ties these together |
+//! | [`explore`](mod@explore) | random histories with power losses, and what must hold after each |
 //! | [`pipeline`] | the thread that drives the allocator's reclaimer through steps 1 to 7 |
 //!
 //! # Embedding it
@@ -85,6 +87,7 @@ pub mod buffer;
 pub mod completion;
 pub mod device;
 pub mod error;
+pub mod explore;
 mod file;
 pub mod format;
 pub mod journal;
@@ -92,6 +95,7 @@ pub mod pipeline;
 pub mod prio_writer;
 pub mod probe;
 pub mod recovery;
+pub mod sim;
 mod superblock;
 mod sync_io;
 mod uring;
@@ -104,10 +108,11 @@ pub use error::Error;
 pub use file::{Access, DeviceOptions, Engine, Notice, open_device};
 pub use format::{FormatOptions, format, format_on};
 pub use journal::Journal;
-pub use pipeline::{Pipeline, PipelineStats};
+pub use pipeline::{Pipeline, PipelineStats, Work, Worked};
 pub use prio_writer::write_prio_chain;
 pub use probe::{Finding, probe};
 pub use recovery::{Recovered, recover};
+pub use sim::{CutAt, Fault, FaultKind, Sim, SimOptions};
 pub use sync_io::SyncIo;
 pub use uring::Uring;
 pub use volume::{OpenOptions, Owner, StateWriter, Volume};

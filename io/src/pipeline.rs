@@ -38,7 +38,7 @@ use crate::volume::StateWriter;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use tierce_core::{BucketIndex, DeviceIndex};
-use tierce_lockfree::{Allocator, PrioWrite, Reclaimer, Step};
+use tierce_lockfree::{Allocator, PrioWrite, Reclaimer, Step, WaitFor};
 
 /// What a pipeline did so far.
 ///
@@ -99,7 +99,8 @@ impl Pipeline {
         let (allocator, device) = (reclaimer.allocator().clone(), reclaimer.device());
         let name = writer.device().name().clone();
         let stats = Arc::new(Mutex::default());
-        let work = Work { reclaimer, writer, stats: Arc::clone(&stats) };
+        let mut work = Work::new(reclaimer, writer);
+        work.stats = Arc::clone(&stats);
         let thread = std::thread::Builder::new()
             .name("tierce-reclaim".into())
             .spawn(move || work.run())
@@ -162,13 +163,85 @@ fn lock(stats: &Mutex<PipelineStats>) -> MutexGuard<'_, PipelineStats> {
     stats.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-struct Work {
+/// The pipeline's work, one step at a time: for who drives a device on a thread of his own
+/// instead of starting a [`Pipeline`].
+///
+/// ```
+/// use tierce_core::Reserve;
+/// use tierce_io::{FormatOptions, Owner, Sim, SimOptions, Volume, Work, Worked, format_on};
+/// use tierce_lockfree::{Allocator, Config};
+/// let device = Sim::new(&SimOptions::default());
+/// format_on(&*device, &FormatOptions { bucket: 64 << 10, ..Default::default() })?;
+///
+/// let (table, writer) = Volume::open_on(device, Owner::Allocator)?.into_start();
+/// let (allocator, mut reclaimers) = Allocator::start(Config::default(), vec![table])?.finish();
+/// let mut work = Work::new(reclaimers.remove(0), writer);
+/// while !matches!(work.step()?, Worked::Wait(_)) {}
+/// assert!(work.stats().prio_write_total > 0);
+/// assert!(allocator.try_alloc(Reserve::None)?.is_some());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Work {
     reclaimer: Reclaimer,
     writer: StateWriter,
     stats: Arc<Mutex<PipelineStats>>,
 }
 
+/// What a step of [`Work`] did.
+///
+/// ```
+/// use tierce_io::Worked;
+/// assert_ne!(Worked::Wrote, Worked::Discarded);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "it says whether there is more to do"]
+#[non_exhaustive]
+pub enum Worked {
+    /// Nothing: that has to happen first.
+    Wait(WaitFor),
+    /// A table of gens became durable.
+    Wrote,
+    /// A bucket was discarded, or the device would not do it.
+    Discarded,
+    /// Nothing any more: the set was closed or the device has failed.
+    Ended,
+}
+
 impl Work {
+    /// The work of `reclaimer`, whose device `writer` writes.
+    #[must_use]
+    pub fn new(reclaimer: Reclaimer, writer: StateWriter) -> Self {
+        Self { reclaimer, writer, stats: Arc::default() }
+    }
+
+    /// What was done so far.
+    #[must_use]
+    pub fn stats(&self) -> PipelineStats {
+        *lock(&self.stats)
+    }
+
+    /// Does what is to be done next, waiting for the device and for nobody else.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Failed`], once, if the device fails: then everybody who waits for it has been
+    /// told, and the next step is [`Worked::Ended`].
+    pub fn step(&mut self) -> Result<Worked, Error> {
+        Ok(match self.reclaimer.step() {
+            Step::Wait(reason) => Worked::Wait(reason),
+            Step::PrioWrite(write) => {
+                self.prio_write(write)?;
+                Worked::Wrote
+            }
+            Step::Discard(bucket) => {
+                self.discard(bucket);
+                Worked::Discarded
+            }
+            Step::Ended => Worked::Ended,
+        })
+    }
+
     fn run(mut self) -> Result<(), Error> {
         let _guard = FailOnPanic {
             allocator: self.reclaimer.allocator().clone(),
@@ -177,16 +250,14 @@ impl Work {
         };
         let mut result = Ok(());
         loop {
-            match self.reclaimer.step() {
-                Step::Wait(_) => {
+            match self.step() {
+                Ok(Worked::Wait(_)) => {
                     self.reclaimer.park(None);
                 }
-                Step::PrioWrite(write) => {
-                    // After an error the next step ends, and so do we.
-                    result = result.and(self.prio_write(write));
-                }
-                Step::Discard(bucket) => self.discard(bucket),
-                Step::Ended => return result,
+                Ok(Worked::Wrote | Worked::Discarded) => {}
+                Ok(Worked::Ended) => return result,
+                // The next step ends, and so do we.
+                Err(error) => result = result.and(Err(error)),
             }
         }
     }
@@ -194,6 +265,8 @@ impl Work {
     fn prio_write(&mut self, mut write: PrioWrite) -> Result<(), Error> {
         assert_eq!(write.seq(), self.writer.prio_seq() + 1, "prio writes are numbered in order");
         let chain = write.chain().to_vec();
+        #[cfg(tierce_mutant = "discard_before_durable")]
+        write.batch().to_vec().into_iter().for_each(|bucket| self.discard_on_device(bucket));
         loop {
             let written = self.writer.write(&chain, |set, records| {
                 write.encode(set, |prio, generation| records.push((prio, generation)));
@@ -229,9 +302,14 @@ impl Work {
     }
 
     fn discard(&mut self, bucket: BucketIndex) {
+        self.discard_on_device(bucket);
+        self.reclaimer.discarded();
+    }
+
+    /// Discards a bucket and counts what came of it.
+    fn discard_on_device(&self, bucket: BucketIndex) {
         let bytes = u64::from(self.writer.superblock().geometry().bucket_bytes());
         let result = self.writer.device().discard(u64::from(bucket.get()) * bytes, bytes);
-        self.reclaimer.discarded();
         let mut stats = lock(&self.stats);
         match result {
             Ok(()) => stats.discard_total += 1,

@@ -91,8 +91,14 @@ impl PrioWrite {
                 continue;
             }
             let word = device.table().read(bucket);
-            record(word.prio(), word.gen_());
-            if let Some((_, gen_)) = self.encoded.get_mut(next).filter(|(b, _)| *b == bucket) {
+            let in_batch = self.encoded.get_mut(next).filter(|(b, _)| *b == bucket);
+            if cfg!(tierce_mutant = "encode_before_drain") && in_batch.is_some() {
+                // What the word was before this bucket was invalidated.
+                record(word.prio(), Gen::new(word.gen_().get().wrapping_sub(1)));
+            } else {
+                record(word.prio(), word.gen_());
+            }
+            if let Some((_, gen_)) = in_batch {
                 *gen_ = Some(word.gen_());
                 next += 1;
             }
@@ -152,8 +158,9 @@ impl PrioWrite {
         gen_.expect("every bucket that is followed was encoded")
     }
 
-    #[cfg(test)]
-    pub(crate) fn batch(&self) -> &[BucketIndex] {
+    /// The batch in the order of invalidation.
+    #[cfg(any(test, tierce_mutant = "discard_before_durable"))]
+    pub fn batch(&self) -> &[BucketIndex] {
         &self.batch
     }
 

@@ -6,7 +6,7 @@
 
 use crate::report::{Outcome, Report, if_there_is};
 use crate::run::{self, Show};
-use crate::{checks, fuzz, kill_test, loom, mutants, place, suites};
+use crate::{checks, crash, fuzz, kill_test, loom, mutants, place, suites};
 use anyhow::Result;
 use clap::Args;
 use std::process::Command;
@@ -38,6 +38,7 @@ pub(crate) fn run(options: &Options, report: &mut Report) {
     report.stage("loom", || if_there_is(loom::exists()?, "model", models));
     report.stage("fuzz", || fuzz_stage(strict));
     report.stage("kill-test", || if_there_is(kill_test::exists(), "program", kill));
+    report.stage("crash", || if_there_is(crash::exists(), "command", crashes));
     report.stage("mutants", || if_there_is(mutants::exist()?, "mutant with a test", mutant_sample));
     report.stage("licences", || with("deny", strict, checks::licences));
     report.stage("lean", checks::lean);
@@ -66,6 +67,10 @@ fn fuzz_smoke() -> Result<Outcome> {
 
 fn kill() -> Result<Outcome> {
     kill_test::run(&kill_test::Options { rounds: KILL_ROUNDS })
+}
+
+fn crashes() -> Result<Outcome> {
+    crash::run(&crash::Options { seeds: crash::CI_SEEDS })
 }
 
 fn mutant_sample() -> Result<Outcome> {

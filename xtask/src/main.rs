@@ -9,6 +9,7 @@
 //! | `fuzz.rs` | every fuzz target of every crate |
 //! | `mutants/` | the deliberate breaks, each of which a test must notice |
 //! | `kill_test.rs` | kill −9 in mid-replay, many rounds |
+//! | `crash.rs` | power losses on a simulated device, many histories |
 //! | `checks.rs` | fmt, clippy, docs, licences, dependencies |
 //! | `coverage.rs` | regions of core that no test runs |
 //! | `run.rs`, `tally.rs`, `report.rs`, `place.rs` | commands, counting, the table, where things are |
@@ -19,6 +20,7 @@
 mod checks;
 mod ci;
 mod coverage;
+mod crash;
 mod fuzz;
 mod kill_test;
 mod loom;
@@ -55,6 +57,8 @@ enum Task {
     Soak(soak::Options),
     /// Kill −9 in mid-replay, open again, compare with a log kept outside the cache
     KillTest(kill_test::Options),
+    /// Power losses on a simulated device, at random operations of random histories
+    Crash(crash::Options),
     /// How much of tierce-core the tests run (needs cargo-llvm-cov)
     Coverage(coverage::Options),
 }
@@ -69,6 +73,7 @@ fn main() -> ExitCode {
         Task::Mutants(options) => report.stage("mutants", || mutants::run(&options)),
         Task::Soak(options) => soak::run(&options, &mut report),
         Task::KillTest(options) => report.stage("kill-test", || kill_test::run(&options)),
+        Task::Crash(options) => report.stage("crash", || crash::run(&options)),
         Task::Coverage(options) => report.stage("coverage", || coverage::run(&options)),
     }
     report.finish()

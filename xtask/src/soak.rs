@@ -1,7 +1,7 @@
 //! The long versions of the suites, for a machine that has the night off.
 
 use crate::report::{Outcome, Report, if_there_is};
-use crate::{fuzz, kill_test, loom, mutants, suites};
+use crate::{crash, fuzz, kill_test, loom, mutants, suites};
 use anyhow::Result;
 use clap::Args;
 
@@ -11,6 +11,8 @@ const LOOM_BOUND: u32 = 5;
 const FUZZ_SECONDS: u64 = 60;
 /// Kills of the replay.
 const KILL_ROUNDS: u64 = 200;
+/// Histories with power losses.
+const CRASH_SEEDS: u64 = 20_000;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -26,6 +28,7 @@ pub(crate) fn run(options: &Options, report: &mut Report) {
     report.stage("loom", || if_there_is(loom::exists()?, "model", models));
     report.stage("fuzz", || if_there_is(fuzz::exists()?, "target", long_fuzz));
     report.stage("kill-test", || if_there_is(kill_test::exists(), "program", kill));
+    report.stage("crash", || if_there_is(crash::exists(), "command", crashes));
     report.stage("mutants", || if_there_is(mutants::exist()?, "mutant", all_mutants));
 }
 
@@ -39,6 +42,10 @@ fn long_fuzz() -> Result<Outcome> {
 
 fn kill() -> Result<Outcome> {
     kill_test::run(&kill_test::Options { rounds: KILL_ROUNDS })
+}
+
+fn crashes() -> Result<Outcome> {
+    crash::run(&crash::Options { seeds: CRASH_SEEDS })
 }
 
 fn all_mutants() -> Result<Outcome> {

@@ -74,11 +74,11 @@ fn cpu(clock: ClockId) -> Duration {
 #[must_use]
 pub fn timer_nanos() -> f64 {
     const LOOKS: u32 = 200_000;
-    let start = Instant::now();
+    let watch = Stopwatch::start();
     for _ in 0..LOOKS {
         std::hint::black_box(Instant::now());
     }
-    start.elapsed().as_nanos() as f64 / f64::from(LOOKS)
+    watch.took().cpu_nanos_per(LOOKS.into())
 }
 
 /// What an atomic read-modify-write costs that nobody contends, in nanoseconds: the unit in which

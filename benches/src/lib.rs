@@ -13,14 +13,16 @@
 //! |---|---|
 //! | [`trace`] | how recorded requests are read, one file per format |
 //! | [`workload`] | the generated workload and its value sizes |
-//! | [`backend`] | what a cache must offer to be driven from here |
+//! | [`backend`] | what a cache, or an allocator, must offer to be driven from here |
 //! | [`replay`] | how requests become operations, and what is counted |
 //! | [`value`] | how a value proves which key and version it belongs to |
-//! | [`measure`] | latency histograms, memory |
+//! | [`measure`] | latency histograms, memory, CPU time, rounds, the machine |
+//! | [`bars`] | what the allocator is measured for, and what it must reach |
 //! | [`kill`] | the test that kills a cache in mid-run and checks what it serves afterwards |
 #![forbid(unsafe_code)]
 
 pub mod backend;
+pub mod bars;
 pub mod error;
 pub mod kill;
 pub mod measure;

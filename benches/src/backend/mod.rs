@@ -3,10 +3,25 @@
 //! Implement [`Store`] for anything that keeps values by key; nothing else is needed to replay
 //! traces against it. [`Unbounded`] is the smallest example, [`Tierce`] the cache
 //! of this project.
+//!
+//! Implement [`Space`] for anything that hands out buckets, to measure it against the allocator
+//! of this project ([`Lockfree`]), against the same under one lock ([`Locked`]), against the
+//! specification under one lock ([`Original`]) and against a bare queue ([`FifoQueue`], the
+//! smallest example).
 
+mod fifo_queue;
+mod locked;
+mod lockfree;
+mod original;
+mod space;
 mod tierce;
 mod unbounded;
 
+pub use fifo_queue::FifoQueue;
+pub use locked::Locked;
+pub use lockfree::Lockfree;
+pub use original::Original;
+pub use space::{Full, Order, SectorWrite, Space, SpaceCounts};
 pub use tierce::Tierce;
 pub use unbounded::Unbounded;
 

@@ -49,6 +49,17 @@ impl Latency {
         self.nanos.len()
     }
 
+    /// Counts one operation that took so many nanoseconds.
+    pub fn record_nanos(&mut self, nanos: u64) {
+        self.nanos.saturating_record(nanos);
+    }
+
+    /// What a share `quantile` (0 to 1) of the operations took at most, in nanoseconds.
+    #[must_use]
+    pub fn nanos_at(&self, quantile: f64) -> u64 {
+        self.nanos.value_at_quantile(quantile).min(self.nanos.max())
+    }
+
     /// The figures people look at.
     #[must_use]
     pub fn summary(&self) -> LatencySummary {

@@ -1,0 +1,83 @@
+//! P4: buckets are allocated, held for a while, written, and reclaimed by LRU when their turn
+//! comes. Whoever finds nothing free waits.
+
+use super::Bench;
+use super::row::{Better, Figure, Goal};
+use crate::backend::{FifoQueue, Full, Locked, Lockfree, Order, Original, Space};
+use crate::measure::{Subject, run_for};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Buckets that a thread holds while it goes on.
+const HELD: usize = 4;
+
+pub(super) fn steady(bench: &mut Bench<'_>) {
+    let sizes: &[(u32, &str)] = match bench.plan.quick {
+        true => &[(64 << 10, "64 Ki"), (1 << 20, "1 Mi")],
+        false => &[(64 << 10, "64 Ki"), (1 << 20, "1 Mi"), (16 << 20, "16 Mi")],
+    };
+    for &(nbuckets, name) in sizes {
+        let full = Full::new(nbuckets, Order::Random);
+        let spaces = (Lockfree::start(&full), Original::start(&full));
+        let more = (Locked::start(&full), FifoQueue::start(&full));
+        let counts: &[usize] = if bench.plan.quick { &[1, 32] } else { &[1, 2, 8, 32] };
+        for (&threads, ageing) in counts.iter().flat_map(|n| [(n, false), (n, true)]) {
+            let ages = if ageing { ", ageing" } else { "" };
+            let setting = format!("{name} buckets, {}{ages}", super::threads_name(threads));
+            let figure = Figure::new("P4", "alloc → written", setting, "k/s", Better::More);
+            let figure = figure.goals(Goal::Times(4.0), Goal::Times(10.0));
+            // A pass takes longer the larger the device is; a sample should contain a few.
+            let time = bench.plan.sample * if nbuckets > 1 << 16 { 2 } else { 1 };
+            let run = Steady { threads, ageing, time };
+            let subjects = vec![
+                steady_on(&spaces.0, run),
+                steady_on(&spaces.1, run),
+                steady_on(&more.0, run),
+                steady_on(&more.1, run),
+            ];
+            bench.measure(&[figure], subjects);
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Steady {
+    threads: usize,
+    /// Each bucket written counts as I/O, so that one in 1/1024 of the device brings a rescale.
+    ageing: bool,
+    time: Duration,
+}
+
+fn steady_on<S: Space>(space: &S, steady: Steady) -> Subject<'_> {
+    Subject::new(S::NAME, move || {
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let reclaimer = scope.spawn(|| space.reclaim_until(&stop));
+            let run = run_for(steady.threads, steady.time, |_, go_on| {
+                let (mut held, mut allocated) = (VecDeque::with_capacity(HELD + 1), 0u64);
+                while go_on() {
+                    for _ in 0..16 {
+                        held.push_back(space.alloc());
+                        allocated += 1;
+                        if held.len() > HELD
+                            && let Some(oldest) = held.pop_front()
+                        {
+                            space.written(oldest);
+                        }
+                        if steady.ageing {
+                            space.account_io(1024);
+                        }
+                    }
+                }
+                held.into_iter().for_each(|bucket| space.written(bucket));
+                allocated
+            });
+            // Relaxed: nothing is published with it.
+            stop.store(true, Ordering::Relaxed);
+            reclaimer.join().expect("it did not panic");
+            let allocated: u64 = run.results.iter().sum();
+            vec![allocated as f64 / run.wall.as_secs_f64() / 1e3]
+        })
+    })
+}

@@ -50,6 +50,8 @@ fn refusals_are_one_line_and_leave_nothing() {
         assert!(!path.exists(), "{said}");
     }
     let usage = format(&path, &["--policy", "mru"]);
-    assert_eq!(usage.status.code(), Some(2));
-    assert!(stderr(&usage).contains("the policy must be lru, fifo or random"));
+    let said = stderr(&usage);
+    assert_eq!(usage.status.code(), Some(1), "{said}");
+    assert!(said.contains("the policy must be lru, fifo or random"));
+    assert_eq!(said.trim_end().lines().count(), 1, "{said}");
 }

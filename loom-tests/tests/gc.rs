@@ -17,7 +17,7 @@ type Index = Mutex<Option<BucketRef>>;
 
 fn collect(allocator: &Allocator, index: &Index) {
     let gc = allocator.begin_gc().expect("one at a time");
-    let found = *index.lock().unwrap();
+    let found = *index.lock().expect("no thread panics");
     if let Some(pointer) = found {
         let _ = gc.mark(pointer, 8, Mark::Dirty);
     }

@@ -17,7 +17,8 @@ use tierce_loom_tests::{
 /// A bucket that is full, and the pointer into it.
 fn full() -> (Arc<Allocator>, BucketRef) {
     let (allocator, _) = tiny::allocator(tiny::settings(), 1);
-    let free = (1..8).map(bucket).find(|&b| allocator.snapshot(b).unwrap().pin_count() == 0);
+    let word = |b| allocator.snapshot(b).expect("one of its buckets");
+    let free = (1..8).map(bucket).find(|&b| word(b).pin_count() == 0);
     let pointer = BucketRef::new(free.expect("a bucket"), Gen::new(0));
     (allocator, pointer)
 }

@@ -19,14 +19,14 @@ fn take(allocator: &Allocator, taken: &Taken) -> bool {
     };
     check(allocator, &extent);
     let place = (extent.bucket_ref().bucket(), extent.offset());
-    taken.lock().unwrap().push(place);
+    taken.lock().expect("no thread panics").push(place);
     check(allocator, &extent);
     true
 }
 
 fn check(allocator: &Allocator, extent: &Extent<'_>) {
     let pointer = extent.bucket_ref();
-    let word = allocator.snapshot(pointer.id()).unwrap();
+    let word = allocator.snapshot(pointer.id()).expect("one of its buckets");
     assert_eq!(word.gen_(), pointer.gen_(), "an extent in flight must freeze the gen");
     assert!(word.pin_count() > 0, "an extent in flight must be pinned");
     assert_eq!(extent.sectors(), 4);

@@ -6,6 +6,8 @@
 //! which a concurrent allocator does not promise: each line's events of that kind are compared
 //! as a set, behind the others in their order.
 
+#![cfg(not(tierce_loom))]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use tierce_core::spec::sim;

@@ -5,6 +5,8 @@
 //! durable, or after that failed; a bucket with somebody else's pin is set aside and comes back
 //! when the pin is gone, even if everybody sleeps by then.
 
+#![cfg(not(tierce_loom))]
+
 use std::collections::HashSet;
 use std::future::Future;
 use std::pin::pin;

@@ -20,6 +20,8 @@
 //!
 //! `PROPTEST_CASES` says how many sequences are run.
 
+#![cfg(not(tierce_loom))]
+
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Settings, TestError, TestRunner};
 use std::cell::Cell;

@@ -23,6 +23,8 @@
 //! * Which open bucket a new stream takes when all are in use: there are fewer streams.
 //! * Chains longer than one bucket are recycled in another order: the chain has one.
 
+#![cfg(not(tierce_loom))]
+
 use proptest::prelude::*;
 use tierce_core::spec::{self, DeviceOptions, Live, Options, Place, Pointer, Set};
 use tierce_core::{

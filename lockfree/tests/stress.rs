@@ -22,6 +22,8 @@
 //! A run does a fixed number of operations; with `TIERCE_SOAK_SECONDS` in the environment it
 //! has 32 threads and goes on for that long. Nothing polls: a lost wake-up hangs the test.
 
+#![cfg(not(tierce_loom))]
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -144,6 +144,12 @@ impl Geometry {
         shift
     }
 
+    /// `sectors` in these units, rounded up: what is not empty stays so.
+    #[must_use]
+    pub const fn units(&self, sectors: u32) -> u32 {
+        sectors.div_ceil(1 << self.sector_shift())
+    }
+
     /// Bytes that a metadata bucket uses: the bucket, at most [`MAX_META_BYTES`].
     #[must_use]
     pub const fn meta_bytes(&self) -> u32 {

@@ -162,7 +162,7 @@ impl Device {
 
     /// `sectors` in the units of the words, rounded up.
     pub(crate) fn units(&self, sectors: u32) -> u32 {
-        sectors.div_ceil(1 << self.geometry.sector_shift())
+        self.geometry.units(sectors)
     }
 
     /// A whole bucket in the units of the words.

@@ -28,6 +28,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+use tierce_core::draws::Draws;
 use tierce_core::{
     BucketId, BucketIndex, DeviceIndex, Gen, Geometry, Mark, Policy, Reserve, Sizes, Snapshot,
 };
@@ -205,7 +206,7 @@ impl World {
 
 /// What the threads do.
 impl World {
-    fn operate(&self, rng: &mut Rng) {
+    fn operate(&self, rng: &mut Draws) {
         match rng.below(100) {
             0..40 => self.write_extent(rng),
             40..75 => self.read(rng),
@@ -220,7 +221,7 @@ impl World {
         }
     }
 
-    fn write_extent(&self, rng: &mut Rng) {
+    fn write_extent(&self, rng: &mut Draws) {
         let request =
             SectorRequest::new(1 + rng.below(5)).write_point(WritePoint::new(rng.below(12)));
         let extent = match self.allocator.try_alloc_sectors(&request).expect("in use") {
@@ -260,7 +261,7 @@ impl World {
         assert!(safe, "I12: {extent:?} in flight in {word:?}");
     }
 
-    fn read(&self, rng: &mut Rng) {
+    fn read(&self, rng: &mut Draws) {
         let read = self.allocator.begin_read();
         let Some(entry) = self.look_up(rng) else { return };
         let Some(open) = read.open(entry.pointer) else { return };
@@ -275,12 +276,12 @@ impl World {
         }
     }
 
-    fn look_up(&self, rng: &mut Rng) -> Option<Entry> {
+    fn look_up(&self, rng: &mut Draws) -> Option<Entry> {
         let key = rng.below(KEYS);
         self.shard(key).get(&key).copied()
     }
 
-    fn pin(&self, rng: &mut Rng) {
+    fn pin(&self, rng: &mut Draws) {
         let Some(entry) = self.look_up(rng) else { return };
         let Some(pin) = self.allocator.pin(entry.pointer) else { return };
         for _ in 0..3 {
@@ -293,7 +294,7 @@ impl World {
         self.pins.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn take_whole(&self, rng: &mut Rng) {
+    fn take_whole(&self, rng: &mut Draws) {
         let reserve = if rng.below(2) == 0 { Reserve::None } else { Reserve::MovingGc };
         let taken = match rng.below(4) {
             0 => Some(self.allocator.alloc_until(DeviceIndex::FIRST, reserve, None)),
@@ -362,7 +363,7 @@ impl World {
 
 /// The garbage collector and the reclaimer.
 impl World {
-    fn collect(&self, rng: &mut Rng) {
+    fn collect(&self, rng: &mut Draws) {
         let _close = CloseIfFailed(&self.allocator);
         // Relaxed: closing the allocator orders it.
         while self.allocator.wait_gc_due(None) && !self.done.load(Ordering::Relaxed) {
@@ -466,18 +467,6 @@ impl World {
     }
 }
 
-/// SplitMix64.
-struct Rng(u64);
-
-impl Rng {
-    fn below(&mut self, n: u32) -> u32 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((((z ^ (z >> 31)) >> 32) * u64::from(n)) >> 32) as u32
-    }
-}
-
 fn start(config: Config) -> (Arc<Allocator>, Reclaimer) {
     let geometry = Geometry::new(NBUCKETS, 1, SECTORS, BLOCK).expect("a legal shape");
     let mut sizes = Sizes::tierce(&geometry, 0);
@@ -499,9 +488,9 @@ fn stress(config: Config) {
     let world = World::new(allocator);
     std::thread::scope(|scope| {
         let reclaimer = scope.spawn(|| world.reclaim(reclaimer));
-        let collector = scope.spawn(|| world.collect(&mut Rng(99)));
+        let collector = scope.spawn(|| world.collect(&mut Draws::new(99)));
         let work = |seed| {
-            let mut rng = Rng(seed);
+            let mut rng = Draws::new(seed);
             match soak {
                 None => (0..OPERATIONS).for_each(|_| world.operate(&mut rng)),
                 Some(end) => {

@@ -158,7 +158,7 @@ impl Device {
 
     /// Sectors in the unit that the words count in, rounded up: what is not empty stays so.
     pub(super) fn units(&self, sectors: u32) -> u32 {
-        sectors.div_ceil(1 << self.options.geometry.sector_shift())
+        self.options.geometry.units(sectors)
     }
 
     /// The live sectors that the word counts, in sectors.

@@ -6,6 +6,8 @@
 //! * A file is locked (`flock`, exclusive, not waiting). It is not reached through a symbolic
 //!   link. A block device may be: names like `/dev/disk/by-id/…` are links; the link is resolved
 //!   first and the result opened with `O_NOFOLLOW`.
+//! * Who finds it in use tries again for half a second: io_uring lets go of files asynchronously,
+//!   so a device is busy for a moment after its user was killed.
 //! * `O_DIRECT` where the file system has it, else through the page cache.
 
 use crate::device::{Capabilities, Device, DiscardKind};
@@ -20,6 +22,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::Once;
+use std::time::Duration;
 
 /// By what means a device's operations are performed.
 ///
@@ -261,6 +264,31 @@ pub(crate) fn start(file: DeviceFile, options: &DeviceOptions) -> Result<Arc<dyn
     }
 }
 
+/// How long opening waits for a device that is in use: the kernel releases what a ring held some
+/// time after the ring, or the process that was killed, is gone.
+const RELEASE_PATIENCE: Duration = Duration::from_millis(500);
+/// The first pause between two attempts; each is twice as long as the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+
+/// Attempts until it is no longer [`Error::InUse`] or `patience` is over.
+fn patiently<T>(
+    patience: Duration,
+    mut attempt: impl FnMut() -> Result<T, Error>,
+) -> Result<T, Error> {
+    let mut pause = FIRST_PAUSE;
+    let mut waited = Duration::ZERO;
+    loop {
+        match attempt() {
+            Err(Error::InUse { .. }) if waited < patience => {
+                std::thread::sleep(pause);
+                waited += pause;
+                pause *= 2;
+            }
+            settled => return settled,
+        }
+    }
+}
+
 /// An open file or block device, without anything that performs operations.
 #[derive(Debug)]
 pub(crate) struct DeviceFile {
@@ -276,9 +304,25 @@ impl AsFd for DeviceFile {
     }
 }
 
+impl Drop for DeviceFile {
+    /// Unlocks a file. Closing it is not enough: a lock lasts as long as anything refers to the
+    /// open file, and a worker of io_uring may for a moment after the last completion.
+    fn drop(&mut self) {
+        if !self.is_block_device {
+            // An error here means that there is no lock.
+            let _ = fs::flock(&self.fd, FlockOperation::Unlock);
+        }
+    }
+}
+
 impl DeviceFile {
-    /// Opens what exists at `path`.
+    /// Opens what exists at `path`. If somebody has it, waits up to [`RELEASE_PATIENCE`] for him
+    /// to let go.
     pub(crate) fn open(path: &Path, access: Access) -> Result<Self, Error> {
+        patiently(RELEASE_PATIENCE, || Self::open_now(path, access))
+    }
+
+    fn open_now(path: &Path, access: Access) -> Result<Self, Error> {
         let name: Arc<str> = path.display().to_string().into();
         let (path, kind) = resolve(path, &name)?;
         let mut flags = OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -449,4 +493,45 @@ fn discard_kind(fd: &OwnedFd, is_block_device: bool) -> DiscardKind {
         }
     }
     DiscardKind::None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a ring's worker may do: it still has the open file when we are through with it.
+    #[test]
+    fn a_file_is_free_when_its_owner_is_through() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        file.as_file().set_len(1 << 20).expect("a sparse file");
+        let first = DeviceFile::open_now(file.path(), Access::Exclusive).expect("opens");
+        let second = DeviceFile::open_now(file.path(), Access::Exclusive);
+        assert!(matches!(second, Err(Error::InUse { .. })), "{second:?}");
+        let worker = first.fd.try_clone().expect("the same open file");
+        drop(first);
+        DeviceFile::open_now(file.path(), Access::Exclusive).expect("nobody uses it");
+        drop(worker);
+    }
+
+    #[test]
+    fn who_finds_it_in_use_tries_again() {
+        let in_use = || Error::InUse { device: "dev".into() };
+        let mut attempts = 0;
+        let opened = patiently(RELEASE_PATIENCE, || {
+            attempts += 1;
+            if attempts < 4 { Err(in_use()) } else { Ok(attempts) }
+        });
+        assert!(matches!(opened, Ok(4)), "{opened:?}");
+
+        let refused = patiently(Duration::from_millis(2), || Err::<(), _>(in_use()));
+        assert!(matches!(refused, Err(Error::InUse { .. })), "{refused:?}");
+
+        let mut attempts = 0;
+        let other = patiently(RELEASE_PATIENCE, || {
+            attempts += 1;
+            Err::<(), _>(Error::NotADevice { device: "dev".into(), found: "a pipe" })
+        });
+        assert!(other.is_err());
+        assert_eq!(attempts, 1, "patience does not help against {other:?}");
+    }
 }

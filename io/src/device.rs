@@ -55,6 +55,39 @@ impl fmt::Display for Operation {
     }
 }
 
+/// What kind of data a write carries. A device with write streams keeps kinds apart that die at
+/// different times, and so moves less of them about; for others it makes no difference.
+///
+/// ```
+/// use tierce_io::{Buffer, Class, Request};
+/// let request = Request::write(0, Buffer::new(4096)).class(Class::MovingGc);
+/// # let _ = request;
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Class {
+    /// What users store: it lives until its bucket is reused.
+    #[default]
+    Data,
+    /// Prio sets, journal entries, index nodes: rewritten often.
+    Metadata,
+    /// What garbage collection moves: it has lived for long already.
+    MovingGc,
+}
+
+impl Class {
+    /// Which of a device's write streams it goes to, counted from 1; 0 if the device has none.
+    /// With fewer than three, the last classes share one.
+    pub(crate) fn stream(self, write_streams: u8) -> u8 {
+        let own = match self {
+            Self::Data => 1,
+            Self::Metadata => 2,
+            Self::MovingGc => 3,
+        };
+        write_streams.min(own)
+    }
+}
+
 /// What a device is asked to do. Offsets and lengths are bytes and multiples of the logical
 /// block.
 ///
@@ -84,6 +117,8 @@ pub enum Request {
         buffer: Buffer,
         /// Completes only when these bytes are durable (FUA, or a flush after the write).
         durable: bool,
+        /// What kind of data it is.
+        class: Class,
     },
     /// Makes every write durable that completed before this was submitted.
     Flush,
@@ -108,7 +143,7 @@ impl Request {
     /// A write of `buffer.len()` bytes.
     #[must_use]
     pub const fn write(offset: u64, buffer: Buffer) -> Self {
-        Self::Write { offset, buffer, durable: false }
+        Self::Write { offset, buffer, durable: false, class: Class::Data }
     }
 
     /// A discard.
@@ -122,6 +157,15 @@ impl Request {
     pub fn durable(mut self) -> Self {
         if let Self::Write { durable, .. } = &mut self {
             *durable = true;
+        }
+        self
+    }
+
+    /// The same write of another class than [`Class::Data`]. Nothing else is changed by this.
+    #[must_use]
+    pub fn class(mut self, of: Class) -> Self {
+        if let Self::Write { class, .. } = &mut self {
+            *class = of;
         }
         self
     }
@@ -228,6 +272,8 @@ pub struct Capabilities {
     pub discard: DiscardKind,
     /// Whether transfers bypass the page cache.
     pub direct: bool,
+    /// How many write streams it has, for [`Class`]es of data; 0 if none.
+    pub write_streams: u8,
 }
 
 impl Capabilities {
@@ -239,7 +285,8 @@ impl Capabilities {
     #[must_use]
     pub const fn new(logical_block: u32, bytes: u64) -> Self {
         assert!(logical_block.is_power_of_two() && 512 <= logical_block && logical_block <= 4096);
-        Self { logical_block, bytes, discard: DiscardKind::None, direct: false }
+        let (discard, direct, write_streams) = (DiscardKind::None, false, 0);
+        Self { logical_block, bytes, discard, direct, write_streams }
     }
 
     /// The same with this kind of discard.
@@ -344,4 +391,18 @@ pub(crate) fn refused(device: &Arc<str>, error: Error) -> Completion {
     let (completer, completion) = Completer::new(device.clone());
     completer.complete(Err(error));
     completion
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_have_streams_of_their_own_where_there_are_enough() {
+        let streams = |n| [Class::Data, Class::Metadata, Class::MovingGc].map(|c| c.stream(n));
+        assert_eq!(streams(0), [0, 0, 0], "no stream is named");
+        assert_eq!(streams(1), [1, 1, 1]);
+        assert_eq!(streams(2), [1, 2, 2]);
+        assert_eq!(streams(8), [1, 2, 3]);
+    }
 }

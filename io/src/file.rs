@@ -397,6 +397,7 @@ impl DeviceFile {
         let mut capabilities = Capabilities::new(logical_block, bytes)
             .with_discard(discard_kind(&fd, is_block_device));
         capabilities.direct = direct;
+        capabilities.write_streams = write_streams(&fd, is_block_device);
         Ok(Self { fd, name, capabilities, is_block_device })
     }
 }
@@ -482,17 +483,29 @@ fn discard_kind(fd: &OwnedFd, is_block_device: bool) -> DiscardKind {
     if !is_block_device {
         return DiscardKind::Punch;
     }
-    let Ok(stat) = fs::fstat(fd) else { return DiscardKind::None };
+    match queue_limit(fd, "discard_max_bytes") {
+        Some(1..) => DiscardKind::Command,
+        _ => DiscardKind::None,
+    }
+}
+
+/// How many write streams a block device has, from Linux 6.16 on. On files there is only
+/// `F_SET_RW_HINT`, one hint for the whole inode: of no use where one file holds every class.
+fn write_streams(fd: &OwnedFd, is_block_device: bool) -> u8 {
+    let streams = is_block_device.then(|| queue_limit(fd, "max_write_streams")).flatten();
+    u8::try_from(streams.unwrap_or(0)).unwrap_or(u8::MAX)
+}
+
+/// A number from the block device's queue directory in sysfs.
+fn queue_limit(fd: &OwnedFd, name: &str) -> Option<u64> {
+    let stat = fs::fstat(fd).ok()?;
     let (major, minor) = (fs::major(stat.st_rdev), fs::minor(stat.st_rdev));
     let device = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
     // A partition has no queue of its own, the disk above it has.
-    for queue in ["queue", "../queue"] {
-        if let Ok(max) = std::fs::read_to_string(device.join(queue).join("discard_max_bytes")) {
-            let possible = max.trim().parse().is_ok_and(|bytes: u64| bytes > 0);
-            return if possible { DiscardKind::Command } else { DiscardKind::None };
-        }
-    }
-    DiscardKind::None
+    ["queue", "../queue"]
+        .iter()
+        .find_map(|queue| std::fs::read_to_string(device.join(queue).join(name)).ok())
+        .and_then(|limit| limit.trim().parse().ok())
 }
 
 #[cfg(test)]

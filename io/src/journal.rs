@@ -34,7 +34,7 @@
 //! 3. seq grows by 1 per entry and the search for the newest takes the highest, so what is left
 //!    of earlier turns behind a bucket's last entry does no harm.
 
-use crate::device::{Device, DeviceExt, Request};
+use crate::device::{Class, Device, DeviceExt, Request};
 use crate::error::Error;
 use crate::format::wipe_journal;
 use std::sync::Arc;
@@ -153,6 +153,7 @@ impl Journal {
             self.device.flush()?;
         }
         let write = Request::write(bucket_start + u64::from(byte), buffer).durable();
+        let write = write.class(Class::Metadata);
         self.device.submit(write).wait()?;
         self.slot = slot;
         self.byte = byte + bytes as u32;

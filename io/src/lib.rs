@@ -94,6 +94,7 @@ pub mod journal;
 pub mod pipeline;
 pub mod prio_writer;
 pub mod probe;
+mod read_ahead;
 pub mod recovery;
 pub mod sim;
 mod superblock;
@@ -103,7 +104,7 @@ pub mod volume;
 
 pub use buffer::{Buffer, Pool};
 pub use completion::{Completer, Completion, Outcome};
-pub use device::{Capabilities, Device, DeviceExt, DiscardKind, Operation, Request};
+pub use device::{Capabilities, Class, Device, DeviceExt, DiscardKind, Operation, Request};
 pub use error::Error;
 pub use file::{Access, DeviceOptions, Engine, Notice, open_device};
 pub use format::{FormatOptions, format, format_on};

@@ -228,7 +228,12 @@ impl Work {
     /// [`Error::Failed`], once, if the device fails: then everybody who waits for it has been
     /// told, and the next step is [`Worked::Ended`].
     pub fn step(&mut self) -> Result<Worked, Error> {
-        Ok(match self.reclaimer.step() {
+        let step = self.reclaimer.step();
+        self.perform(step)
+    }
+
+    fn perform(&mut self, step: Step) -> Result<Worked, Error> {
+        Ok(match step {
             Step::Wait(reason) => Worked::Wait(reason),
             Step::PrioWrite(write) => {
                 self.prio_write(write)?;
@@ -240,6 +245,21 @@ impl Work {
             }
             Step::Ended => Worked::Ended,
         })
+    }
+
+    /// Writes the table of gens and prios at once, without waiting for a full batch: before an
+    /// orderly stop, so that the next start finds the ages as they are.
+    ///
+    /// # Errors
+    ///
+    /// As [`step`](Self::step).
+    ///
+    /// # Panics
+    ///
+    /// If the set has no prio writes ([`Config::sync`](tierce_lockfree::Config)).
+    pub fn write_now(&mut self) -> Result<Worked, Error> {
+        let step = self.reclaimer.write_now();
+        self.perform(step)
     }
 
     fn run(mut self) -> Result<(), Error> {
@@ -268,10 +288,7 @@ impl Work {
         #[cfg(tierce_mutant = "discard_before_durable")]
         write.batch().to_vec().into_iter().for_each(|bucket| self.discard_on_device(bucket));
         loop {
-            let written = self.writer.write(&chain, |set, records| {
-                write.encode(set, |prio, generation| records.push((prio, generation)));
-            });
-            if let Err(error) = written {
+            if let Err(error) = self.writer.write(&chain, write.sets()) {
                 return Err(self.failed(write, error));
             }
             if write.confirm() {

@@ -1,27 +1,41 @@
 //! Writing one table of gens and prios: a chain of prio sets.
 //!
-//! The chain is written last set first, so that each set names its successor; between the sets
-//! there is no flush and no waiting but for memory: at most [`SETS_IN_FLIGHT_MAX`] sets are
-//! encoded and under way at a time. Nothing refers to the chain yet. It becomes the state of the
-//! device by the [journal](crate::journal) entry that names its head, and by the flush before
-//! that entry it is durable first.
+//! # Protocol
+//!
+//! Where each set goes is known beforehand, so each can name its successor whatever is written
+//! first, and sets are encoded by several threads at once. A thread takes the last set that
+//! nobody has taken, encodes it, submits its write, and goes on with the next set while the
+//! device writes: encoding, checksums and writing overlap. At most [`SETS_IN_FLIGHT_MAX`] sets
+//! are in memory at a time, among all threads; a thread that has its share of them under way
+//! waits for its oldest. There is no flush.
+//!
+//! Nothing refers to the chain yet. It becomes the state of the device by the
+//! [journal](crate::journal) entry that names its head, and by the flush before that entry it is
+//! durable first.
 //!
 //! When this returns, with or without an error, nothing of it is under way any more: the chain's
-//! buckets are not written behind the back of whoever gets them next.
+//! buckets are not written behind the back of whoever gets them next. After an error no further
+//! set is encoded.
 
 use crate::completion::Completion;
-use crate::device::{Device, Request};
+use crate::device::{Class, Device, Request};
 use crate::error::Error;
 use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tierce_core::record::{PrioSet, SetMagic};
 use tierce_core::{BucketIndex, Gen, Geometry, Prio};
 
-/// Sets that are under way at a time, each of at most 4 MiB.
+/// Sets that are encoded or under way at a time, each of at most 4 MiB.
 pub const SETS_IN_FLIGHT_MAX: usize = 8;
 
-/// Writes the chain `chain`, head first, with the number `seq`. `records` is called once per
-/// set, the last set first, and appends the records of that set, in order of bucket, to an empty
-/// list; set i is about the buckets from `i · prios_per_bucket` on.
+/// Threads that encode, the caller's included: two of them outrun any device by far.
+const THREADS_MAX: usize = 4;
+/// Sets per thread below which starting one is not worth it.
+const SETS_PER_THREAD_MIN: usize = 16;
+
+/// Writes the chain `chain`, head first, with the number `seq`. `sets` are the records of each
+/// set, in order of bucket, the head's first; set i is about the buckets from
+/// `i · prios_per_bucket` on.
 ///
 /// Nothing is flushed.
 ///
@@ -35,9 +49,8 @@ pub const SETS_IN_FLIGHT_MAX: usize = 8;
 /// let device = tierce_io::open_device(&path, &options.device)?;
 /// let (geometry, set) = (superblock.geometry(), superblock.set_magic());
 /// let chain = [BucketIndex::new(40)];
-/// write_prio_chain(&*device, geometry, set, 1, &chain, |_set, records| {
-///     records.extend((0..1024).map(|_| (Prio::FRESH, Gen::new(1))));
-/// })?;
+/// let records = (0..1024).map(|_| (Prio::FRESH, Gen::new(1)));
+/// write_prio_chain(&*device, geometry, set, 1, &chain, vec![records])?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
@@ -47,54 +60,101 @@ pub const SETS_IN_FLIGHT_MAX: usize = 8;
 ///
 /// # Panics
 ///
-/// If `chain` has another length than [`Geometry::prio_buckets`], or names a bucket outside the
-/// device: it comes from the allocator, which would be broken.
-pub fn write_prio_chain(
+/// If `chain` or `sets` has another length than [`Geometry::prio_buckets`], or `chain` names a
+/// bucket outside the device: it comes from the allocator, which would be broken.
+pub fn write_prio_chain<S>(
     device: &dyn Device,
     geometry: &Geometry,
     set: SetMagic,
     seq: u64,
     chain: &[BucketIndex],
-    mut records: impl FnMut(usize, &mut Vec<(Prio, Gen)>),
-) -> Result<(), Error> {
+    sets: Vec<S>,
+) -> Result<(), Error>
+where
+    S: IntoIterator<Item = (Prio, Gen)> + Send,
+{
     assert_eq!(chain.len(), geometry.prio_buckets() as usize, "a chain has a bucket per set");
+    assert_eq!(sets.len(), chain.len(), "a set has a bucket of the chain");
     assert!(chain.iter().all(|&b| geometry.contains(b)), "a chain lies in the device: {chain:?}");
-    let mut flights = Flights::default();
-    let mut list = Vec::new();
-    // The last set names nothing.
-    let mut next = 0;
-    for (index, &bucket) in chain.iter().enumerate().rev() {
-        flights.make_room(SETS_IN_FLIGHT_MAX - 1);
-        if flights.error.is_some() {
-            break;
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = (sets.len() / SETS_PER_THREAD_MIN).clamp(1, cpus.min(THREADS_MAX));
+    let write = ChainWrite {
+        device,
+        geometry,
+        set,
+        seq,
+        chain,
+        share: SETS_IN_FLIGHT_MAX / threads,
+        state: Mutex::new(State { sets, error: None }),
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            // Without help the calling thread does it all, with less of it in flight.
+            let helper = std::thread::Builder::new().name("tierce-encode".into());
+            let _ = helper.spawn_scoped(scope, || write.work());
         }
-        list.clear();
-        records(index, &mut list);
-        let mut buffer = device.buffer(geometry.meta_bytes() as usize);
-        PrioSet::encode(&mut buffer, set, seq, next, list.iter().copied());
-        let offset = u64::from(bucket.get()) * u64::from(geometry.bucket_bytes());
-        flights.under_way.push_back(device.submit(Request::write(offset, buffer)));
-        next = bucket.get().into();
-    }
-    flights.make_room(0);
-    flights.error.map_or(Ok(()), Err)
+        write.work();
+    });
+    write.state.into_inner().unwrap_or_else(PoisonError::into_inner).error.map_or(Ok(()), Err)
 }
 
-/// Writes under way, and the first error of those that are not any more.
-#[derive(Default)]
-struct Flights {
-    under_way: VecDeque<Completion>,
+/// What the threads share.
+struct ChainWrite<'a, S> {
+    device: &'a dyn Device,
+    geometry: &'a Geometry,
+    set: SetMagic,
+    seq: u64,
+    chain: &'a [BucketIndex],
+    /// Sets that each thread may have in memory.
+    share: usize,
+    state: Mutex<State<S>>,
+}
+
+struct State<S> {
+    /// Those that nobody has taken; the last goes first.
+    sets: Vec<S>,
+    /// The first one.
     error: Option<Error>,
 }
 
-impl Flights {
-    /// Waits until at most `most` are under way.
-    fn make_room(&mut self, most: usize) {
-        while self.under_way.len() > most {
-            let Some(oldest) = self.under_way.pop_front() else { return };
-            if let Err(error) = oldest.wait() {
-                self.error.get_or_insert(error);
+impl<S: IntoIterator<Item = (Prio, Gen)>> ChainWrite<'_, S> {
+    /// No code that can panic runs under the lock.
+    fn state(&self) -> MutexGuard<'_, State<S>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number and the records of a set that nobody else encodes; `None` if there is none,
+    /// or it would be in vain.
+    fn take(&self) -> Option<(usize, S)> {
+        let mut state = self.state();
+        if state.error.is_some() {
+            return None;
+        }
+        let records = state.sets.pop()?;
+        Some((state.sets.len(), records))
+    }
+
+    fn work(&self) {
+        let mut under_way: VecDeque<Completion> = VecDeque::with_capacity(self.share);
+        while let Some((index, records)) = self.take() {
+            let mut buffer = self.device.buffer(self.geometry.meta_bytes() as usize);
+            // The last set names nothing.
+            let next = self.chain.get(index + 1).map_or(0, |bucket| bucket.get().into());
+            PrioSet::encode(&mut buffer, self.set, self.seq, next, records);
+            let bucket_bytes = u64::from(self.geometry.bucket_bytes());
+            let offset = u64::from(self.chain[index].get()) * bucket_bytes;
+            let write = Request::write(offset, buffer).class(Class::Metadata);
+            under_way.push_back(self.device.submit(write));
+            if under_way.len() == self.share {
+                self.wait_for(under_way.pop_front());
             }
+        }
+        under_way.into_iter().for_each(|write| self.wait_for(Some(write)));
+    }
+
+    fn wait_for(&self, write: Option<Completion>) {
+        if let Some(Err(error)) = write.map(Completion::wait) {
+            self.state().error.get_or_insert(error);
         }
     }
 }

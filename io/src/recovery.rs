@@ -1,5 +1,7 @@
 //! Reading the state of a device: superblock, newest journal entry, prio chain, table.
 //!
+//! Reads overlap with looking at what was read before, see `read_ahead.rs`.
+//!
 //! This only reads. A crash in the middle of it is a crash before it.
 //!
 //! | superblock | journal | result |
@@ -12,11 +14,13 @@
 //!
 //! Every refusal names the device, and the bucket and field where there is one.
 
-use crate::device::{Device, DeviceExt};
+use crate::device::Device;
 use crate::error::Error;
+use crate::read_ahead::{InOrder, ReadAhead, Span, Steps};
 use crate::superblock;
+use tierce_core::record::journal::WINDOW_BYTES;
 use tierce_core::record::{Journal, PrioChain, Superblock};
-use tierce_core::{BucketIndex, Gen, Geometry, Prio};
+use tierce_core::{BucketIndex, Gen, Prio};
 
 /// The highest number of a journal entry or prio write with which a device is opened: at a
 /// million writes a second the rest lasts 290 000 years.
@@ -61,23 +65,33 @@ pub struct Recovered {
 pub fn recover(device: &dyn Device) -> Result<Recovered, Error> {
     let superblock = superblock::read(device)?;
     let nbuckets = superblock.geometry().nbuckets() as usize;
-    let fresh = vec![(Prio::default(), Gen::default()); nbuckets];
+    let fresh = || vec![(Prio::default(), Gen::default()); nbuckets];
     if superblock.is_unused() {
-        return Ok(Recovered { superblock, journal: None, chain: None, table: fresh });
+        return Ok(Recovered { superblock, journal: None, chain: None, table: fresh() });
     }
     let journal = read_journal(device, &superblock)?;
     let head = journal.prio_head(superblock.nr_this_dev);
     if head.bucket == 0 {
         let journal = Some(journal);
-        return Ok(Recovered { superblock, journal, chain: None, table: fresh });
+        return Ok(Recovered { superblock, journal, chain: None, table: fresh() });
     }
     let (geometry, set) = (*superblock.geometry(), superblock.set_magic());
     let mut table = Vec::with_capacity(nbuckets);
+    let (mut reads, mut steps) = (ReadAhead::new(device), Steps::default());
+    let mut sets_left = geometry.prio_buckets() as usize;
+    let place = |bucket| u64::from(bucket) * u64::from(geometry.bucket_bytes());
     let chain = PrioChain::follow(
         &geometry,
         set,
         head,
-        |bucket, out| read_bucket(device, &geometry, bucket, 0, out),
+        |bucket, out| {
+            sets_left -= 1;
+            let guesses = steps.after(bucket.get()).take(sets_left);
+            let possible = guesses.filter(|&guess| geometry.contains(BucketIndex::new(guess)));
+            let bytes = out.len() as u64;
+            let next = possible.map(|guess| Span { offset: place(guess), bytes });
+            reads.read(place(bucket.get()), out, next)
+        },
         |set| table.extend(set.records().map(|(_, prio, generation)| (prio, generation))),
     )
     .map_err(|error| error.on(device.name()))?;
@@ -88,7 +102,14 @@ pub fn recover(device: &dyn Device) -> Result<Recovered, Error> {
 
 fn read_journal(device: &dyn Device, superblock: &Superblock) -> Result<Journal, Error> {
     let geometry = *superblock.geometry();
-    let read = |bucket, byte, out: &mut [u8]| read_bucket(device, &geometry, bucket, byte, out);
+    let place = |bucket: BucketIndex| u64::from(bucket.get()) * u64::from(geometry.bucket_bytes());
+    let bytes = WINDOW_BYTES.min(geometry.bucket_bytes() as usize) as u64;
+    let starts = superblock.journal_buckets().map(|b| Span { offset: place(b), bytes });
+    let (mut reads, starts) = (ReadAhead::new(device), InOrder::new(starts));
+    let read = |bucket, byte, out: &mut [u8]| {
+        let offset = place(bucket) + byte;
+        reads.read(offset, out, starts.after(offset))
+    };
     let found = Journal::search(superblock, read).map_err(|error| error.on(device.name()))?;
     let Some(journal) = found else {
         let first = geometry.first_bucket();
@@ -114,18 +135,4 @@ fn check_number(device: &dyn Device, what: &'static str, seq: u64) -> Result<(),
     }
     let (device, wanted) = (device.name().clone(), NUMBER_MAX);
     Err(Error::NumbersRunOut { device, what, seq, wanted })
-}
-
-/// Fills `out` from byte `byte` of a bucket on.
-fn read_bucket(
-    device: &dyn Device,
-    geometry: &Geometry,
-    bucket: BucketIndex,
-    byte: u64,
-    out: &mut [u8],
-) -> Result<(), Error> {
-    let offset = u64::from(bucket.get()) * u64::from(geometry.bucket_bytes()) + byte;
-    let buffer = device.read_at(offset, out.len())?;
-    out.copy_from_slice(&buffer);
-    Ok(())
 }

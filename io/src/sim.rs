@@ -285,7 +285,7 @@ impl Sim {
                     state.flip_bit(buffer);
                 }
             }
-            Request::Write { offset, buffer, durable } => {
+            Request::Write { offset, buffer, durable, .. } => {
                 if corrupt {
                     state.flip_bit(buffer);
                 }

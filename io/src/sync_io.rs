@@ -152,7 +152,7 @@ fn perform(file: &DeviceFile, mut request: Request) -> Outcome {
                 |done: usize| rustix::io::pread(file, &mut buffer[done..], offset + done as u64);
             transfer(file, operation, offset, bytes, one)?;
         }
-        Request::Write { offset, buffer, durable } => {
+        Request::Write { offset, buffer, durable, .. } => {
             let offset = *offset;
             let mut dsync = *durable;
             let one = |done: usize| {

@@ -80,9 +80,8 @@ pub struct OpenOptions {
 /// assert_eq!(volume.superblock().version, 3);
 /// let (table, mut writer) = volume.into_parts();
 /// assert!(table.iter().all(|&(_, generation)| generation == Gen::new(0)));
-/// writer.publish(&[BucketIndex::new(40)], |_set, records| {
-///     records.extend((0..1024).map(|_| (Prio::FRESH, Gen::new(1))));
-/// })?;
+/// let records = (0..1024).map(|_| (Prio::FRESH, Gen::new(1)));
+/// writer.publish(&[BucketIndex::new(40)], vec![records])?;
 /// drop(writer);
 ///
 /// let volume = Volume::open(&path, &OpenOptions::default())?;
@@ -214,8 +213,8 @@ pub struct StateWriter {
 }
 
 impl StateWriter {
-    /// Makes a table durable, written to `chain` (head first). `records` appends the records of
-    /// one set, as for [`write_prio_chain`].
+    /// Makes a table durable, written to `chain` (head first). `sets` are the records of each
+    /// set, as for [`write_prio_chain`].
     ///
     /// When it returns `Ok`, that table is the state of the device and the chain before it is
     /// free. Otherwise the device has failed: its state is this table or the one before, and
@@ -230,12 +229,11 @@ impl StateWriter {
     ///
     /// If `chain` is not one for this device, or shares a bucket with the chain that is the
     /// state of the device: a power loss would leave neither.
-    pub fn publish(
-        &mut self,
-        chain: &[BucketIndex],
-        records: impl FnMut(usize, &mut Vec<(Prio, Gen)>),
-    ) -> Result<(), Error> {
-        self.write(chain, records)?;
+    pub fn publish<S>(&mut self, chain: &[BucketIndex], sets: Vec<S>) -> Result<(), Error>
+    where
+        S: IntoIterator<Item = (Prio, Gen)> + Send,
+    {
+        self.write(chain, sets)?;
         self.commit(chain)
     }
 
@@ -249,18 +247,17 @@ impl StateWriter {
     /// # Panics
     ///
     /// As [`publish`](Self::publish).
-    pub fn write(
-        &mut self,
-        chain: &[BucketIndex],
-        records: impl FnMut(usize, &mut Vec<(Prio, Gen)>),
-    ) -> Result<(), Error> {
+    pub fn write<S>(&mut self, chain: &[BucketIndex], sets: Vec<S>) -> Result<(), Error>
+    where
+        S: IntoIterator<Item = (Prio, Gen)> + Send,
+    {
         self.check()?;
         let live: HashSet<_> = self.chain.iter().map(|bucket| bucket.get()).collect();
         let overwritten = chain.iter().find(|bucket| live.contains(&bucket.get()));
         assert_eq!(overwritten, None, "overwrites the chain that is the state of the device");
         let (geometry, set) = (self.superblock.geometry(), self.superblock.set_magic());
         let seq = self.seq + 1;
-        write_prio_chain(&*self.device, geometry, set, seq, chain, records)
+        write_prio_chain(&*self.device, geometry, set, seq, chain, sets)
             .map_err(|cause| self.fail(cause))
     }
 

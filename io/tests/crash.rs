@@ -43,11 +43,11 @@ fn chain(round: u64) -> [BucketIndex; 2] {
 
 fn publish(writer: &mut tierce_io::StateWriter, round: u64) -> Result<(), Error> {
     let per_set = writer.superblock().geometry().prios_per_bucket();
-    writer.publish(&chain(round), |set, records| {
-        let first = set as u32 * per_set;
-        let end = (first + per_set).min(NBUCKETS);
-        records.extend((first..end).map(|bucket| record(round, bucket)));
-    })
+    let records = move |set: u32| {
+        let (first, end) = (set * per_set, ((set + 1) * per_set).min(NBUCKETS));
+        (first..end).map(move |bucket| record(round, bucket))
+    };
+    writer.publish(&chain(round), (0..2).map(records).collect())
 }
 
 /// Which round's table this is; 0 for none. Panics if it is mixed.

@@ -30,11 +30,11 @@ fn publish(writer: &mut StateWriter, round: u64) {
     let first = 200 + 10 * (round % 2) as u32;
     let chain: Vec<_> = [first + 7, first, first + 3].map(BucketIndex::new).into();
     let per_set = writer.superblock().geometry().prios_per_bucket();
-    let published = writer.publish(&chain, |set, records| {
-        let range = set as u32 * per_set..((set as u32 + 1) * per_set).min(NBUCKETS);
-        records.extend(range.map(|bucket| (Prio::new(bucket as u16), Gen::new(round as u8))));
-    });
-    published.expect("publishes");
+    let records = move |set: u32| {
+        let range = set * per_set..((set + 1) * per_set).min(NBUCKETS);
+        range.map(move |bucket| (Prio::new(bucket as u16), Gen::new(round as u8)))
+    };
+    writer.publish(&chain, (0..3).map(records).collect()).expect("publishes");
 }
 
 /// A device on which tables 1 to `rounds` were published.

@@ -85,7 +85,7 @@ pub use error::{Cause, Error};
 pub use future::AllocFuture;
 pub use gc::{Gc, Marked};
 pub use prio_block::{Bump, PrioBlock};
-pub use prio_write::PrioWrite;
+pub use prio_write::{PrioWrite, SetRecords};
 pub use readers::{OpenRead, Read};
 pub use reclaimer::{Reclaimer, Step, WaitFor};
 pub use sectors::{Extent, SectorRequest, WritePoint};

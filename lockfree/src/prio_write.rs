@@ -1,7 +1,7 @@
 //! One prio write on its way to the device.
 
 use crate::allocator::Allocator;
-use crate::device::Hunger;
+use crate::device::{Device, Hunger};
 use crate::sync::Arc;
 use tierce_core::{BucketIndex, DeviceIndex, Gen, Prio};
 
@@ -80,30 +80,45 @@ impl PrioWrite {
     /// If there is no such set.
     pub fn encode(&mut self, set: usize, mut record: impl FnMut(Prio, Gen)) {
         assert!(set < self.chain.len(), "set {set} of {}", self.chain.len());
+        let records = self.sets().into_iter().nth(set).expect("there is such a set");
+        records.for_each(|(prio, gen_)| record(prio, gen_));
+    }
+
+    /// The records of every set, head first, each of which may be read on a thread of its own
+    /// and in any order. A set counts as encoded when its last record was taken.
+    ///
+    /// ```
+    /// # use tierce_core::Geometry;
+    /// # use tierce_lockfree::{Allocator, Config, DeviceTable, Step};
+    /// # let geometry = Geometry::new(65536, 1, 128, 1)?;
+    /// # let (_allocator, mut reclaimers) =
+    /// #     Allocator::start(Config::default(), vec![DeviceTable::empty(geometry)])?.finish();
+    /// let Step::PrioWrite(mut write) = reclaimers[0].step() else { panic!("the first batch") };
+    /// std::thread::scope(|threads| {
+    ///     for (set, records) in write.sets().into_iter().enumerate() {
+    ///         threads.spawn(move || println!("{set}: {} records", records.count()));
+    ///     }
+    /// });
+    /// assert!(write.confirm());
+    /// # reclaimers[0].prio_durable(write);
+    /// # Ok::<(), tierce_lockfree::Error>(())
+    /// ```
+    pub fn sets(&mut self) -> Vec<SetRecords<'_>> {
         let device = &self.allocator.devices()[self.device.as_usize()];
         let geometry = device.geometry();
-        let from = set as u32 * geometry.prios_per_bucket();
-        let to = (from + geometry.prios_per_bucket()).min(geometry.nbuckets());
-        let mut next = self.encoded.partition_point(|&(bucket, _)| bucket.get() < from);
-        for bucket in (from..to).map(BucketIndex::new) {
-            if !geometry.contains(bucket) {
-                record(Prio::default(), Gen::default());
-                continue;
-            }
-            let word = device.table().read(bucket);
-            let in_batch = self.encoded.get_mut(next).filter(|(b, _)| *b == bucket);
-            if cfg!(tierce_mutant = "encode_before_drain") && in_batch.is_some() {
-                // What the word was before this bucket was invalidated.
-                record(word.prio(), Gen::new(word.gen_().get().wrapping_sub(1)));
-            } else {
-                record(word.prio(), word.gen_());
-            }
-            if let Some((_, gen_)) = in_batch {
-                *gen_ = Some(word.gen_());
-                next += 1;
-            }
-        }
-        self.sets_encoded[set] = true;
+        let mut rest = &mut self.encoded[..];
+        let sets = (0..).zip(&mut self.sets_encoded);
+        sets.map(|(set, encoded)| {
+            let from = set * geometry.prios_per_bucket();
+            let end = (from + geometry.prios_per_bucket()).min(geometry.nbuckets());
+            let followed = rest.partition_point(|&(bucket, _)| bucket.get() < end);
+            let (own, others) = core::mem::take(&mut rest).split_at_mut(followed);
+            rest = others;
+            let mut followed = own.iter_mut();
+            let next_followed = followed.next();
+            SetRecords { device, next: from, end, next_followed, followed, encoded }
+        })
+        .collect()
     }
 
     /// Whether what was encoded may become durable; asked when every set was encoded and written,
@@ -182,3 +197,63 @@ impl PrioWrite {
         }
     }
 }
+
+/// The records of one set, in order of bucket, taken from the table as it is when each is read.
+///
+/// See [`PrioWrite::sets`] for an example.
+#[derive(Debug)]
+pub struct SetRecords<'a> {
+    device: &'a Device,
+    next: u32,
+    end: u32,
+    /// The bucket of the batch, or one that is ahead, that comes next; its gen is noted.
+    next_followed: Option<&'a mut (BucketIndex, Option<Gen>)>,
+    followed: core::slice::IterMut<'a, (BucketIndex, Option<Gen>)>,
+    encoded: &'a mut bool,
+}
+
+impl SetRecords<'_> {
+    /// Notes the gen of a followed bucket, and gives what is encoded of it.
+    #[cold]
+    fn follow(&mut self, gen_: Gen) -> Gen {
+        if let Some((_, noted)) = self.next_followed.take() {
+            *noted = Some(gen_);
+        }
+        self.next_followed = self.followed.next();
+        if cfg!(tierce_mutant = "encode_before_drain") {
+            // What the word was before this bucket was invalidated.
+            return Gen::new(gen_.get().wrapping_sub(1));
+        }
+        gen_
+    }
+}
+
+impl Iterator for SetRecords<'_> {
+    type Item = (Prio, Gen);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.next == self.end {
+            return None;
+        }
+        let bucket = BucketIndex::new(self.next);
+        self.next += 1;
+        if self.next == self.end {
+            *self.encoded = true;
+        }
+        // Buckets that are never allocated are zero.
+        if bucket < self.device.geometry().first_bucket() {
+            return Some(Default::default());
+        }
+        let word = self.device.table().read(bucket);
+        let is_followed = self.next_followed.as_ref().is_some_and(|next| next.0 == bucket);
+        let gen_ = if is_followed { self.follow(word.gen_()) } else { word.gen_() };
+        Some((word.prio(), gen_))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = (self.end - self.next) as usize;
+        (left, Some(left))
+    }
+}
+
+impl ExactSizeIterator for SetRecords<'_> {}

@@ -35,8 +35,9 @@ use super::{ChainHead, Check, SetMagic, Superblock};
 use crate::bucket::{BucketIndex, DeviceIndex};
 use crate::error::{Error, Place, RecordKind};
 
-/// How much of a journal bucket is read at a time.
-const WINDOW_BYTES: usize = 32 * MAX_BYTES;
+/// How much of a journal bucket is read at a time, in bytes: the first read of each is this long,
+/// or the bucket.
+pub const WINDOW_BYTES: usize = 32 * MAX_BYTES;
 
 /// Where an entry was found.
 ///

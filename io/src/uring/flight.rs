@@ -91,16 +91,17 @@ impl Flight {
             Request::Write { .. } | Request::Flush if self.is_flush() => {
                 opcode::Fsync::new(DEVICE).flags(types::FsyncFlags::DATASYNC).build()
             }
-            Request::Write { offset, buffer, .. } => {
+            Request::Write { offset, buffer, class, .. } => {
                 let (start, len) = self.rest(buffer);
+                let stream = class.stream(capabilities.write_streams);
                 let offset = offset + self.done as u64;
                 let flags = if self.sync == Sync::Dsync { RWF_DSYNC } else { 0 };
                 if buffer.is_registered_in(pool) {
                     let write = opcode::WriteFixed::new(DEVICE, start, len, 0);
-                    write.offset(offset).rw_flags(flags).build()
+                    write.offset(offset).rw_flags(flags).write_stream(stream).build()
                 } else {
                     let write = opcode::Write::new(DEVICE, start, len);
-                    write.offset(offset).rw_flags(flags).build()
+                    write.offset(offset).rw_flags(flags).write_stream(stream).build()
                 }
             }
             Request::Flush => unreachable!("a flush is a flush"),

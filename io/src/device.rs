@@ -23,6 +23,7 @@
 use crate::buffer::Buffer;
 use crate::completion::{Completer, Completion, Outcome};
 use crate::error::Error;
+use crate::file::DeviceFile;
 use std::fmt;
 use std::sync::Arc;
 
@@ -250,6 +251,8 @@ pub enum DiscardKind {
     None,
     /// A block device's discard command.
     Command,
+    /// A block device's discard by an ioctl, which blocks a thread of its own.
+    Blocking,
     /// A hole punched into a file.
     Punch,
 }
@@ -329,6 +332,23 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// Starts an operation. Does not wait for the device; a refused request is completed at
     /// once, with the error.
     fn submit(&self, request: Request) -> Completion;
+
+    /// What a [`Queue`](crate::Queue) makes a ring of its own for; `None`, unless said
+    /// otherwise, if this device has no use for one: then queues submit to it.
+    fn ring_file(&self) -> Option<RingFile> {
+        None
+    }
+}
+
+/// An open file that rings can be made for, see [`Device::ring_file`].
+///
+/// ```
+/// use tierce_io::{Device, Sim, SimOptions};
+/// assert!(Sim::new(&SimOptions::default()).ring_file().is_none());
+/// ```
+#[derive(Clone, Debug)]
+pub struct RingFile {
+    pub(crate) file: Arc<DeviceFile>,
 }
 
 /// One operation at a time, waiting for it: for set-up and tests.

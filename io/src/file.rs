@@ -13,7 +13,7 @@
 use crate::device::{Capabilities, Device, DiscardKind};
 use crate::error::Error;
 use crate::sync_io::SyncIo;
-use crate::uring::Uring;
+use crate::uring::{Setup, Uring};
 use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags, SeekFrom, StatxFlags};
 use rustix::io::Errno;
 use rustix::ioctl;
@@ -54,6 +54,27 @@ pub enum Access {
     Exclusive,
     /// For looking at it, whoever uses it meanwhile.
     ReadOnly,
+}
+
+/// How discards are done.
+///
+/// ```
+/// use tierce_io::{DeviceOptions, DiscardBy};
+/// let options = DeviceOptions::default().discards(DiscardBy::Off);
+/// # let _ = options;
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum DiscardBy {
+    /// On a block device by the command of io_uring (Linux 6.12), or where that is refused by
+    /// `BLKDISCARD` on a thread of its own; in a file by punching a hole; not at all where the
+    /// device does not discard.
+    #[default]
+    Auto,
+    /// As [`Auto`](Self::Auto), but without io_uring's command.
+    Blocking,
+    /// Not at all.
+    Off,
 }
 
 /// Something worth knowing that is no error.
@@ -118,6 +139,9 @@ pub struct DeviceOptions {
     pub(crate) buffer_bytes: usize,
     pub(crate) buffers: u32,
     pub(crate) threads: u32,
+    pub(crate) rings: u32,
+    sqpoll_idle: Option<Duration>,
+    discards: DiscardBy,
     pub(crate) thread_name: Arc<str>,
     notice: Arc<dyn Fn(&Notice) + Send + Sync>,
 }
@@ -160,6 +184,35 @@ impl DeviceOptions {
         self
     }
 
+    /// How many rings there are, each with a thread, at least 1; 1 unless told. One is enough
+    /// for a device of some 100 000 operations a second; more share the work of many submitting
+    /// threads. A thread per core does better with a [`Queue`](crate::Queue) of its own.
+    #[must_use]
+    pub fn rings(mut self, rings: u32) -> Self {
+        self.rings = rings.max(1);
+        self
+    }
+
+    /// Lets a thread of the kernel take submissions from each ring (`IORING_SETUP_SQPOLL`). It
+    /// polls, at the cost of a CPU, until it has found none for so long; off unless told.
+    #[must_use]
+    pub fn sqpoll(mut self, idle: Duration) -> Self {
+        self.sqpoll_idle = Some(idle);
+        self
+    }
+
+    /// How discards are done; [`DiscardBy::Auto`] unless told.
+    #[must_use]
+    pub fn discards(mut self, by: DiscardBy) -> Self {
+        self.discards = by;
+        self
+    }
+
+    /// How a ring is set up.
+    pub(crate) fn ring_setup(&self) -> Setup {
+        Setup { depth: self.queue_depth, sqpoll_idle: self.sqpoll_idle }
+    }
+
     /// What its threads are called, for `ps` and debuggers; `tierce-io` unless told. Linux shows
     /// the first 15 bytes.
     #[must_use]
@@ -190,6 +243,9 @@ impl Default for DeviceOptions {
             buffer_bytes: 64 << 10,
             buffers: 64,
             threads: 4,
+            rings: 1,
+            sqpoll_idle: None,
+            discards: DiscardBy::Auto,
             thread_name: "tierce-io".into(),
             notice: Arc::new(say_once),
         }
@@ -204,6 +260,9 @@ impl fmt::Debug for DeviceOptions {
             .field("queue_depth", &self.queue_depth)
             .field("buffers", &(self.buffers, self.buffer_bytes))
             .field("threads", &self.threads)
+            .field("rings", &self.rings)
+            .field("sqpoll_idle", &self.sqpoll_idle)
+            .field("discards", &self.discards)
             .finish_non_exhaustive()
     }
 }
@@ -248,7 +307,16 @@ pub fn open_device(
 }
 
 /// Starts the engine on an open file.
-pub(crate) fn start(file: DeviceFile, options: &DeviceOptions) -> Result<Arc<dyn Device>, Error> {
+pub(crate) fn start(
+    mut file: DeviceFile,
+    options: &DeviceOptions,
+) -> Result<Arc<dyn Device>, Error> {
+    let found = file.capabilities.discard;
+    file.capabilities.discard = match (options.discards, found) {
+        (DiscardBy::Off, _) => DiscardKind::None,
+        (DiscardBy::Blocking, DiscardKind::Command) => DiscardKind::Blocking,
+        (_, found) => found,
+    };
     let file = Arc::new(file);
     if options.engine == Engine::Sync {
         return Ok(Arc::new(SyncIo::start(file, options)?));

@@ -41,6 +41,7 @@
 //! | [`device`] | the one narrow trait through which all I/O passes, and what it promises |
 //! | [`buffer`], [`completion`] | who owns memory during an operation, and how one waits for it |
 //! | `uring.rs`, `sync_io.rs` | the two implementations: io_uring on a thread of its own, and blocking threads where the kernel refuses it |
+//! | [`queue`] | a thread's own ring, without hand-off |
 //! | [`sim`] | a third one, which loses power and fails as it is told, by a seed |
 //! | `file.rs` | opening files and block devices exclusively |
 //! | [`probe`](mod@probe), [`format`](mod@format) | what a device carries already, and making a cache of it |
@@ -50,6 +51,7 @@
 //! | [`recovery`] | reading the state of a device |
 //! | [`volume`] | an open device; ties these together |
 //! | [`explore`](mod@explore) | random histories with power losses, and what must hold after each |
+//! | [`discard`] | how many discards are under way, and how fast |
 //! | [`pipeline`] | the thread that drives the allocator's reclaimer through steps 1 to 7 |
 //!
 //! # Embedding it
@@ -86,6 +88,7 @@
 pub mod buffer;
 pub mod completion;
 pub mod device;
+pub mod discard;
 pub mod error;
 pub mod explore;
 mod file;
@@ -94,6 +97,7 @@ pub mod journal;
 pub mod pipeline;
 pub mod prio_writer;
 pub mod probe;
+pub mod queue;
 mod read_ahead;
 pub mod recovery;
 pub mod sim;
@@ -104,14 +108,18 @@ pub mod volume;
 
 pub use buffer::{Buffer, Pool};
 pub use completion::{Completer, Completion, Outcome};
-pub use device::{Capabilities, Class, Device, DeviceExt, DiscardKind, Operation, Request};
+pub use device::{
+    Capabilities, Class, Device, DeviceExt, DiscardKind, Operation, Request, RingFile,
+};
+pub use discard::DiscardPace;
 pub use error::Error;
-pub use file::{Access, DeviceOptions, Engine, Notice, open_device};
+pub use file::{Access, DeviceOptions, DiscardBy, Engine, Notice, open_device};
 pub use format::{FormatOptions, format, format_on};
 pub use journal::Journal;
 pub use pipeline::{Pipeline, PipelineStats, Work, Worked};
 pub use prio_writer::write_prio_chain;
 pub use probe::{Finding, probe};
+pub use queue::Queue;
 pub use recovery::{Recovered, recover};
 pub use sim::{CutAt, Fault, FaultKind, Sim, SimOptions};
 pub use sync_io::SyncIo;

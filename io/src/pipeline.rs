@@ -11,15 +11,16 @@
 //!
 //! | step | what the thread does |
 //! |---|---|
-//! | `Wait` | parks until somebody needs something; no timer |
-//! | `PrioWrite` | encodes and writes the sets, last first, a few at a time, and again if a `PrioBlock` came in between; flushes; writes the journal entry that names the head, durably; says `prio_durable` |
-//! | `Discard` | discards one bucket and waits for it; says `discarded`, also after an error, which is counted |
+//! | `Wait` | parks until somebody needs something; a timer only while buckets wait for the pace of discards |
+//! | `PrioWrite` | encodes and writes the sets, a few at a time, and again if a `PrioBlock` came in between; flushes; writes the journal entry that names the head, durably; says `prio_durable` |
+//! | `Discard` | begins to discard a bucket, if the [pace](crate::DiscardPace) allows; says `discarded` when that is over, also after an error, which is counted |
 //! | `Ended` | ends |
 //!
 //! What must come before what, each by waiting for the one before:
 //! *buckets are invalidated and drained into the batch* → *words are encoded* → *sets are
 //! written* → *flush* → *journal entry durable* → *`prio_durable`: the old chain and the batch
-//! are released* → *each is discarded* → *it is free*.
+//! are released* → *each is discarded, or was not claimed for that when free space got short* →
+//! *it is free*.
 //!
 //! # Failure
 //!
@@ -32,11 +33,15 @@
 //! The thread blocks on the device and in [`Reclaimer::park`], on nothing else. Nobody blocks
 //! on the thread but those who wait for a bucket, and they are woken when it ends.
 
-use crate::device::DeviceExt;
+use crate::completion::Completion;
+use crate::device::Request;
+use crate::discard::{DiscardPace, Discards};
 use crate::error::Error;
 use crate::volume::StateWriter;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::thread::JoinHandle;
+use std::time::Instant;
 use tierce_core::{BucketIndex, DeviceIndex};
 use tierce_lockfree::{Allocator, PrioWrite, Reclaimer, Step, WaitFor};
 
@@ -56,6 +61,10 @@ pub struct PipelineStats {
     pub discard_total: u64,
     /// Discards that it refused or failed.
     pub discard_errors_total: u64,
+    /// Discards that are under way.
+    pub discards_under_way: u64,
+    /// Buckets that became free without their discard, because free space was short.
+    pub discard_skipped_total: u64,
 }
 
 /// A device's reclaiming thread.
@@ -96,11 +105,35 @@ impl Pipeline {
     ///
     /// [`Error::Setup`] if no thread can be had. Then the device is out of use in the allocator.
     pub fn start(reclaimer: Reclaimer, writer: StateWriter) -> Result<Self, Error> {
+        Self::start_work(Work::new(reclaimer, writer).pace(DiscardPace::default()))
+    }
+
+    /// Starts the thread for `work`, which may have gone some steps already.
+    ///
+    /// ```
+    /// use tierce_io::{DiscardPace, Pipeline, Work};
+    /// # use tierce_io::{FormatOptions, Owner, Sim, SimOptions, Volume, format_on};
+    /// # use tierce_lockfree::{Allocator, Config};
+    /// # let device = Sim::new(&SimOptions::default());
+    /// # format_on(&*device, &FormatOptions { bucket: 64 << 10, ..Default::default() })?;
+    /// # let (table, writer) = Volume::open_on(device, Owner::Allocator)?.into_start();
+    /// # let config = Config { discard: true, ..Config::default() };
+    /// # let (_allocator, mut reclaimers) = Allocator::start(config, vec![table])?.finish();
+    /// let pace = DiscardPace { depth: 2, per_second: Some(100) };
+    /// let work = Work::new(reclaimers.remove(0), writer).pace(pace);
+    /// let pipeline = Pipeline::start_work(work)?;
+    /// pipeline.close()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_work(work: Work) -> Result<Self, Error> {
+        let reclaimer = &work.reclaimer;
         let (allocator, device) = (reclaimer.allocator().clone(), reclaimer.device());
-        let name = writer.device().name().clone();
-        let stats = Arc::new(Mutex::default());
-        let mut work = Work::new(reclaimer, writer);
-        work.stats = Arc::clone(&stats);
+        let name = work.writer.device().name().clone();
+        let stats = Arc::clone(&work.stats);
         let thread = std::thread::Builder::new()
             .name("tierce-reclaim".into())
             .spawn(move || work.run())
@@ -120,7 +153,7 @@ impl Pipeline {
     /// What it did so far.
     #[must_use]
     pub fn stats(&self) -> PipelineStats {
-        *lock(&self.stats)
+        stats_now(&self.stats, &self.allocator, self.device)
     }
 
     /// Closes the allocator and waits for the thread to end. What was handed out stays as it
@@ -186,6 +219,9 @@ pub struct Work {
     reclaimer: Reclaimer,
     writer: StateWriter,
     stats: Arc<Mutex<PipelineStats>>,
+    discards: Discards,
+    /// Rings the reclaimer's bell.
+    waker: Waker,
 }
 
 /// What a step of [`Work`] did.
@@ -202,7 +238,7 @@ pub enum Worked {
     Wait(WaitFor),
     /// A table of gens became durable.
     Wrote,
-    /// A bucket was discarded, or the device would not do it.
+    /// A discard was begun, and may be over already.
     Discarded,
     /// Nothing any more: the set was closed or the device has failed.
     Ended,
@@ -210,15 +246,34 @@ pub enum Worked {
 
 impl Work {
     /// The work of `reclaimer`, whose device `writer` writes.
+    ///
+    /// Discards are done [as fast as the device does them](DiscardPace::unbounded), 4 at a time,
+    /// so that what happens depends on no clock.
     #[must_use]
     pub fn new(reclaimer: Reclaimer, writer: StateWriter) -> Self {
-        Self { reclaimer, writer, stats: Arc::default() }
+        let (waker, stats) = (reclaimer.waker(), Arc::default());
+        let discards = Discards::new(DiscardPace::unbounded(4));
+        Self { reclaimer, writer, stats, discards, waker }
+    }
+
+    /// The same work with its discards at this pace. To be called before the first step.
+    #[must_use]
+    pub fn pace(mut self, pace: DiscardPace) -> Self {
+        self.discards = Discards::new(pace);
+        self
     }
 
     /// What was done so far.
     #[must_use]
     pub fn stats(&self) -> PipelineStats {
-        *lock(&self.stats)
+        stats_now(&self.stats, self.reclaimer.allocator(), self.reclaimer.device())
+    }
+
+    /// Sleeps until there may be something to do: for whoever drives it on a thread of his own,
+    /// after [`Worked::Wait`].
+    pub fn park(&self) {
+        let paced = self.reclaimer.wants_discards();
+        self.reclaimer.park(self.discards.next_at().filter(|_| paced));
     }
 
     /// Does what is to be done next, waiting for the device and for nobody else.
@@ -228,6 +283,8 @@ impl Work {
     /// [`Error::Failed`], once, if the device fails: then everybody who waits for it has been
     /// told, and the next step is [`Worked::Ended`].
     pub fn step(&mut self) -> Result<Worked, Error> {
+        self.finish_discards();
+        self.reclaimer.allow_discards(self.discards.allowed(Instant::now()));
         let step = self.reclaimer.step();
         self.perform(step)
     }
@@ -240,7 +297,7 @@ impl Work {
                 Worked::Wrote
             }
             Step::Discard(bucket) => {
-                self.discard(bucket);
+                self.begin_discard(bucket);
                 Worked::Discarded
             }
             Step::Ended => Worked::Ended,
@@ -271,9 +328,7 @@ impl Work {
         let mut result = Ok(());
         loop {
             match self.step() {
-                Ok(Worked::Wait(_)) => {
-                    self.reclaimer.park(None);
-                }
+                Ok(Worked::Wait(_)) => self.park(),
                 Ok(Worked::Wrote | Worked::Discarded) => {}
                 Ok(Worked::Ended) => return result,
                 // The next step ends, and so do we.
@@ -286,7 +341,10 @@ impl Work {
         assert_eq!(write.seq(), self.writer.prio_seq() + 1, "prio writes are numbered in order");
         let chain = write.chain().to_vec();
         #[cfg(tierce_mutant = "discard_before_durable")]
-        write.batch().to_vec().into_iter().for_each(|bucket| self.discard_on_device(bucket));
+        for &bucket in write.batch() {
+            // What comes of it does not matter here.
+            drop(self.submit_discard(bucket).wait());
+        }
         loop {
             if let Err(error) = self.writer.write(&chain, write.sets()) {
                 return Err(self.failed(write, error));
@@ -318,21 +376,41 @@ impl Work {
         Error::Failed { device, cause }
     }
 
-    fn discard(&mut self, bucket: BucketIndex) {
-        self.discard_on_device(bucket);
-        self.reclaimer.discarded();
+    fn submit_discard(&self, bucket: BucketIndex) -> Completion {
+        let bytes = u64::from(self.writer.superblock().geometry().bucket_bytes());
+        self.writer.device().submit(Request::discard(u64::from(bucket.get()) * bytes, bytes))
     }
 
-    /// Discards a bucket and counts what came of it.
-    fn discard_on_device(&self, bucket: BucketIndex) {
-        let bytes = u64::from(self.writer.superblock().geometry().bucket_bytes());
-        let result = self.writer.device().discard(u64::from(bucket.get()) * bytes, bytes);
-        let mut stats = lock(&self.stats);
-        match result {
-            Ok(()) => stats.discard_total += 1,
-            Err(_) => stats.discard_errors_total += 1,
+    fn begin_discard(&mut self, bucket: BucketIndex) {
+        let discard = self.submit_discard(bucket);
+        self.discards.begin(bucket, discard, Instant::now());
+        lock(&self.stats).discards_under_way = self.discards.len() as u64;
+        self.finish_discards();
+    }
+
+    /// Buckets whose discard is over go on, whatever came of it.
+    fn finish_discards(&mut self) {
+        while let Some((bucket, outcome)) = self.discards.take_done(&self.waker) {
+            let mut stats = lock(&self.stats);
+            match outcome {
+                Ok(_) => stats.discard_total += 1,
+                Err(_) => stats.discard_errors_total += 1,
+            }
+            stats.discards_under_way = self.discards.len() as u64;
+            drop(stats);
+            self.reclaimer.discarded(bucket);
         }
     }
+}
+
+/// With what the allocator counts.
+fn stats_now(
+    stats: &Mutex<PipelineStats>,
+    allocator: &Allocator,
+    device: DeviceIndex,
+) -> PipelineStats {
+    let discard_skipped_total = allocator.stats().devices[device.as_usize()].discard_skipped_total;
+    PipelineStats { discard_skipped_total, ..*lock(stats) }
 }
 
 /// A thread that is gone releases nothing, so nobody may wait for it.

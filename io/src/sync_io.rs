@@ -136,7 +136,8 @@ impl Drop for SyncIo {
     }
 }
 
-fn perform(file: &DeviceFile, mut request: Request) -> Outcome {
+/// Does an operation on the caller's thread.
+pub(crate) fn perform(file: &DeviceFile, mut request: Request) -> Outcome {
     let (operation, offset, bytes) = (request.operation(), request.offset(), request.bytes());
     let failed = |errno: Errno| Error::Io {
         device: file.name.clone(),
@@ -224,7 +225,7 @@ fn discard(file: &DeviceFile, offset: u64, bytes: u64) -> Result<(), Errno> {
     /// `_IO(0x12, 119)`, from the kernel's `linux/fs.h`.
     const BLKDISCARD: ioctl::Opcode = ioctl::opcode::none(0x12, 119);
     match file.capabilities.discard {
-        DiscardKind::Command => {
+        DiscardKind::Command | DiscardKind::Blocking => {
             // SAFETY: BLKDISCARD takes a pointer to two u64, start and length, and only reads.
             let range = unsafe { ioctl::Setter::<BLKDISCARD, [u64; 2]>::new([offset, bytes]) };
             // SAFETY: the opcode belongs to the argument, see above.

@@ -1,16 +1,19 @@
-//! A device by io_uring: one ring, one thread that alone talks to it.
+//! A device by io_uring: a small pool of rings, each with a thread that alone talks to it.
 //!
 //! # Problem
 //!
 //! A ring with `SINGLE_ISSUER` and `DEFER_TASKRUN` is the fastest there is, but belongs to one
-//! thread. Requests come from everywhere. The thread must cost nothing while there is nothing to
-//! do: no timer, no polling.
+//! thread. Requests come from everywhere. A ring's thread must cost nothing while there is
+//! nothing to do: no timer, no polling. Whoever has a thread of his own to talk to the device
+//! from needs no other: [`Queue`](crate::Queue).
 //!
 //! # State
 //!
-//! `queue`: requests on their way to the ring's thread. `sleeping`: the thread is about to block
-//! in the kernel, or does. `closed`: the thread takes no more requests. An eventfd that the ring
-//! itself reads: a write to it completes that read and so wakes the thread.
+//! Per ring: `queue`: requests on their way to the ring's thread. `sleeping`: the thread is about
+//! to block in the kernel, or does. `closed`: the thread takes no more requests. An eventfd that
+//! the ring itself reads: a write to it completes that read and so wakes the thread. Nothing is
+//! shared between rings but the buffers. A thread submits always to the same ring; threads are
+//! spread over the rings in turn.
 //!
 //! # Protocol
 //!
@@ -23,11 +26,8 @@
 //!    `closed` after its push empties it too: a request that is dropped there answers
 //!    [`Error::Closed`].
 //!
-//! # Invariants
-//!
-//! 1. A buffer given to the kernel is not touched, moved out or freed before its completion was
-//!    reaped: it lies in a slot of `flights`, which leaks it rather than drop it early.
-//! 2. The ring is used by the thread that made it only.
+//! Discards that the kernel does not take as commands go to a helper thread (`helper.rs`), which
+//! is started by the first of them.
 //!
 //! # Memory ordering
 //!
@@ -40,23 +40,30 @@
 //! # Progress
 //!
 //! `submit` can wait for a peer that was preempted inside crossbeam's `SegQueue`, and never for
-//! the device. An eventfd write happens only when the thread sleeps.
+//! the device. An eventfd write happens only when the thread sleeps. Submitters to different
+//! rings share no lock and no line that is written.
 
 use crate::buffer::{Buffer, Pool};
 use crate::completion::{Completer, Completion};
-use crate::device::{Capabilities, Device, Request, refused};
+use crate::device::{Capabilities, Device, Request, RingFile, refused};
 use crate::error::Error;
 use crate::file::{DeviceFile, DeviceOptions};
 use crossbeam_queue::SegQueue;
 use rustix::event::EventfdFlags;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 mod flight;
-mod ring;
+mod helper;
+mod kernel;
+mod own;
+mod worker;
+
+pub(crate) use kernel::Setup;
+pub(crate) use own::OwnRing;
 
 /// A device driven by io_uring.
 ///
@@ -75,8 +82,9 @@ mod ring;
 /// ```
 #[derive(Debug)]
 pub struct Uring {
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    file: Arc<DeviceFile>,
+    pool: Arc<Pool>,
+    members: Vec<(Arc<Member>, JoinHandle<()>)>,
 }
 
 #[derive(Debug)]
@@ -85,8 +93,9 @@ enum Message {
     Close,
 }
 
+/// A ring of the pool, as its submitters and its thread see it.
 #[derive(Debug)]
-struct Shared {
+struct Member {
     file: Arc<DeviceFile>,
     pool: Arc<Pool>,
     queue: SegQueue<Message>,
@@ -95,7 +104,12 @@ struct Shared {
     wake: OwnedFd,
 }
 
-impl Shared {
+impl Member {
+    fn new(file: Arc<DeviceFile>, pool: Arc<Pool>, wake: OwnedFd) -> Self {
+        let (sleeping, closed) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { file, pool, queue: SegQueue::new(), sleeping, closed, wake }
+    }
+
     fn send(&self, message: Message) {
         self.queue.push(message);
         // SeqCst: between our push and our loads; pairs with the fences in `may_sleep` and
@@ -155,34 +169,38 @@ impl Shared {
 }
 
 impl Uring {
-    /// Starts the ring and its thread for an open file.
+    /// Starts the rings and their threads for an open file.
     pub(crate) fn start(file: Arc<DeviceFile>, options: &DeviceOptions) -> Result<Self, Error> {
-        let device = file.name.clone();
-        let failed = |what, cause| Error::Setup { device: device.clone(), what, cause };
+        let pool = Pool::new(options.buffer_bytes, options.buffers);
+        let mut started = Self { file, pool, members: Vec::new() };
+        for ring in 0..options.rings {
+            let ready = started.start_one(options)?;
+            // Every ring has registered the same buffers.
+            if let Some(notice) = ready.notice(started.name()).filter(|_| ring == 0) {
+                options.notify(&notice);
+            }
+        }
+        Ok(started)
+    }
+
+    fn start_one(&mut self, options: &DeviceOptions) -> Result<kernel::Ready, Error> {
+        let failed = |what, cause| Error::Setup { device: self.file.name.clone(), what, cause };
         let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)
             .map_err(|errno| failed("an eventfd", errno.into()))?;
-        let shared = Arc::new(Shared {
-            file,
-            pool: Pool::new(options.buffer_bytes, options.buffers),
-            queue: SegQueue::new(),
-            sleeping: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
-            wake,
-        });
-        let (report, reported) = mpsc::sync_channel::<io::Result<ring::Ready>>(1);
-        let (of_thread, depth) = (shared.clone(), options.queue_depth);
-        // The ring is made by the thread that uses it (Invariant 2).
+        let (file, pool) = (self.file.clone(), self.pool.clone());
+        let member = Arc::new(Member::new(file, pool, wake));
+        let (report, reported) = mpsc::sync_channel::<io::Result<kernel::Ready>>(1);
+        let (of_thread, setup) = (member.clone(), options.ring_setup());
+        // The ring is made by the thread that uses it.
         let thread = std::thread::Builder::new()
             .name(options.thread_name.to_string())
-            .spawn(move || ring::run(&of_thread, depth, &report))
+            .spawn(move || worker::run(&of_thread, setup, &report))
             .map_err(|cause| failed("the ring's thread", cause))?;
         let ready = reported.recv().unwrap_or_else(|_| Err(io::Error::other("its thread ended")));
         match ready {
             Ok(ready) => {
-                if let Some(notice) = ready.notice(&device) {
-                    options.notify(&notice);
-                }
-                Ok(Self { shared, thread: Some(thread) })
+                self.members.push((member, thread));
+                Ok(ready)
             }
             Err(cause) => {
                 let _ = thread.join();
@@ -190,19 +208,35 @@ impl Uring {
             }
         }
     }
+
+    /// The ring of this thread.
+    fn member(&self) -> &Member {
+        let (member, _) = &self.members[thread_number() % self.members.len()];
+        member
+    }
+}
+
+/// A number of this thread's own: threads are counted when they first ask.
+fn thread_number() -> usize {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        // Relaxed: only the number counts.
+        static NUMBER: usize = THREADS.fetch_add(1, Ordering::Relaxed);
+    }
+    NUMBER.try_with(|number| *number).unwrap_or(0)
 }
 
 impl Device for Uring {
     fn name(&self) -> &Arc<str> {
-        &self.shared.file.name
+        &self.file.name
     }
 
     fn capabilities(&self) -> &Capabilities {
-        &self.shared.file.capabilities
+        &self.file.capabilities
     }
 
     fn buffer(&self, bytes: usize) -> Buffer {
-        self.shared.pool.buffer(bytes)
+        self.pool.buffer(bytes)
     }
 
     fn submit(&self, request: Request) -> Completion {
@@ -210,19 +244,24 @@ impl Device for Uring {
             return refused(self.name(), error);
         }
         let (completer, completion) = Completer::new(self.name().clone());
-        self.shared.send(Message::Request(request, completer));
+        self.member().send(Message::Request(request, completer));
         completion
+    }
+
+    fn ring_file(&self) -> Option<RingFile> {
+        Some(RingFile { file: self.file.clone() })
     }
 }
 
 impl Drop for Uring {
     /// Waits until what was submitted is done.
     fn drop(&mut self) {
-        self.shared.send(Message::Close);
-        let Some(thread) = self.thread.take() else { return };
-        // A waker may drop the last handle on the ring's own thread, which ends by itself.
-        if thread.thread().id() != std::thread::current().id() {
-            let _ = thread.join();
+        self.members.iter().for_each(|(member, _)| member.send(Message::Close));
+        for (_, thread) in self.members.drain(..) {
+            // A waker may drop the last handle on a ring's own thread, which ends by itself.
+            if thread.thread().id() != std::thread::current().id() {
+                let _ = thread.join();
+            }
         }
     }
 }
@@ -233,24 +272,19 @@ mod tests {
     use crate::file::Access;
 
     /// Without a thread.
-    fn shared() -> Shared {
+    fn member() -> Member {
         let file = tempfile::NamedTempFile::new().expect("a file");
         file.as_file().set_len(1 << 20).expect("a sparse file");
-        Shared {
-            file: Arc::new(DeviceFile::open(file.path(), Access::Exclusive).expect("opens")),
-            pool: Pool::new(4096, 1),
-            queue: SegQueue::new(),
-            sleeping: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
-            wake: rustix::event::eventfd(0, EventfdFlags::NONBLOCK).expect("an eventfd"),
-        }
+        let open = DeviceFile::open(file.path(), Access::Exclusive).expect("opens");
+        let wake = rustix::event::eventfd(0, EventfdFlags::NONBLOCK).expect("an eventfd");
+        Member::new(Arc::new(open), Pool::new(4096, 1), wake)
     }
 
     /// Protocol 1 and 2: a request before `may_sleep` keeps the thread awake, one after it
     /// signals, and only the first of several.
     #[test]
     fn a_request_is_seen_or_signalled() {
-        let shared = shared();
+        let shared = member();
         let ask = || {
             let (completer, completion) = Completer::new("dev".into());
             shared.send(Message::Request(Request::Flush, completer));
@@ -272,7 +306,7 @@ mod tests {
     /// What the thread leaves behind, and what comes after it, is answered.
     #[test]
     fn requests_to_a_ring_that_ended_are_answered() {
-        let shared = shared();
+        let shared = member();
         let ask = || {
             let (completer, completion) = Completer::new("dev".into());
             shared.send(Message::Request(Request::Flush, completer));

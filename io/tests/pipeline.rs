@@ -5,7 +5,8 @@
 //!    device at that instant has its gen.
 //! 2. A device that fails, at any write or flush, wakes everybody who waits, with the cause.
 //! 3. Closing ends the thread; what was durable is found again.
-//! 4. Discards come before a bucket is free; a device that does none does not stop anything.
+//! 4. Discards come before a bucket is free, but nobody waits for them; a device that does none,
+//!    or hangs, does not stop anything.
 
 mod common;
 
@@ -15,8 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tierce_core::{DeviceIndex, Gen, Reserve};
 use tierce_io::{
-    DeviceExt, Error, FormatOptions, OpenOptions, Operation, Owner, Pipeline, Volume, format_on,
-    recover,
+    DeviceExt, DiscardPace, Error, Fault, FaultKind, FormatOptions, OpenOptions, Operation, Owner,
+    Pipeline, Sim, SimOptions, Volume, Work, format_on, recover,
 };
 use tierce_lockfree::{Allocator, Config};
 
@@ -152,37 +153,116 @@ fn closing_ends_the_thread_and_waiters_and_keeps_the_table() {
     }
 }
 
-#[test]
-fn discards_go_before_reuse_and_their_absence_stops_nothing() {
-    let config = Config { discard: true, ..Config::default() };
-    let dir = dir();
-    let path = file(&dir, "cache", 64 << 20);
+/// A volume on a file of 64 MiB in which every data bucket holds something.
+fn full_volume(dir: &tempfile::TempDir) -> Volume {
+    let path = file(dir, "cache", 64 << 20);
     let options = FormatOptions { bucket: 64 << 10, ..FormatOptions::default() };
-    tierce_io::format(&path, &options).unwrap();
-    let volume = Volume::open(&path, &OpenOptions::default()).unwrap();
-    let device = volume.device().clone();
-    // Every data bucket holds something.
+    tierce_io::format(&path, &options).expect("works");
+    let volume = Volume::open(&path, &OpenOptions::default()).expect("works");
+    let device = volume.device();
     let first = u64::from(volume.geometry().first_bucket().get() + 8);
     for bucket in first..1024 {
-        device.write_at(bucket << 16, &[0xaa; 4096]).unwrap();
+        device.write_at(bucket << 16, &[0xaa; 4096]).expect("works");
     }
-    let (allocator, pipeline) = start(volume, config.clone());
-    for _ in 0..100 {
-        let bucket = allocator.alloc_until(DeviceIndex::FIRST, Reserve::None, None).unwrap();
+    volume
+}
+
+/// Waits until the pipeline has done what it can do ahead.
+fn settle(pipeline: &Pipeline) -> tierce_io::PipelineStats {
+    let mut before = pipeline.stats();
+    loop {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        let now = pipeline.stats();
+        if now == before && now.discards_under_way == 0 {
+            return now;
+        }
+        before = now;
+    }
+}
+
+#[test]
+fn discards_go_before_reuse_unless_space_is_short() {
+    let config = Config { discard: true, ..Config::default() };
+    let dir = dir();
+    let volume = full_volume(&dir);
+    let device = volume.device().clone();
+    let (allocator, pipeline) = start(volume, config);
+    let stats = settle(&pipeline);
+    assert!(stats.discard_total >= 64 && stats.discard_errors_total == 0, "{stats:?}");
+    assert_eq!(stats.discard_skipped_total, 0, "nobody asked for anything");
+    // What lies on the lists was discarded.
+    let (none, mut taken) = (allocator.stats().devices[0].free_of(Reserve::None), 0);
+    while taken < none {
+        let bucket = allocator.try_alloc(Reserve::None).unwrap().expect("it was counted");
         let offset = u64::from(bucket.bucket_ref().bucket().get()) << 16;
         assert!(device.read_at(offset, 4096).unwrap().iter().all(|&byte| byte == 0));
         bucket.written();
+        taken += 1;
     }
-    let stats = pipeline.stats();
-    assert!(stats.discard_total >= 100 && stats.discard_errors_total == 0, "{stats:?}");
     pipeline.close().unwrap();
+}
 
+/// A pace of next to nothing: whoever needs buckets gets them undiscarded, and is told how many.
+#[test]
+fn nobody_waits_for_slow_discards() {
+    let dir = dir();
+    let (table, writer) = full_volume(&dir).into_start();
+    let config = Config { discard: true, ..Config::default() };
+    let (allocator, mut reclaimers) = Allocator::start(config, vec![table]).unwrap().finish();
+    let pace = DiscardPace { depth: 1, per_second: Some(1) };
+    let work = Work::new(reclaimers.remove(0), writer).pace(pace);
+    let pipeline = Pipeline::start_work(work).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| collect(&allocator));
+        for _ in 0..2000 {
+            let bucket = allocator.alloc_until(DeviceIndex::FIRST, Reserve::None, None).unwrap();
+            bucket.written();
+        }
+        let stats = pipeline.stats();
+        assert!(stats.discard_skipped_total >= 1000, "{stats:?}");
+        pipeline.close().unwrap();
+    });
+}
+
+/// A discard that hangs keeps its own bucket, and nothing else.
+#[test]
+fn a_discard_that_hangs_stops_nobody() {
+    let device = Sim::new(&SimOptions { bytes: 1024 << 16, ..SimOptions::default() });
+    let options = FormatOptions { bucket: 64 << 10, ..FormatOptions::default() };
+    format_on(&*device, &options).unwrap();
+    let volume = Volume::open_on(device.clone(), Owner::Allocator).unwrap();
+    device.inject(Fault::new(FaultKind::Stall, Operation::Discard, 10).for_good());
+    let (allocator, pipeline) = start(volume, Config { discard: true, ..Config::default() });
+    std::thread::scope(|scope| {
+        scope.spawn(|| collect(&allocator));
+        for _ in 0..4000 {
+            let bucket = allocator.alloc_until(DeviceIndex::FIRST, Reserve::None, None).unwrap();
+            bucket.written();
+        }
+        let stats = pipeline.stats();
+        let depth = u64::from(DiscardPace::default().depth);
+        assert_eq!((stats.discard_total, stats.discards_under_way), (10, depth), "{stats:?}");
+        // One after the other they end, and the buckets are free again.
+        device.resume();
+        while pipeline.stats().discard_total < 10 + depth {
+            std::thread::yield_now();
+        }
+        pipeline.close().unwrap();
+    });
+    // Those that were stalled later.
+    device.resume();
+}
+
+#[test]
+fn a_device_without_discards_stops_nothing() {
+    let config = Config { discard: true, ..Config::default() };
     let volume = Volume::open_on(Recorder::new(formatted()), Owner::Allocator).unwrap();
     let (allocator, pipeline) = start(volume, config);
+    let stats = settle(&pipeline);
+    assert!(stats.discard_errors_total >= 64 && stats.discard_total == 0, "{stats:?}");
     for _ in 0..100 {
         let bucket = allocator.alloc_until(DeviceIndex::FIRST, Reserve::None, None).unwrap();
         bucket.written();
     }
-    let stats = pipeline.stats();
-    assert!(stats.discard_errors_total >= 100 && stats.discard_total == 0, "{stats:?}");
+    pipeline.close().unwrap();
 }

@@ -9,6 +9,7 @@ use crate::reserves::{Found, Free, Reserves};
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, fence};
 use crate::table::Table;
 use crate::wait::Waits;
+use std::collections::VecDeque;
 use tierce_core::{BucketIndex, DeviceIndex, Geometry, Mark, Reserve, Sizes, Snapshot};
 
 /// The buckets that hold gens and prios on the device, head first.
@@ -45,7 +46,7 @@ pub(crate) struct Device {
     /// is on them. The reclaimer offers them again.
     pub(crate) leftovers: Mutex<Vec<BucketIndex>>,
     /// Buckets that skipped the prio write and have to be discarded before they are free.
-    undiscarded: Mutex<Vec<BucketIndex>>,
+    undiscarded: Mutex<VecDeque<BucketIndex>>,
     /// Buckets whose gen runs ahead of the durable one.
     pub(crate) ahead: Ahead,
     /// Held during a pass if garbage collection marks in place, which waits for it.
@@ -72,6 +73,8 @@ pub(crate) struct DeviceCounters {
     pub(crate) invalidated: Counter,
     pub(crate) prio_writes: Counter,
     pub(crate) discards: Counter,
+    /// Released without, because free space was short.
+    pub(crate) discards_skipped: Counter,
     pub(crate) sectors_written: Counter,
     /// Buckets invalidated and not free yet: in free_inc, in a batch, on their way to a list.
     pub(crate) free_inc: AtomicU64,
@@ -89,6 +92,7 @@ impl DeviceCounters {
             invalidated: Counter::new(1),
             prio_writes: Counter::new(1),
             discards: Counter::new(1),
+            discards_skipped: Counter::new(1),
             sectors_written: counter(),
             free_inc: AtomicU64::new(0),
         }
@@ -118,7 +122,7 @@ impl Device {
             chain: Mutex::new(Chain { live: table.chain, writing: Vec::new() }),
             bell: Bell::new(),
             leftovers: Mutex::new(Vec::new()),
-            undiscarded: Mutex::new(Vec::new()),
+            undiscarded: Mutex::new(VecDeque::new()),
             ahead: Ahead::new(),
             pass: Mutex::new(()),
             set_aside: AtomicU32::new(0),
@@ -308,14 +312,26 @@ impl Device {
 
     /// A bucket is free but for its discard, which the reclaimer asks for.
     pub(crate) fn discard_later(&self, bucket: BucketIndex) {
-        self.undiscarded.lock().push(bucket);
+        self.undiscarded.lock().push_back(bucket);
         self.bell.ring();
     }
 
     /// The next bucket for [`discard_later`](Self::discard_later), oldest first.
     pub(crate) fn next_undiscarded(&self) -> Option<BucketIndex> {
-        let mut undiscarded = self.undiscarded.lock();
-        if undiscarded.is_empty() { None } else { Some(undiscarded.remove(0)) }
+        self.undiscarded.lock().pop_front()
+    }
+
+    /// Whether there is one.
+    pub(crate) fn any_undiscarded(&self) -> bool {
+        !self.undiscarded.lock().is_empty()
+    }
+
+    /// Whether free space is short: somebody waits for a bucket, or found none and there still
+    /// is none.
+    pub(crate) fn is_short(&self) -> bool {
+        // Relaxed: a hint; `stay_hungry` and the bell order what must not be missed.
+        let felt = self.demand.load(Ordering::Relaxed) != 0;
+        self.waits.len() > 0 || felt && self.reserves.len_hint(Reserve::None) == 0
     }
 
     /// How many buckets a user of `reserve` could be given, at no particular instant: for
@@ -442,6 +458,8 @@ pub(crate) enum Hunger {
     Buckets = 2,
     /// That nobody holds the prio write back.
     Unblocked = 3,
+    /// That more discards are allowed; or that space is short, and it does not wait for them.
+    Discards = 4,
 }
 
 #[cfg(all(test, not(tierce_loom)))]

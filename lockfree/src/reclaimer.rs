@@ -33,6 +33,7 @@
 //! A step blocks on nobody. Whoever waits for a bucket is woken by a release, by the device's
 //! failure, or when the set is closed.
 
+mod discards;
 mod tools;
 mod write;
 
@@ -58,6 +59,8 @@ pub enum WaitFor {
     PrioBuckets,
     /// Somebody holds prio writes back with a [`PrioBlock`](crate::PrioBlock).
     PrioBlock,
+    /// Durable buckets wait until more discards are [allowed](Reclaimer::allow_discards).
+    Discard,
 }
 
 /// What the owner of a reclaimer has to do next.
@@ -68,7 +71,8 @@ pub enum Step {
     Wait(WaitFor),
     /// Write the table, then [`Reclaimer::prio_durable`] or [`Reclaimer::prio_failed`].
     PrioWrite(PrioWrite),
-    /// Discard this bucket, then [`Reclaimer::discarded`].
+    /// Discard this bucket, then [`Reclaimer::discarded`]: before the next step, unless the
+    /// owner [allows several](Reclaimer::allow_discards).
     Discard(BucketIndex),
     /// Nothing any more: the set was closed or the device has failed.
     Ended,
@@ -158,6 +162,8 @@ pub struct Reclaimer {
     after_write: Phase,
     /// Skipped the prio write, is being discarded.
     loose: Option<BucketIndex>,
+    /// Since the owner allows several discards at a time.
+    discards: Option<discards::Discards>,
     /// What happened, if anybody asked for it.
     events: Option<Vec<Event>>,
     draws: Draws,
@@ -183,6 +189,7 @@ impl Reclaimer {
             hurry: false,
             after_write: Phase::Drain,
             loose: None,
+            discards: None,
             events: None,
         }
     }
@@ -227,7 +234,8 @@ impl Reclaimer {
             }
             self.age();
             let room = self.offer_leftovers();
-            if let Some(bucket) = self.next_loose() {
+            if let Some(bucket) = self.next_discard() {
+                self.count();
                 return Step::Discard(bucket);
             }
             let stopped = match self.phase {
@@ -248,7 +256,8 @@ impl Reclaimer {
     /// Everything that is neither full nor free: invalidated, being written, ready, in hand.
     fn count(&self) {
         let in_hand = usize::from(self.in_hand.is_some());
-        let count = self.free_inc.len() + self.in_flight + self.ready.len() + in_hand;
+        let discards = self.discards.as_ref().map_or(0, discards::Discards::len);
+        let count = self.free_inc.len() + self.in_flight + self.ready.len() + in_hand + discards;
         // Relaxed: a statistic.
         self.dev().counters.free_inc.store(count as u64, Ordering::Relaxed);
     }
@@ -266,6 +275,9 @@ impl Reclaimer {
         let unsafe_release = cfg!(tierce_mutant = "release_before_durable");
         if !self.allocator.config().sync || unsafe_release {
             self.ready.append(&mut self.free_inc);
+        }
+        if self.allocator.config().discard && self.discards.is_some() {
+            return self.drain_discards();
         }
         loop {
             let next = self.in_hand.take().or_else(|| Some((self.ready.pop_front()?, false)));
@@ -326,31 +338,6 @@ impl Reclaimer {
             }
         }
         room
-    }
-
-    /// A bucket that skipped the prio write but not its discard.
-    fn next_loose(&mut self) -> Option<BucketIndex> {
-        if self.allocator.config().discard {
-            self.loose = self.dev().next_undiscarded();
-        }
-        self.loose
-    }
-
-    /// The bucket of [`Step::Discard`] was discarded, or the device would not do it: both are
-    /// fine, the bucket goes on.
-    pub fn discarded(&mut self) {
-        self.dev().counters.discards.add(1);
-        if let Some(bucket) = self.loose.take() {
-            self.event(|bucket| Event::Discarded { bucket }, bucket);
-            if let Err(bucket) = self.release(bucket) {
-                self.dev().keep(bucket);
-            }
-            return;
-        }
-        let (bucket, done) = self.in_hand.expect("a discard was asked for");
-        assert!(!done, "a bucket is discarded once");
-        self.in_hand = Some((bucket, true));
-        self.event(|bucket| Event::Discarded { bucket }, bucket);
     }
 
     /// Phase 2: one pass of the policy, unless none can be made.

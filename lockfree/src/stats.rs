@@ -66,8 +66,10 @@ pub struct DeviceStats {
     pub invalidate_total: u64,
     /// Prio writes that became durable.
     pub prio_write_total: u64,
-    /// Discards asked for.
+    /// Discards that ended, well or not.
     pub discard_total: u64,
+    /// Buckets that were released without their discard, because free space was short.
+    pub discard_skipped_total: u64,
     /// Sectors handed out of open buckets.
     pub sectors_written: u64,
     /// Waiting allocations.
@@ -100,6 +102,7 @@ impl DeviceStats {
             invalidate_total: counters.invalidated.total(),
             prio_write_total: counters.prio_writes.total(),
             discard_total: counters.discards.total(),
+            discard_skipped_total: counters.discards_skipped.total(),
             sectors_written: counters.sectors_written.total(),
             waiters: device.waits.len() as u64,
         }

@@ -91,7 +91,7 @@ fn never_before_it_is_durable(config: Config) {
                 taken.drain(..1).for_each(drop);
                 taken.into_iter().for_each(Allocation::written);
             }
-            Step::Discard(_) => reclaimer.discarded(),
+            Step::Discard(bucket) => reclaimer.discarded(bucket),
             Step::Ended => panic!("it goes on"),
         }
     }

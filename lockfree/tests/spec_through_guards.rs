@@ -187,7 +187,9 @@ impl<'a> Pair<'a> {
                 Step::Wait(WaitFor::Gc) => break spec::Wait::Gc,
                 Step::Wait(WaitFor::PrioBuckets) => break spec::Wait::PrioAlloc,
                 Step::Wait(WaitFor::PrioBlock) => break spec::Wait::PrioBlocked,
-                Step::Discard(_) | Step::Ended => panic!("neither was asked for"),
+                Step::Wait(WaitFor::Discard) | Step::Discard(_) | Step::Ended => {
+                    panic!("none was asked for")
+                }
             }
         };
         assert_eq!(waits, self.spec.step(DEVICE), "what the reclaimer waits for");

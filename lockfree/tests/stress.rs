@@ -395,7 +395,7 @@ impl World {
                     let holders = self.life(bucket).holders;
                     assert_eq!((word.pin_count(), holders), (1, 0), "I18: {bucket} is in use");
                     self.write(bucket, 0, SECTORS, 0);
-                    reclaimer.discarded();
+                    reclaimer.discarded(bucket);
                 }
                 Step::PrioWrite(write) => self.write_prios(&mut reclaimer, write, &mut live),
             }

@@ -15,7 +15,7 @@ fn reclaim(mut reclaimer: Reclaimer) {
     loop {
         match reclaimer.step() {
             Step::Ended => return,
-            Step::Discard(_) => reclaimer.discarded(),
+            Step::Discard(bucket) => reclaimer.discarded(bucket),
             Step::Wait(_) => {
                 reclaimer.park(None);
             }

@@ -64,7 +64,7 @@ impl Lockfree {
                     }
                     reclaimer.prio_durable(write);
                 }
-                Step::Discard(_) => reclaimer.discarded(),
+                Step::Discard(bucket) => reclaimer.discarded(bucket),
                 other => return other,
             }
         }

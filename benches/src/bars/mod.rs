@@ -8,7 +8,9 @@
 //! | `passes.rs` | P5, P6: what a pass costs |
 //! | `sectors.rs` | P7: sectors of open buckets |
 //! | `reads.rs` | P8: read hits |
+//! | `devices.rs` | P9, P10: a prio write and an open, beside fio |
 //! | `memory.rs` | P11: bytes per bucket |
+//! | `background.rs` | P14, P15: idleness, and own writes |
 //! | `row.rs`, `table.rs` | figures, goals, verdicts, and how they are shown |
 //!
 //! # Method
@@ -20,6 +22,10 @@
 //! the machine used meanwhile stands in every row; a row during which it was more than
 //! [`DISTURBED`] CPUs says so.
 
+mod background;
+mod device_file;
+mod devices;
+mod fio;
 mod memory;
 mod pairs;
 mod passes;
@@ -122,7 +128,7 @@ pub fn run(plan: &Plan, progress: &dyn Fn(&str)) -> Vec<Row> {
     let mut bench = Bench { plan, rows: Vec::new(), progress };
     type Measure = fn(&mut Bench<'_>);
     // Memory first: what other bars have freed would count as free memory.
-    let bars: [(&str, Measure); 9] = [
+    let bars: [(&str, Measure); 12] = [
         ("P11", memory::memory),
         ("P1", pairs::alone),
         ("P2", pairs::crowded),
@@ -132,8 +138,12 @@ pub fn run(plan: &Plan, progress: &dyn Fn(&str)) -> Vec<Row> {
         ("P6", passes::rescale),
         ("P7", sectors::sectors),
         ("P8", reads::reads),
+        ("P9 P10", devices::prio_write_and_open),
+        ("P14", background::idle),
+        ("P15", background::write_amplification),
     ];
-    for (_, measure) in bars.iter().filter(|(bar, _)| plan.covers(bar)) {
+    let is_covered = |bars: &str| bars.split(' ').any(|bar| plan.covers(bar));
+    for (_, measure) in bars.iter().filter(|(bars, _)| is_covered(bars)) {
         measure(&mut bench);
     }
     bench.rows

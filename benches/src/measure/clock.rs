@@ -56,7 +56,7 @@ impl Stopwatch {
 }
 
 /// CPU time of all threads of this process.
-pub(super) fn process_cpu() -> Duration {
+pub(crate) fn process_cpu() -> Duration {
     cpu(ClockId::ProcessCPUTime)
 }
 

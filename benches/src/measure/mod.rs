@@ -8,6 +8,7 @@ mod memory;
 mod rounds;
 mod threads;
 
+pub(crate) use clock::process_cpu;
 pub use clock::{Stopwatch, Took, rmw_nanos, timer_nanos};
 pub use environment::{Environment, Load};
 pub use latency::{Latency, LatencySummary};

@@ -1,7 +1,7 @@
 //! The operations that the kernel has at the moment, and what each still has to do.
 
 use crate::buffer::{Buffer, Pool};
-use crate::completion::Completer;
+use crate::completion::Outcome;
 use crate::device::{Capabilities, DiscardKind, Operation, Request};
 use crate::error::Error;
 use io_uring::{opcode, squeue, types};
@@ -19,11 +19,11 @@ pub(super) const DEVICE: types::Fixed = types::Fixed(0);
 const DISCARD_COMMAND: u32 = 0x12 << 8;
 const RWF_DSYNC: i32 = rustix::io::ReadWriteFlags::DSYNC.bits() as i32;
 
-/// An operation under way.
+/// An operation under way. `T` says whose it is.
 #[derive(Debug)]
-pub(super) struct Flight {
+pub(super) struct Flight<T> {
     request: Request,
-    completer: Completer,
+    whose: T,
     /// Bytes transferred so far.
     done: usize,
     retries: u32,
@@ -53,27 +53,33 @@ pub(super) enum Next {
     Again,
     /// It is done, well or not.
     Done(Result<(), Error>),
+    /// The ring cannot do it; blocking calls may.
+    Elsewhere,
 }
 
-impl Flight {
-    pub(super) fn new(request: Request, completer: Completer) -> Self {
+impl<T> Flight<T> {
+    pub(super) fn new(request: Request, whose: T) -> Self {
         let sync = match request {
             Request::Write { durable: true, .. } => Sync::Dsync,
             _ => Sync::None,
         };
-        Self { request, completer, done: 0, retries: 0, force_async: false, sync }
+        Self { request, whose, done: 0, retries: 0, force_async: false, sync }
     }
 
     /// Ends it.
-    pub(super) fn finish(self, result: Result<(), Error>) {
-        let buffer = self.request.into_buffer();
-        self.completer.complete(result.map(|()| buffer));
+    pub(super) fn finish(self, result: Result<(), Error>) -> (T, Outcome) {
+        let (request, whose) = self.into_parts();
+        (whose, result.map(|()| request.into_buffer()))
+    }
+
+    pub(super) fn into_parts(self) -> (Request, T) {
+        (self.request, self.whose)
     }
 
     /// Ends it without its buffer, which the kernel may still write to: that is leaked.
-    pub(super) fn abandon(self) {
+    fn abandon(self) -> T {
         std::mem::forget(self.request.into_buffer());
-        drop(self.completer);
+        self.whose
     }
 
     /// What is to be submitted now.
@@ -163,11 +169,13 @@ impl Flight {
             self.sync = Sync::Later;
             return Next::Again;
         }
-        // Some drivers discard only where they may block.
-        if error == Errno::OPNOTSUPP
-            && self.request.operation() == Operation::Discard
-            && !self.force_async
-        {
+        let refused = matches!(error, Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL);
+        if refused && self.request.operation() == Operation::Discard {
+            // Some drivers discard only where they may block, and before Linux 6.12 the command
+            // is not known.
+            if self.force_async {
+                return Next::Elsewhere;
+            }
             self.force_async = true;
             return Next::Again;
         }
@@ -196,12 +204,12 @@ fn discard(offset: u64, bytes: u64, kind: DiscardKind) -> squeue::Entry {
 
 /// The slots of the operations under way; a slot's number is the ring's user data.
 #[derive(Debug)]
-pub(super) struct Flights {
-    slots: Vec<Option<Flight>>,
+pub(super) struct Flights<T> {
+    slots: Vec<Option<Flight<T>>>,
     free: Vec<usize>,
 }
 
-impl Flights {
+impl<T> Flights<T> {
     pub(super) fn new(depth: u32) -> Self {
         let depth = depth as usize;
         Self { slots: (0..depth).map(|_| None).collect(), free: (0..depth).rev().collect() }
@@ -212,41 +220,52 @@ impl Flights {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.free.len() == self.slots.len()
+        self.len() == 0
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
     }
 
     /// Takes it in, if not [full](Self::is_full), and says where.
-    pub(super) fn insert(&mut self, flight: Flight) -> usize {
+    pub(super) fn insert(&mut self, flight: Flight<T>) -> usize {
         let slot = self.free.pop().expect("the caller looked whether there is room");
         self.slots[slot] = Some(flight);
         slot
     }
 
-    pub(super) fn get_mut(&mut self, slot: usize) -> &mut Flight {
+    pub(super) fn get_mut(&mut self, slot: usize) -> &mut Flight<T> {
         self.slots[slot].as_mut().expect("the kernel completes what it was given, once")
     }
 
-    pub(super) fn remove(&mut self, slot: usize) -> Flight {
+    pub(super) fn remove(&mut self, slot: usize) -> Flight<T> {
         let flight = self.slots[slot].take().expect("the kernel completes what it was given, once");
         self.free.push(slot);
         flight
     }
 }
 
-impl Drop for Flights {
+impl<T> Flights<T> {
+    /// Leaks the buffers of all that is under way, and says whose they are.
+    pub(super) fn abandon(&mut self) -> Vec<T> {
+        self.slots.drain(..).flatten().map(Flight::abandon).collect()
+    }
+}
+
+impl<T> Drop for Flights<T> {
     /// Not empty only after a failure of the ring or a panic: then the kernel may still write to
-    /// the buffers (Invariant 1 of the module above).
+    /// the buffers (Invariant 1 of `kernel.rs`).
     fn drop(&mut self) {
-        self.slots.drain(..).flatten().for_each(Flight::abandon);
+        drop(self.abandon());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::completion::Completion;
+    use crate::completion::{Completer, Completion};
 
-    fn flight(request: Request) -> (Flight, Completion) {
+    fn flight(request: Request) -> (Flight<Completer>, Completion) {
         let (completer, completion) = Completer::new("dev".into());
         (Flight::new(request, completer), completion)
     }
@@ -263,7 +282,8 @@ mod tests {
         let (mut write, completion) = flight(Request::write(0, Buffer::new(8192)));
         assert!(matches!(write.complete(&device, 512, 4096), Next::Again));
         let Next::Done(result) = write.complete(&device, 512, 4096) else { panic!("must end") };
-        write.finish(result);
+        let (completer, outcome) = write.finish(result);
+        completer.complete(outcome);
         assert_eq!(completion.wait().unwrap().len(), 8192);
     }
 
@@ -292,6 +312,22 @@ mod tests {
         assert!(matches!(write.complete(&device, 512, 4096), Next::Again));
         assert!(write.is_flush());
         assert!(matches!(write.complete(&device, 512, 0), Next::Done(Ok(()))));
+    }
+
+    /// Command, command where the driver may block, and then not by the ring.
+    #[test]
+    fn a_discard_that_is_refused_is_tried_in_order() {
+        let device: Arc<str> = "dev".into();
+        for errno in [Errno::OPNOTSUPP, Errno::INVAL] {
+            let refused = -errno.raw_os_error();
+            let (mut discard, _completion) = flight(Request::discard(0, 4096));
+            assert!(matches!(discard.complete(&device, 512, refused), Next::Again));
+            assert!(discard.force_async);
+            assert!(matches!(discard.complete(&device, 512, refused), Next::Elsewhere));
+        }
+        let (mut discard, _completion) = flight(Request::discard(0, 4096));
+        let failed = -Errno::IO.raw_os_error();
+        assert!(matches!(discard.complete(&device, 512, failed), Next::Done(Err(_))));
     }
 
     #[test]

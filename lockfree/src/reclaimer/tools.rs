@@ -24,8 +24,8 @@ impl Reclaimer {
 
     /// Does the discards that wait outside the phases, as the next step would.
     pub(crate) fn discard_loose(&mut self) {
-        while self.next_loose().is_some() {
-            self.discarded();
+        while let Some(bucket) = self.next_loose() {
+            self.discarded(bucket);
         }
     }
 

@@ -78,14 +78,15 @@ impl Engine for Scripted {
                     self.write(device, write);
                     continue;
                 }
-                Step::Discard(_) => {
-                    reclaimer.discarded();
+                Step::Discard(bucket) => {
+                    reclaimer.discarded(bucket);
                     continue;
                 }
                 Step::Wait(WaitFor::Room) => Wait::Push,
                 Step::Wait(WaitFor::Gc) => Wait::Gc,
                 Step::Wait(WaitFor::PrioBuckets) => Wait::PrioAlloc,
                 Step::Wait(WaitFor::PrioBlock) => Wait::PrioBlocked,
+                Step::Wait(WaitFor::Discard) => unreachable!("discards are done at once here"),
                 Step::Ended => Wait::Failed,
             };
             self.drain_events(device);

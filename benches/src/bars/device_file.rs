@@ -1,0 +1,67 @@
+//! What device bars are measured on: a sparse file, or a loop device over one in memory.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Where sparse files go: `TIERCE_BENCH_DIR`, or the directory for temporary files.
+fn directory() -> PathBuf {
+    std::env::var_os("TIERCE_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from)
+}
+
+/// A sparse file, removed when dropped, and maybe a loop device over it.
+#[derive(Debug)]
+pub(super) struct DeviceFile {
+    file: PathBuf,
+    device: Option<PathBuf>,
+    /// How settings name it.
+    pub(super) name: &'static str,
+}
+
+impl DeviceFile {
+    /// In [`directory`].
+    pub(super) fn on_disk(bytes: u64) -> std::io::Result<Self> {
+        let file = directory().join(format!("tierce-bars-{}", std::process::id()));
+        File::create(&file)?.set_len(bytes)?;
+        Ok(Self { file, device: None, name: "file" })
+    }
+
+    /// A loop device over a file in memory, which shows what software costs; `None` where it
+    /// cannot be had, said on standard error.
+    pub(super) fn in_memory(bytes: u64) -> Option<Self> {
+        let file = PathBuf::from(format!("/dev/shm/tierce-bars-{}", std::process::id()));
+        File::create(&file).and_then(|created| created.set_len(bytes)).ok()?;
+        let mut own = Self { file, device: None, name: "loop over tmpfs" };
+        let losetup = Command::new("losetup")
+            .args(["--find", "--show", "--direct-io=on", "--sector-size", "4096"])
+            .arg(&own.file)
+            .output();
+        match losetup {
+            Ok(output) if output.status.success() => {
+                own.device = Some(String::from_utf8_lossy(&output.stdout).trim().into());
+                Some(own)
+            }
+            refused => {
+                eprintln!("skipped: no loop device: {refused:?}");
+                None
+            }
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.device.as_deref().unwrap_or(&self.file)
+    }
+}
+
+impl Drop for DeviceFile {
+    fn drop(&mut self) {
+        if let Some(device) = &self.device
+            && let Err(error) = Command::new("losetup").arg("-d").arg(device).status()
+        {
+            eprintln!("{} is not detached: {error}", device.display());
+        }
+        if let Err(error) = std::fs::remove_file(&self.file) {
+            eprintln!("{} is not removed: {error}", self.file.display());
+        }
+    }
+}

@@ -54,6 +54,10 @@
 //! | [`discard`] | how many discards are under way, and how fast |
 //! | [`pipeline`] | the thread that drives the allocator's reclaimer through steps 1 to 7 |
 //!
+//! # When the device fails
+//!
+#![doc = include_str!("../FAULTS.md")]
+//!
 //! # Embedding it
 //!
 //! ```
@@ -93,6 +97,7 @@ pub mod error;
 pub mod explore;
 mod file;
 pub mod format;
+mod huge;
 pub mod journal;
 pub mod pipeline;
 pub mod prio_writer;

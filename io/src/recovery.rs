@@ -16,6 +16,7 @@
 
 use crate::device::Device;
 use crate::error::Error;
+use crate::huge::room_for;
 use crate::read_ahead::{InOrder, ReadAhead, Span, Steps};
 use crate::superblock;
 use tierce_core::record::journal::WINDOW_BYTES;
@@ -76,7 +77,7 @@ pub fn recover(device: &dyn Device) -> Result<Recovered, Error> {
         return Ok(Recovered { superblock, journal, chain: None, table: fresh() });
     }
     let (geometry, set) = (*superblock.geometry(), superblock.set_magic());
-    let mut table = Vec::with_capacity(nbuckets);
+    let mut table = room_for(nbuckets);
     let (mut reads, mut steps) = (ReadAhead::new(device), Steps::default());
     let mut sets_left = geometry.prio_buckets() as usize;
     let place = |bucket| u64::from(bucket) * u64::from(geometry.bucket_bytes());

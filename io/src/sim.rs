@@ -244,6 +244,17 @@ impl Sim {
         done.into_iter().for_each(|(completer, outcome)| completer.complete(outcome));
     }
 
+    /// How many operations are stalled.
+    #[must_use]
+    pub fn stalled(&self) -> usize {
+        self.state().stalled.len()
+    }
+
+    /// No fault is left, but for what is stalled.
+    pub fn clear_faults(&self) {
+        self.state().faults.clear();
+    }
+
     /// How many operations were submitted that are not reads: as many places for a cut.
     #[must_use]
     pub fn operations(&self) -> u64 {
@@ -270,7 +281,7 @@ impl Sim {
         if !state.has_power {
             return Err(self.io_error(&request, io::Error::other("the power is off")));
         }
-        let fault = fault::take(&mut state.faults, request.operation());
+        let fault = fault::take(&mut state.faults, &request);
         match fault {
             Some(FaultKind::Io) => return Err(self.fail(state, &request, EIO)),
             Some(FaultKind::NoSpace) => return Err(self.fail(state, &request, ENOSPC)),
@@ -410,7 +421,7 @@ impl Device for Sim {
         let (completer, completion) = Completer::new(self.name.clone());
         let mut state = self.state();
         state.operations += u64::from(request.operation() != Operation::Read);
-        if state.has_power && fault::stalls(&mut state.faults, request.operation()) {
+        if state.has_power && fault::stalls(&mut state.faults, &request) {
             state.stalled.push((request, completer));
             return completion;
         }

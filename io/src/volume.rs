@@ -23,6 +23,7 @@
 use crate::device::Device;
 use crate::error::Error;
 use crate::file::{DeviceOptions, open_device};
+use crate::huge::room_for;
 use crate::journal::Journal;
 use crate::prio_writer::write_prio_chain;
 use crate::recovery::{Recovered, recover};
@@ -185,9 +186,10 @@ impl Volume {
     pub fn into_start(self) -> (DeviceTable, StateWriter) {
         let Self { table, writer } = self;
         let superblock = &writer.superblock;
-        let start = DeviceTable::empty(*superblock.geometry())
-            .with_journal(superblock.njournal.into())
-            .with_prios(table, writer.chain.clone(), writer.seq);
+        let mut start =
+            DeviceTable::of(*superblock.geometry(), table).with_journal(superblock.njournal.into());
+        (start.chain, start.prio_seq) = (writer.chain.clone(), writer.seq);
+        start.room = room_for(start.gens.len());
         (start, writer)
     }
 }

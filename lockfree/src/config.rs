@@ -112,19 +112,29 @@ pub struct DeviceTable {
     pub chain: Vec<tierce_core::BucketIndex>,
     /// The seq of the newest prio write.
     pub prio_seq: u64,
+    /// Memory for a word per bucket, if the caller has some of a better kind than the heap's:
+    /// an empty list with that capacity.
+    pub room: Vec<u64>,
 }
 
 impl DeviceTable {
     /// A device on which nothing was ever written.
     #[must_use]
     pub fn empty(geometry: Geometry) -> Self {
+        Self::of(geometry, vec![Default::default(); geometry.nbuckets() as usize])
+    }
+
+    /// A device with the prio and gen of every bucket, from bucket 0 on.
+    #[must_use]
+    pub fn of(geometry: Geometry, gens: Vec<(Prio, tierce_core::Gen)>) -> Self {
         Self {
             geometry,
             sizes: Sizes::tierce(&geometry, 0),
-            gens: vec![Default::default(); geometry.nbuckets() as usize],
+            gens,
             journal_buckets: 0,
             chain: Vec::new(),
             prio_seq: 0,
+            room: Vec::new(),
         }
     }
 

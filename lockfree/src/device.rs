@@ -114,7 +114,7 @@ impl Device {
             index,
             geometry,
             journal_buckets: table.journal_buckets,
-            table: Table::new(words),
+            table: Table::new_in(table.room, words),
             reserves: Reserves::new(&table.sizes, config.cpus),
             sizes: table.sizes,
             waits: Waits::new(),

@@ -2,7 +2,8 @@
 
 use crate::allocator::Allocator;
 use crate::device::{Device, Hunger};
-use crate::sync::Arc;
+use crate::sync::{Arc, AtomicU64};
+use crate::table::Table;
 use tierce_core::{BucketIndex, DeviceIndex, Gen, Prio};
 
 /// All gens and prios of a device, to be written to the buckets of a new chain, and the batch
@@ -85,7 +86,7 @@ impl PrioWrite {
     }
 
     /// The records of every set, head first, each of which may be read on a thread of its own
-    /// and in any order. A set counts as encoded when its last record was taken.
+    /// and in any order. A set whose records were all taken is encoded.
     ///
     /// ```
     /// # use tierce_core::Geometry;
@@ -114,9 +115,17 @@ impl PrioWrite {
             let followed = rest.partition_point(|&(bucket, _)| bucket.get() < end);
             let (own, others) = core::mem::take(&mut rest).split_at_mut(followed);
             rest = others;
-            let mut followed = own.iter_mut();
-            let next_followed = followed.next();
-            SetRecords { device, next: from, end, next_followed, followed, encoded }
+            let mut records = SetRecords {
+                device,
+                run: [].iter(),
+                next: from,
+                end,
+                next_followed: None,
+                followed: own.iter_mut(),
+                encoded,
+            };
+            records.next_followed = records.followed.next();
+            records
         })
         .collect()
     }
@@ -200,10 +209,15 @@ impl PrioWrite {
 
 /// The records of one set, in order of bucket, taken from the table as it is when each is read.
 ///
+/// Most of them are words of the table that lie side by side: a *run*, up to the next bucket that
+/// needs more than reading, which is one of the batch or one that is never allocated.
+///
 /// See [`PrioWrite::sets`] for an example.
 #[derive(Debug)]
 pub struct SetRecords<'a> {
     device: &'a Device,
+    /// What is left of the run that ends before `next`.
+    run: core::slice::Iter<'a, AtomicU64>,
     next: u32,
     end: u32,
     /// The bucket of the batch, or one that is ahead, that comes next; its gen is noted.
@@ -212,9 +226,32 @@ pub struct SetRecords<'a> {
     encoded: &'a mut bool,
 }
 
-impl SetRecords<'_> {
+impl<'a> SetRecords<'a> {
+    /// Between two runs: the record of the next bucket, and the run behind it.
+    #[inline(never)]
+    fn next_run(&mut self) -> Option<(Prio, Gen)> {
+        if self.next == self.end {
+            return None;
+        }
+        let bucket = BucketIndex::new(self.next);
+        let record = if bucket < self.device.geometry().first_bucket() {
+            Default::default()
+        } else {
+            let word = self.device.table().read(bucket);
+            let is_followed = self.next_followed.as_ref().is_some_and(|next| next.0 == bucket);
+            let gen_ = if is_followed { self.follow(word.gen_()) } else { word.gen_() };
+            (word.prio(), gen_)
+        };
+        let from = self.next + 1;
+        let followed = self.next_followed.as_ref().map_or(self.end, |next| next.0.get());
+        let is_usable = from >= self.device.geometry().first_bucket().get();
+        self.next = if is_usable { followed.clamp(from, self.end) } else { from };
+        let device: &'a Device = self.device;
+        self.run = device.table().words(from..self.next).iter();
+        Some(record)
+    }
+
     /// Notes the gen of a followed bucket, and gives what is encoded of it.
-    #[cold]
     fn follow(&mut self, gen_: Gen) -> Gen {
         if let Some((_, noted)) = self.next_followed.take() {
             *noted = Some(gen_);
@@ -231,29 +268,28 @@ impl SetRecords<'_> {
 impl Iterator for SetRecords<'_> {
     type Item = (Prio, Gen);
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        if self.next == self.end {
-            return None;
+        match self.run.next() {
+            Some(word) => {
+                let word = Table::read_word(word);
+                Some((word.prio(), word.gen_()))
+            }
+            None => self.next_run(),
         }
-        let bucket = BucketIndex::new(self.next);
-        self.next += 1;
-        if self.next == self.end {
-            *self.encoded = true;
-        }
-        // Buckets that are never allocated are zero.
-        if bucket < self.device.geometry().first_bucket() {
-            return Some(Default::default());
-        }
-        let word = self.device.table().read(bucket);
-        let is_followed = self.next_followed.as_ref().is_some_and(|next| next.0 == bucket);
-        let gen_ = if is_followed { self.follow(word.gen_()) } else { word.gen_() };
-        Some((word.prio(), gen_))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = (self.end - self.next) as usize;
+        let left = self.run.len() + (self.end - self.next) as usize;
         (left, Some(left))
     }
 }
 
 impl ExactSizeIterator for SetRecords<'_> {}
+
+impl Drop for SetRecords<'_> {
+    /// Whoever took them all has encoded the set.
+    fn drop(&mut self) {
+        *self.encoded |= self.len() == 0;
+    }
+}

@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::reclaimer::Reclaimer;
 use crate::sync::Arc;
 use tierce_core::geometry::MAX_DEVICES;
+use tierce_core::word::SECTORS_MAX;
 use tierce_core::{BucketId, BucketIndex, DeviceIndex, Gen, Mark, Prio, Reserve};
 
 /// An allocator that is being told which pointers survived.
@@ -39,8 +40,9 @@ use tierce_core::{BucketId, BucketIndex, DeviceIndex, Gen, Mark, Prio, Reserve};
 #[must_use = "nothing works before `finish`"]
 pub struct Startup {
     allocator: Allocator,
-    /// Per device: what was observed, as if by a garbage collection.
-    found: Vec<Vec<(Mark, u32)>>,
+    /// Per device: what was observed, as if by a garbage collection. A list of zeros costs no
+    /// memory before it is written to.
+    found: Vec<Vec<u16>>,
     prio_seqs: Vec<u64>,
 }
 
@@ -62,7 +64,7 @@ impl Startup {
             table.validate()?;
         }
         let prio_seqs = tables.iter().map(|table| table.prio_seq).collect();
-        let found = tables.iter().map(|table| vec![(Mark::None, 0); table.gens.len()]).collect();
+        let found = tables.iter().map(|table| vec![NOTHING; table.gens.len()]).collect();
         let devices = (0..).zip(tables).map(|(number, table)| {
             let index = DeviceIndex::new(number);
             Device::new(index, table, &config)
@@ -107,7 +109,8 @@ impl Startup {
         let device = &mut self.allocator.devices_mut()[pointer.device().as_usize()];
         device.table_mut().set_exclusive(pointer.bucket(), word);
         let found = &mut self.found[pointer.device().as_usize()][pointer.bucket().as_usize()];
-        *found = (found.0.max(kind), found.1.saturating_add(units));
+        let (mark, before) = unpack(*found);
+        *found = pack(mark.max(kind), before.saturating_add(units));
         true
     }
 
@@ -144,7 +147,7 @@ impl Startup {
 
     /// Mark and live units of a bucket, as far as they were observed.
     pub(crate) fn found(&self, bucket: BucketId) -> (Mark, u32) {
-        self.found[bucket.device().as_usize()][bucket.bucket().as_usize()]
+        unpack(self.found[bucket.device().as_usize()][bucket.bucket().as_usize()])
     }
 
     /// The allocator as it is so far.
@@ -153,15 +156,35 @@ impl Startup {
     }
 }
 
+/// [`Mark::None`] and no sectors.
+const NOTHING: u16 = 0;
+
+/// A mark and live units, as far as the word can count them.
+fn pack(mark: Mark, units: u32) -> u16 {
+    (mark as u16) << SECTORS_MAX.count_ones()
+        | SECTORS_MAX.min(u16::try_from(units).unwrap_or(SECTORS_MAX))
+}
+
+fn unpack(found: u16) -> (Mark, u32) {
+    let mark = match found >> SECTORS_MAX.count_ones() {
+        0 => Mark::None,
+        1 => Mark::Reclaimable,
+        2 => Mark::Dirty,
+        _ => Mark::Metadata,
+    };
+    (mark, u32::from(found & SECTORS_MAX))
+}
+
 /// As at the end of a garbage collection, but nobody else is there yet. Returns the largest
 /// gen − last_gc.
-fn publish(device: &mut Device, found: &mut [(Mark, u32)]) -> u8 {
+fn publish(device: &mut Device, found: &mut [u16]) -> u8 {
     for bucket in &device.chain.lock().live {
-        found[bucket.as_usize()].0 = Mark::Metadata;
+        let found = &mut found[bucket.as_usize()];
+        *found = pack(Mark::Metadata, unpack(*found).1);
     }
     let (mut available, mut need_gc) = (0, 0);
     for bucket in device.geometry().clone().buckets() {
-        let (mark, units) = found[bucket.as_usize()];
+        let (mark, units) = unpack(found[bucket.as_usize()]);
         let mark = if device.is_journal(bucket) { Mark::Metadata } else { mark };
         let word = device.table().peek(bucket).with_mark(mark).with_sectors(units);
         device.table_mut().set_exclusive(bucket, word);

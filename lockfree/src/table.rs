@@ -32,6 +32,7 @@
 //! wait-free.
 
 use crate::sync::{AtomicU64, Ordering};
+use core::ops::Range;
 use tierce_core::word::{ONE_PIN, Purpose};
 use tierce_core::{BucketIndex, Gen, Mark, Prio, Snapshot};
 
@@ -55,8 +56,19 @@ impl core::fmt::Debug for Table {
 
 impl Table {
     /// A table with these words.
+    #[cfg(test)]
     pub(crate) fn new(words: impl Iterator<Item = Snapshot>) -> Self {
-        Self { words: words.map(|word| AtomicU64::new(word.bits())).collect() }
+        Self::new_in(Vec::new(), words)
+    }
+
+    /// A table with these words, in the memory of `room` if that is large enough.
+    pub(crate) fn new_in(room: Vec<u64>, words: impl Iterator<Item = Snapshot>) -> Self {
+        // Collecting in place keeps the memory.
+        let mut table: Vec<_> = room.into_iter().map(AtomicU64::new).collect();
+        table.clear();
+        table.reserve_exact(words.size_hint().0);
+        table.extend(words.map(|word| AtomicU64::new(word.bits())));
+        Self { words: table.into_boxed_slice() }
     }
 
     /// How many buckets it has.
@@ -76,8 +88,19 @@ impl Table {
 
     /// The word, and everything that those who unpinned it did before.
     pub(crate) fn read(&self, bucket: BucketIndex) -> Snapshot {
+        Self::read_word(self.word(bucket))
+    }
+
+    /// As [`read`](Self::read), of one of [`words`](Self::words).
+    #[inline]
+    pub(crate) fn read_word(word: &AtomicU64) -> Snapshot {
         // Acquire: pairs with the Release in `unpin` and `invalidate`.
-        Snapshot::from_bits(self.word(bucket).load(Ordering::Acquire))
+        Snapshot::from_bits(word.load(Ordering::Acquire))
+    }
+
+    /// The words of some buckets that lie side by side.
+    pub(crate) fn words(&self, buckets: Range<u32>) -> &[AtomicU64] {
+        &self.words[buckets.start as usize..buckets.end as usize]
     }
 
     /// The one update loop: replaces the word by `next(word)` until nobody interferes.

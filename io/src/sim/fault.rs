@@ -1,6 +1,7 @@
 //! Faults that are injected into a simulated device.
 
-use crate::device::Operation;
+use crate::device::{Operation, Request};
+use std::ops::Range;
 
 /// What goes wrong; [`crate::sim`] says what each does.
 ///
@@ -39,13 +40,15 @@ pub struct Fault {
     operation: Operation,
     after: u64,
     again: bool,
+    /// First byte, and the one behind the last; `None`: everywhere.
+    place: Option<(u64, u64)>,
 }
 
 impl Fault {
     /// Hits the operation of this kind that comes after `after` others of it, once.
     #[must_use]
     pub const fn new(kind: FaultKind, operation: Operation, after: u64) -> Self {
-        Self { kind, operation, after, again: false }
+        Self { kind, operation, after, again: false, place: None }
     }
 
     /// Hits every operation of that kind from then on.
@@ -55,19 +58,33 @@ impl Fault {
         self
     }
 
+    /// Hits, and counts, only operations that touch these bytes of the device. A flush touches
+    /// none.
+    #[must_use]
+    pub const fn within(mut self, bytes: Range<u64>) -> Self {
+        self.place = Some((bytes.start, bytes.end));
+        self
+    }
+
+    fn is_meant(&self, request: &Request) -> bool {
+        let (from, to) = (request.offset(), request.offset() + request.bytes());
+        let is_there = self.place.is_none_or(|(first, end)| from < end && first < to);
+        self.operation == request.operation() && is_there
+    }
+
     const fn does_stall(&self) -> bool {
         matches!(self.kind, FaultKind::Stall)
     }
 }
 
 /// Whether an operation stalls that is being submitted.
-pub(super) fn stalls(faults: &mut Vec<Fault>, operation: Operation) -> bool {
-    hit(faults, |fault| fault.does_stall() && fault.operation == operation).is_some()
+pub(super) fn stalls(faults: &mut Vec<Fault>, request: &Request) -> bool {
+    hit(faults, |fault| fault.does_stall() && fault.is_meant(request)).is_some()
 }
 
 /// Which other fault hits an operation that is being performed.
-pub(super) fn take(faults: &mut Vec<Fault>, operation: Operation) -> Option<FaultKind> {
-    hit(faults, |fault| !fault.does_stall() && fault.operation == operation)
+pub(super) fn take(faults: &mut Vec<Fault>, request: &Request) -> Option<FaultKind> {
+    hit(faults, |fault| !fault.does_stall() && fault.is_meant(request))
 }
 
 /// Counts all faults that are meant down by one; the first that is due hits.

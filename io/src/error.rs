@@ -218,6 +218,37 @@ pub enum Error {
         /// The path.
         device: Arc<str>,
     },
+    /// The device was used as scratch: it holds no gens that could be relied on.
+    #[error(
+        "{device}: was used as scratch and keeps nothing: open it as scratch, or format it again \
+         with --force"
+    )]
+    Scratch {
+        /// The path.
+        device: Arc<str>,
+    },
+    /// The device keeps its gens, and was opened as scratch: that would make them useless.
+    #[error(
+        "{device}: keeps its gens and what they protect: open it as durable, or give that up with \
+         `tierce format --force`"
+    )]
+    Durable {
+        /// The path.
+        device: Arc<str>,
+    },
+    /// An allocator that makes its gens durable works on a scratch device, or one that does not
+    /// on a durable one.
+    #[error(
+        "{device}: the allocator has sync = {found}, wanted {wanted}, as the device was opened"
+    )]
+    SyncDiffers {
+        /// The device.
+        device: Arc<str>,
+        /// What the allocator was started with.
+        found: bool,
+        /// What the device is for.
+        wanted: bool,
+    },
     /// The device is smaller than it was when it was formatted.
     #[error(
         "{device}: truncated: the superblock says {wanted} bytes, the device has {found}: restore \

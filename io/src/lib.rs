@@ -60,33 +60,31 @@
 //!
 //! # Embedding it
 //!
-//! ```
-//! use tierce_core::{DeviceIndex, Reserve};
-//! use tierce_io::{DeviceExt, FormatOptions, OpenOptions, Pipeline, Volume};
-//! use tierce_lockfree::{Allocator, Config};
-//! # let dir = tempfile::tempdir()?;
-//! # let path = dir.path().join("cache");
+//! `examples/embed.rs` is the smallest whole cache: an index and I/O of its own, and space from
+//! here. What it does, step by step:
 //!
-//! // Once:
-//! let options = FormatOptions { size: Some(64 << 20), bucket: 64 << 10, ..Default::default() };
-//! tierce_io::format(&path, &options)?;
+//! 1. *Format* the file or device, once: [`format`](format()). Buckets are the unit in which
+//!    space is reused; values are packed into them.
+//! 2. *Open* it: [`Volume::open`]. [`Volume::into_start`] gives the table of gens as it was found
+//!    and what makes newer ones durable. An index that lives in memory only starts empty, so the
+//!    example opens as [`Owner::Scratch`], with `sync: false`: nothing is flushed. Whoever finds
+//!    his index again after a crash opens as [`Owner::Allocator`] and keeps `sync`.
+//! 3. *Start* the allocator (`tierce_lockfree::Allocator::start`), with that table. Here the
+//!    owner of a durable index tells every pointer it holds to `Startup::observe`. `finish` gives
+//!    the allocator and one reclaimer per device; [`Pipeline::start`] gives that a thread.
+//! 4. *Write*: take an extent (`alloc_sectors_until`, or `alloc_until` for a whole bucket), write
+//!    to where it lies, insert its pointer into the index, *then* drop it: as long as it lives
+//!    its bucket is not reused. An extent can be shorter than asked, at the end of a bucket. If
+//!    the index is durable, the data must be before the pointer is. `account_io` lets buckets
+//!    age.
+//! 5. *Read*: `begin_read` before the look at the index, `open` the pointer, read, and `validate`:
+//!    only then the bytes are what the pointer led to. Otherwise it is a miss.
+//! 6. *Collect* when `wait_gc_due` says so: tell every pointer of the index to `Gc::mark`, remove
+//!    those that are stale, and `finish`. Without it no bucket can be reused for long.
+//! 7. *Close*: everybody who waits is told, and the pipeline ends.
 //!
-//! // At every start: the table of gens as it was, and what keeps newer ones durable.
-//! let volume = Volume::open(&path, &OpenOptions::default())?;
-//! let device = volume.device().clone();
-//! let (table, writer) = volume.into_start();
-//! let startup = Allocator::start(Config::default(), vec![table])?;
-//! // … here the index's owner observes its pointers …
-//! let (allocator, mut reclaimers) = startup.finish();
-//! let pipeline = Pipeline::start(reclaimers.remove(0), writer)?;
-//!
-//! // A bucket that is handed out is safe to write.
-//! let bucket = allocator.alloc_until(DeviceIndex::FIRST, Reserve::None, None)?;
-//! device.write_at(bucket.first_sector() * 512, &[7; 4096])?;
-//! bucket.written();
-//!
-//! pipeline.close()?;
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```no_run
+#![doc = include_str!("../examples/embed.rs")]
 //! ```
 
 pub mod buffer;

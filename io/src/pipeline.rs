@@ -103,7 +103,9 @@ impl Pipeline {
     ///
     /// # Errors
     ///
-    /// [`Error::Setup`] if no thread can be had. Then the device is out of use in the allocator.
+    /// [`Error::Setup`] if no thread can be had, [`Error::SyncDiffers`] if the allocator keeps
+    /// gens durable and the device does not, or the other way round. Then the device is out of
+    /// use in the allocator.
     pub fn start(reclaimer: Reclaimer, writer: StateWriter) -> Result<Self, Error> {
         Self::start_work(Work::new(reclaimer, writer).pace(DiscardPace::default()))
     }
@@ -133,6 +135,12 @@ impl Pipeline {
         let reclaimer = &work.reclaimer;
         let (allocator, device) = (reclaimer.allocator().clone(), reclaimer.device());
         let name = work.writer.device().name().clone();
+        let (found, wanted) = (allocator.config().sync, !work.writer.is_scratch());
+        if found != wanted {
+            let told = Error::SyncDiffers { device: name.clone(), found, wanted };
+            allocator.fail(device, Arc::new(told));
+            return Err(Error::SyncDiffers { device: name, found, wanted });
+        }
         let stats = Arc::clone(&work.stats);
         let thread = std::thread::Builder::new()
             .name("tierce-reclaim".into())

@@ -7,6 +7,7 @@
 //! | superblock | journal | result |
 //! |---|---|---|
 //! | never used | not looked at | all gens 0 |
+//! | in use without "sync" | not looked at | refused: it was used as scratch |
 //! | in use | an entry without prio chain | all gens 0 |
 //! | in use | an entry with a prio chain | that table |
 //! | in use | no entry | refused: at the first use entry 1 is durable before the superblock says "in use", so the journal was destroyed, and with it the gens |
@@ -62,13 +63,16 @@ pub struct Recovered {
 ///
 /// [`Error::NotFormatted`], [`Error::Foreign`], [`Error::Truncated`], [`Error::TooSmall`],
 /// [`Error::BlockTooSmall`], [`Error::Corrupt`], [`Error::NoJournalEntry`],
-/// [`Error::LinuxCache`], [`Error::NumbersRunOut`], or whatever the device reports.
+/// [`Error::LinuxCache`], [`Error::NumbersRunOut`], [`Error::Scratch`], or whatever the device reports.
 pub fn recover(device: &dyn Device) -> Result<Recovered, Error> {
     let superblock = superblock::read(device)?;
     let nbuckets = superblock.geometry().nbuckets() as usize;
     let fresh = || vec![(Prio::default(), Gen::default()); nbuckets];
     if superblock.is_unused() {
         return Ok(Recovered { superblock, journal: None, chain: None, table: fresh() });
+    }
+    if !superblock.sync {
+        return Err(Error::Scratch { device: device.name().clone() });
     }
     let journal = read_journal(device, &superblock)?;
     let head = journal.prio_head(superblock.nr_this_dev);

@@ -13,7 +13,8 @@ use crate::probe::probe;
 use tierce_core::Error as CoreError;
 use tierce_core::geometry::{MIN_DEVICE_BUCKETS, SECTOR_BYTES};
 use tierce_core::record::Superblock;
-use tierce_core::record::superblock::{BYTES, OFFSET};
+use tierce_core::record::superblock::BYTES;
+pub(crate) use tierce_core::record::superblock::OFFSET;
 
 /// Reads the superblock and checks that this device can be used by it.
 pub(crate) fn read(device: &dyn Device) -> Result<Superblock, Error> {

@@ -13,6 +13,9 @@
 //! can write anything the superblock is durable with the feature bit by which Linux, and whoever
 //! does not know the index, refuses the device.
 //!
+//! A scratch device ([`Owner::Scratch`]) has neither journal nor prio chain. Its superblock lacks
+//! the bit "sync", and who would rely on gens that nobody keeps is refused.
+//!
 //! # Publishing
 //!
 //! [`StateWriter::publish`] is steps 2 to 4 of the crash rule: the table to its chain, a flush,
@@ -20,7 +23,7 @@
 //! the device fail for good: what is on it is the last state that was published, and nothing is
 //! handed out on the strength of a newer one.
 
-use crate::device::Device;
+use crate::device::{Device, DeviceExt};
 use crate::error::Error;
 use crate::file::{DeviceOptions, open_device};
 use crate::huge::room_for;
@@ -50,6 +53,10 @@ pub enum Owner {
     Allocator,
     /// tierce's cache engine, which keeps its index in buckets.
     Engine,
+    /// Somebody who wants nothing back: the device starts empty every time. No gen becomes
+    /// durable, nothing is flushed, and a crash loses everything. The device says so, and from
+    /// then on is refused to everybody else; one that holds something durable is refused here.
+    Scratch,
 }
 
 /// How to open a volume.
@@ -112,13 +119,14 @@ impl Volume {
     ///
     /// As [`open`](Self::open).
     pub fn open_on(device: Arc<dyn Device>, owner: Owner) -> Result<Self, Error> {
+        if owner == Owner::Scratch {
+            return Self::open_scratch(device);
+        }
         let Recovered { superblock: old, journal, chain, table } = recover(&*device)?;
         if old.has_tierce_index() && owner != Owner::Engine {
             return Err(Error::EngineIndex { device: device.name().clone() });
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        // The format has 32 bits for it.
-        let now = u32::try_from(now).unwrap_or(u32::MAX);
+        let now = seconds_now();
         let (journal, mut new) = match journal {
             Some(found) => {
                 let new = old.later_use(now);
@@ -134,8 +142,32 @@ impl Volume {
         }
         superblock::replace(&*device, &old, &new)?;
         let (seq, chain) = chain.map_or((0, Vec::new()), |chain| (chain.seq, chain.buckets));
+        let journal = Some(journal);
         let writer = StateWriter { device, superblock: new, journal, seq, chain, failed: None };
         Ok(Self { table, writer })
+    }
+
+    /// Nothing is read but the superblock, and nothing is flushed.
+    fn open_scratch(device: Arc<dyn Device>) -> Result<Self, Error> {
+        let old = superblock::read(&*device)?;
+        if !old.is_unused() && old.sync {
+            return Err(Error::Durable { device: device.name().clone() });
+        }
+        let now = seconds_now();
+        let mut new = if old.is_unused() { old.first_use(now) } else { old.later_use(now) };
+        new.sync = false;
+        device.write_at(superblock::OFFSET, &new.encode())?;
+        let table = vec![Default::default(); new.geometry().nbuckets() as usize];
+        let (chain, failed) = (Vec::new(), None);
+        let writer = StateWriter { device, superblock: new, journal: None, seq: 0, chain, failed };
+        Ok(Self { table, writer })
+    }
+
+    /// Whether it keeps nothing: then its allocator must run without
+    /// [`sync`](tierce_lockfree::Config).
+    #[must_use]
+    pub const fn is_scratch(&self) -> bool {
+        self.writer.is_scratch()
     }
 
     /// The device.
@@ -201,6 +233,12 @@ impl fmt::Debug for Volume {
     }
 }
 
+/// The time for the superblock, which has 32 bits for it.
+fn seconds_now() -> u32 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u32::try_from(now.as_secs()).unwrap_or(u32::MAX)
+}
+
 /// What makes the table of gens and prios durable.
 ///
 /// See [`Volume`] for an example.
@@ -208,7 +246,8 @@ impl fmt::Debug for Volume {
 pub struct StateWriter {
     device: Arc<dyn Device>,
     superblock: Superblock,
-    journal: Journal,
+    /// `None` on a scratch device.
+    journal: Option<Journal>,
     seq: u64,
     chain: Vec<BucketIndex>,
     failed: Option<Arc<Error>>,
@@ -274,10 +313,17 @@ impl StateWriter {
     /// If `chain` is empty.
     pub fn commit(&mut self, chain: &[BucketIndex]) -> Result<(), Error> {
         self.check()?;
-        self.journal.append(chain[0]).map_err(|cause| self.fail(cause))?;
+        let appended = self.journal.as_mut().map_or(Ok(()), |journal| journal.append(chain[0]));
+        appended.map_err(|cause| self.fail(cause))?;
         self.seq += 1;
         self.chain = chain.to_vec();
         Ok(())
+    }
+
+    /// Whether the device keeps nothing, see [`Owner::Scratch`]: then there is nothing to publish.
+    #[must_use]
+    pub const fn is_scratch(&self) -> bool {
+        self.journal.is_none()
     }
 
     /// The device.
@@ -305,6 +351,9 @@ impl StateWriter {
     }
 
     fn check(&self) -> Result<(), Error> {
+        if self.is_scratch() {
+            return Err(Error::Scratch { device: self.device.name().clone() });
+        }
         match &self.failed {
             None => Ok(()),
             Some(cause) => {

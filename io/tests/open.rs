@@ -7,11 +7,14 @@ use common::{Loop, dir, file};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use tierce_core::record::superblock;
+use tierce_core::{BucketIndex, DeviceIndex, Reserve};
 use tierce_io::{
-    Access, DeviceExt, DeviceOptions, Error, FormatOptions, OpenOptions, Owner, Volume, format,
-    open_device,
+    Access, DeviceExt, DeviceOptions, Error, Fault, FaultKind, FormatOptions, OpenOptions,
+    Operation, Owner, Pipeline, Sim, SimOptions, Volume, format, open_device,
 };
+use tierce_lockfree::{Allocator, Config};
 
 const MIB: u64 = 1 << 20;
 
@@ -296,4 +299,56 @@ fn versions_sequence_numbers_and_owners() {
     let refused = open(Owner::Allocator);
     assert!(matches!(refused, Err(Error::EngineIndex { .. })));
     assert_eq!(seen(open(Owner::Engine).unwrap()), (5, 5), "the refusal wrote nothing");
+}
+
+/// A scratch device keeps nothing, costs no flush, and is told from a durable one both ways.
+#[test]
+fn scratch_and_durable_are_told_apart() {
+    let open = |device: &Arc<Sim>, owner| Volume::open_on(device.clone(), owner);
+    let formatted = || {
+        let device = Sim::new(&SimOptions::default());
+        let options = FormatOptions { bucket: 64 << 10, ..FormatOptions::default() };
+        tierce_io::format_on(&*device, &options).expect("formats");
+        device
+    };
+    let device = formatted();
+    // Nothing is flushed, so all of them may fail.
+    device.inject(Fault::new(FaultKind::Io, Operation::Flush, 0).for_good());
+    for round in 1..=2 {
+        let volume = open(&device, Owner::Scratch).expect("formatted, or scratch already");
+        assert!(volume.is_scratch() && !volume.superblock().sync);
+        assert_eq!(volume.superblock().seq, round);
+        assert!(volume.table().iter().all(|&record| record == Default::default()));
+        let (table, mut writer) = volume.into_start();
+        let published = writer.publish(&[BucketIndex::new(40)], vec![None]);
+        assert!(matches!(published, Err(Error::Scratch { .. })), "{published:?}");
+        let config = Config { sync: false, ..Config::default() };
+        let (allocator, mut reclaimers) = Allocator::start(config, vec![table]).unwrap().finish();
+        let pipeline = Pipeline::start(reclaimers.remove(0), writer).unwrap();
+        for _ in 0..100 {
+            let bucket = allocator.alloc_until(DeviceIndex::FIRST, Reserve::None, None).unwrap();
+            bucket.written();
+        }
+        assert_eq!(pipeline.stats().prio_write_total, 0);
+        pipeline.close().unwrap();
+        for owner in [Owner::Allocator, Owner::Engine] {
+            let refused = open(&device, owner).unwrap_err();
+            assert!(matches!(refused, Error::Scratch { .. }), "{refused}");
+        }
+    }
+    let device = formatted();
+    drop(open(&device, Owner::Allocator).unwrap());
+    let refused = open(&device, Owner::Scratch).unwrap_err();
+    assert!(matches!(refused, Error::Durable { .. }), "{refused}");
+    drop(open(&device, Owner::Allocator).expect("the refusal changed nothing"));
+
+    // An allocator that relies on gens which nobody keeps, and the other way round.
+    for (owner, sync) in [(Owner::Scratch, true), (Owner::Allocator, false)] {
+        let (table, writer) = open(&formatted(), owner).unwrap().into_start();
+        let config = Config { sync, ..Config::default() };
+        let (allocator, mut reclaimers) = Allocator::start(config, vec![table]).unwrap().finish();
+        let refused = Pipeline::start(reclaimers.remove(0), writer).unwrap_err();
+        assert!(matches!(refused, Error::SyncDiffers { found, .. } if found == sync), "{refused}");
+        assert!(allocator.try_alloc(Reserve::None).is_err(), "nobody waits for ever");
+    }
 }

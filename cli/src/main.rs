@@ -3,6 +3,7 @@
 mod crash;
 mod format;
 mod inspect;
+mod logger;
 mod replay;
 mod sim;
 
@@ -28,6 +29,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    logger::start();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),

@@ -81,7 +81,7 @@ pub enum DiscardBy {
 ///
 /// ```
 /// use tierce_io::{DeviceOptions, Notice};
-/// let options = DeviceOptions::default().on_notice(|notice: &Notice| eprintln!("{notice}"));
+/// let options = DeviceOptions::default().on_notice(|notice: &Notice| println!("{notice}"));
 /// # let _ = options;
 /// ```
 #[derive(Debug)]
@@ -221,8 +221,8 @@ impl DeviceOptions {
         self
     }
 
-    /// Who is told of [`Notice`]s. Unless told, each kind goes to standard error as one line,
-    /// once per process.
+    /// Who is told of [`Notice`]s. Unless told, each kind is logged as one warning, once per
+    /// process, by the [`log`] crate: whoever has set a logger sees it.
     #[must_use]
     pub fn on_notice(mut self, notice: impl Fn(&Notice) + Send + Sync + 'static) -> Self {
         self.notice = Arc::new(notice);
@@ -247,7 +247,7 @@ impl Default for DeviceOptions {
             sqpoll_idle: None,
             discards: DiscardBy::Auto,
             thread_name: "tierce-io".into(),
-            notice: Arc::new(say_once),
+            notice: Arc::new(log_once),
         }
     }
 }
@@ -267,15 +267,15 @@ impl fmt::Debug for DeviceOptions {
     }
 }
 
-/// One line on standard error per kind of notice and process.
-fn say_once(notice: &Notice) {
+/// One warning per kind of notice and process.
+fn log_once(notice: &Notice) {
     static FALL_BACK: Once = Once::new();
     static FEWER_BUFFERS: Once = Once::new();
     let once = match notice {
         Notice::FallBack { .. } => &FALL_BACK,
         Notice::FewerBuffers { .. } => &FEWER_BUFFERS,
     };
-    once.call_once(|| eprintln!("tierce: {notice}"));
+    once.call_once(|| log::warn!("{notice}"));
 }
 
 /// Opens a file or block device and starts what performs its operations.

@@ -195,6 +195,13 @@ impl Queue {
     }
 }
 
+impl Drop for Queue {
+    /// Waits until what was submitted is done.
+    fn drop(&mut self) {
+        while self.wait().is_some() {}
+    }
+}
+
 impl Way {
     /// This thread sleeps until one of its operations is done.
     fn through_device() -> Self {

@@ -45,7 +45,7 @@ fn new_sim(seed: u64, lying_flush: bool) -> Arc<Sim> {
 fn used(seed: u64, lying_flush: bool) -> Arc<Sim> {
     let sim = new_sim(seed, lying_flush);
     format_on(&*sim, &format_options()).expect("a sound device");
-    let set = Set::start(&[sim.clone()], false);
+    let set = Set::start(std::slice::from_ref(&sim), false);
     set.work(DeviceIndex::FIRST, 200).expect("a sound device");
     set.close();
     sim
@@ -260,7 +260,7 @@ fn corrupt_by(operation: &'static str, seed: u64) -> &'static str {
     // Each of them, or the next good one would take the place of a bad one.
     sim.inject(if is_of_the_pipeline(operation) { injected.for_good() } else { injected });
     if is_of_the_pipeline(operation) {
-        let set = Set::start(&[sim.clone()], false);
+        let set = Set::start(std::slice::from_ref(&sim), false);
         set.work(DeviceIndex::FIRST, 400).expect("nobody notices");
         before += set.close().1[0].prio_write_total;
         sim.clear_faults();
@@ -283,7 +283,7 @@ fn lie(operation: &'static str) -> &'static str {
     for seed in 0..50 {
         let sim = prepared(operation, seed, true);
         if is_of_the_pipeline(operation) {
-            let set = Set::start(&[sim.clone()], false);
+            let set = Set::start(std::slice::from_ref(&sim), false);
             set.work(DeviceIndex::FIRST, 400).expect("it says that all is well");
             set.close();
         } else {

@@ -65,6 +65,51 @@ impl Drop for Loop {
     }
 }
 
+/// A compressed RAM disk of 4 KiB sectors, removed when dropped.
+pub struct Zram {
+    pub path: PathBuf,
+    id: String,
+}
+
+impl Zram {
+    /// `None` where none can be made, said on standard error.
+    pub fn new(bytes: u64) -> Option<Self> {
+        let made = std::fs::read_to_string("/sys/class/zram-control/hot_add").and_then(|id| {
+            let id = id.trim().to_owned();
+            let own = Self { path: format!("/dev/zram{id}").into(), id };
+            std::fs::write(own.control("disksize"), bytes.to_string())?;
+            Ok(own)
+        });
+        made.inspect_err(|error| eprintln!("skipped: no zram: {error}")).ok()
+    }
+
+    fn control(&self, name: &str) -> String {
+        format!("/sys/block/zram{}/{name}", self.id)
+    }
+}
+
+impl Drop for Zram {
+    fn drop(&mut self) {
+        // The kernel lets go of it a moment after it was closed.
+        for _ in 0..100 {
+            let removed = std::fs::write(self.control("reset"), "1")
+                .and_then(|()| std::fs::write("/sys/class/zram-control/hot_remove", &self.id));
+            if removed.is_ok() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        eprintln!("{} cannot be removed", self.path.display());
+    }
+}
+
+/// A sparse file in memory; `None` where there is no tmpfs, said on standard error.
+pub fn in_memory(bytes: u64) -> Option<tempfile::NamedTempFile> {
+    let file = tempfile::Builder::new().prefix("tierce-").tempfile_in("/dev/shm");
+    let file = file.and_then(|file| file.as_file().set_len(bytes).map(|()| file));
+    file.inspect_err(|error| eprintln!("skipped: no tmpfs: {error}")).ok()
+}
+
 /// The engines that work here. Without io_uring only one, said on standard error.
 pub fn engines() -> Vec<Engine> {
     let dir = dir();
@@ -84,14 +129,20 @@ pub fn open(path: &Path, engine: Engine) -> Arc<dyn Device> {
     tierce_io::open_device(path, &options).expect("the device opens")
 }
 
-/// Runs `body` with every engine on a file and on loop devices with both sector sizes, each of
-/// `bytes` bytes.
+/// Runs `body` with every engine on a file, a file in memory, a compressed RAM disk, and on loop
+/// devices with both sector sizes, each of `bytes` bytes.
 pub fn on_every_device(bytes: u64, mut body: impl FnMut(&Path, Engine)) {
     let mut ran = 0;
     for engine in engines() {
         let dir = dir();
         body(&file(&dir, "file", bytes), engine);
         ran += 1;
+        if let Some(file) = in_memory(bytes) {
+            body(file.path(), engine);
+        }
+        if let Some(zram) = Zram::new(bytes) {
+            body(&zram.path, engine);
+        }
         for sector in [512, 4096] {
             let backing = file(&dir, &format!("loop{sector}"), bytes);
             if let Some(device) = Loop::new(&backing, sector) {

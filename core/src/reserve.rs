@@ -26,7 +26,7 @@
 //! | prio | [`prio_buckets`](Geometry::prio_buckets) | the same |
 //! | moving_gc | free | max(free, 8) |
 //! | none | free | max(free, 64), at most nbuckets / 32 |
-//! | free_inc | 4 · free | max(4 · free, 64), at most nbuckets / 16 |
+//! | free_inc | 4 · free | max(4 · free, 64, 125 · bytes of a prio write / bytes of a bucket), at most nbuckets / 16 |
 //! | candidates of an lru pass | 8 · free | max(8 · free, 2 · free_inc) |
 //! | a size s above 4, prio and candidates excepted | next power of two of s, − 1 | s |
 
@@ -92,6 +92,9 @@ impl fmt::Display for Reserve {
 pub const REFILL_ORDER: [Reserve; 4] =
     [Reserve::Prio, Reserve::Btree, Reserve::MovingGc, Reserve::None];
 
+/// A batch holds at least so many times the bytes of its prio write: 0.8 % of own writes.
+const PRIO_WRITE_SHARE: u64 = 125;
+
 /// How many buckets the free lists of one device, `free_inc` and the candidate heap hold.
 ///
 /// ```
@@ -144,12 +147,16 @@ impl Sizes {
 
     /// The default. As [`bcache`](Self::bcache) without the rounding, but small devices get
     /// more, or they would flush for every few buckets: none at least 64 (at most
-    /// nbuckets / 32), moving_gc at least 8, free_inc at least 64 (at most nbuckets / 16).
+    /// nbuckets / 32), moving_gc at least 8, free_inc at least 64 and so many that the prio write
+    /// of a batch is no more than 1/125 of what the batch holds (at most nbuckets / 16).
     #[must_use]
     pub fn tierce(geometry: &Geometry, journal_buckets: u32) -> Self {
         let nbuckets = geometry.nbuckets();
         let free = nbuckets.next_power_of_two() / 1024;
-        let free_inc = (4 * free).max(64).min(nbuckets / 16).max(1);
+        let prio_write = u64::from(geometry.prio_buckets()) * u64::from(geometry.meta_bytes());
+        let worth_it = prio_write * PRIO_WRITE_SHARE / u64::from(geometry.bucket_bytes());
+        let worth_it = u32::try_from(worth_it).unwrap_or(u32::MAX);
+        let free_inc = (4 * free).max(64).max(worth_it).min(nbuckets / 16).max(1);
         Self {
             btree: if journal_buckets == 0 { 8 } else { journal_buckets },
             prio: geometry.prio_buckets(),

@@ -65,23 +65,29 @@ pub struct Recovered {
 /// [`Error::BlockTooSmall`], [`Error::Corrupt`], [`Error::NoJournalEntry`],
 /// [`Error::LinuxCache`], [`Error::NumbersRunOut`], [`Error::Scratch`], or whatever the device reports.
 pub fn recover(device: &dyn Device) -> Result<Recovered, Error> {
-    let superblock = superblock::read(device)?;
+    recover_by(device, superblock::read(device)?)
+}
+
+/// As [`recover`], with the superblock that was read.
+pub(crate) fn recover_by(device: &dyn Device, superblock: Superblock) -> Result<Recovered, Error> {
     let nbuckets = superblock.geometry().nbuckets() as usize;
-    let fresh = || vec![(Prio::default(), Gen::default()); nbuckets];
     if superblock.is_unused() {
-        return Ok(Recovered { superblock, journal: None, chain: None, table: fresh() });
+        let table = vec![(Prio::default(), Gen::default()); nbuckets];
+        return Ok(Recovered { superblock, journal: None, chain: None, table });
     }
     if !superblock.sync {
         return Err(Error::Scratch { device: device.name().clone() });
     }
+    // Its pages are fetched while the journal is read.
+    let mut table = room_for(nbuckets);
     let journal = read_journal(device, &superblock)?;
     let head = journal.prio_head(superblock.nr_this_dev);
     if head.bucket == 0 {
         let journal = Some(journal);
-        return Ok(Recovered { superblock, journal, chain: None, table: fresh() });
+        table.resize(nbuckets, Default::default());
+        return Ok(Recovered { superblock, journal, chain: None, table });
     }
     let (geometry, set) = (*superblock.geometry(), superblock.set_magic());
-    let mut table = room_for(nbuckets);
     let (mut reads, mut steps) = (ReadAhead::new(device), Steps::default());
     let mut sets_left = geometry.prio_buckets() as usize;
     let place = |bucket| u64::from(bucket) * u64::from(geometry.bucket_bytes());

@@ -29,7 +29,7 @@ use crate::file::{DeviceOptions, open_device};
 use crate::huge::room_for;
 use crate::journal::Journal;
 use crate::prio_writer::write_prio_chain;
-use crate::recovery::{Recovered, recover};
+use crate::recovery::{Recovered, recover_by};
 use crate::superblock;
 use std::collections::HashSet;
 use std::fmt;
@@ -98,6 +98,8 @@ pub struct OpenOptions {
 /// ```
 pub struct Volume {
     table: Vec<(Prio, Gen)>,
+    /// For the words of an allocator, if it comes to that.
+    room: Vec<u64>,
     writer: StateWriter,
 }
 
@@ -122,7 +124,10 @@ impl Volume {
         if owner == Owner::Scratch {
             return Self::open_scratch(device);
         }
-        let Recovered { superblock: old, journal, chain, table } = recover(&*device)?;
+        let old = superblock::read(&*device)?;
+        // Its pages are fetched while the table is read.
+        let room = room_for(old.geometry().nbuckets() as usize);
+        let Recovered { superblock: old, journal, chain, table } = recover_by(&*device, old)?;
         if old.has_tierce_index() && owner != Owner::Engine {
             return Err(Error::EngineIndex { device: device.name().clone() });
         }
@@ -144,7 +149,7 @@ impl Volume {
         let (seq, chain) = chain.map_or((0, Vec::new()), |chain| (chain.seq, chain.buckets));
         let journal = Some(journal);
         let writer = StateWriter { device, superblock: new, journal, seq, chain, failed: None };
-        Ok(Self { table, writer })
+        Ok(Self { table, room, writer })
     }
 
     /// Nothing is read but the superblock, and nothing is flushed.
@@ -160,7 +165,7 @@ impl Volume {
         let table = vec![Default::default(); new.geometry().nbuckets() as usize];
         let (chain, failed) = (Vec::new(), None);
         let writer = StateWriter { device, superblock: new, journal: None, seq: 0, chain, failed };
-        Ok(Self { table, writer })
+        Ok(Self { table, room: Vec::new(), writer })
     }
 
     /// Whether it keeps nothing: then its allocator must run without
@@ -216,12 +221,12 @@ impl Volume {
     /// newer tables durable.
     #[must_use]
     pub fn into_start(self) -> (DeviceTable, StateWriter) {
-        let Self { table, writer } = self;
+        let Self { table, room, writer } = self;
         let superblock = &writer.superblock;
         let mut start =
             DeviceTable::of(*superblock.geometry(), table).with_journal(superblock.njournal.into());
         (start.chain, start.prio_seq) = (writer.chain.clone(), writer.seq);
-        start.room = room_for(start.gens.len());
+        start.room = room;
         (start, writer)
     }
 }

@@ -98,9 +98,7 @@ pub(super) fn write_amplification(bench: &mut Bench<'_>) {
             (64 << 10, 64),
             (64 << 10, 512),
             (64 << 10, 2048),
-            (1 << 20, 64),
-            (1 << 20, 512),
-            (1 << 20, 2048),
+            (256 << 10, 64),
         ],
     };
     for &(nbuckets, kib) in devices {

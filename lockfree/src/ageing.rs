@@ -107,7 +107,7 @@ impl AgeClock {
     }
 
     /// One more rescale begins. Returns the new epoch. One thread at a time.
-    fn advance(&self) -> AgeEpoch {
+    pub(crate) fn advance(&self) -> AgeEpoch {
         let next = self.now().next();
         // Relaxed: see the top of the file.
         self.epoch.store(next.stamp().bits().into(), Ordering::Relaxed);

@@ -205,7 +205,7 @@ impl Ageing {
     fn again(&self) -> bool {
         let next = |due| {
             let another = due >= REQUEST && !cfg!(tierce_mutant = "rescale_request_stranded");
-            Some(if another { due - REQUEST } else { due - MAKING })
+            Some(if another { due - REQUEST } else { due & !MAKING })
         };
         // Release: who makes the next rescale sees what this one left; pairs with the Acquire in
         // `begin`. Relaxed (failure): only to try again.

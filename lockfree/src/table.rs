@@ -64,17 +64,20 @@ impl Table {
         self.words.len()
     }
 
+    #[inline]
     fn word(&self, bucket: BucketIndex) -> &AtomicU64 {
         &self.words[bucket.as_usize()]
     }
 
     /// The word, for whoever decides nothing by it, or holds a pin.
+    #[inline]
     pub(crate) fn peek(&self, bucket: BucketIndex) -> Snapshot {
         // Relaxed: a hint; what it leads to is decided by a CAS.
         Snapshot::from_bits(self.word(bucket).load(Ordering::Relaxed))
     }
 
     /// The word, and everything that those who unpinned it did before.
+    #[inline]
     pub(crate) fn read(&self, bucket: BucketIndex) -> Snapshot {
         // Acquire: pairs with the Release in `unpin` and `invalidate`.
         Snapshot::from_bits(self.word(bucket).load(Ordering::Acquire))
@@ -140,6 +143,7 @@ impl Table {
     }
 
     /// `n` pins fewer. Returns the word after it.
+    #[inline]
     pub(crate) fn unpin(&self, bucket: BucketIndex, n: u16) -> Snapshot {
         // Release: publishes what the holder wrote; pairs with the Acquire in `invalidate` and
         // in GC's snapshot.

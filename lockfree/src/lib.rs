@@ -17,7 +17,7 @@
 //! * **Readers do not pin** (`readers.rs`): they check gen and GC epoch before and after.
 //! * **Garbage collection** (`gc.rs`) collects its findings in shadows and publishes them with
 //!   one CAS per bucket, while invalidation goes on.
-//! * **The reclaimer** (`reclaimer.rs`) ages buckets (`ageing.rs`), chooses victims
+//! * **The reclaimer** (`reclaimer.rs`) ages buckets (`ageing.rs`, `rescale.rs`), chooses victims
 //!   (`victims/`), has the gens written (`prio_write.rs`) and releases what has become safe.
 //! * **Some gens advance without waiting**: unused buckets (`unused.rs`), freed index nodes,
 //!   whose owner holds prio writes back (`prio_block.rs`); `ahead.rs` keeps what is durable for
@@ -72,6 +72,7 @@ mod cells;
 mod counter;
 mod device;
 mod hint;
+mod rescale;
 mod sync;
 mod table;
 mod victims;

@@ -38,7 +38,7 @@ fn check(allocator: &Allocator, extent: &Extent<'_>) {
 /// Two writers open, fill and close buckets of one slot, of which there are enough.
 #[test]
 fn extents_are_disjoint_and_pinned() {
-    model_within(2, || {
+    model_within(1, || {
         let (allocator, mut reclaimer) = tiny::allocator(tiny::settings(), 3);
         let _ = reclaimer.step();
         let taken = Arc::new(Mutex::new(Vec::new()));
@@ -74,7 +74,7 @@ fn extents_are_disjoint_and_pinned() {
 /// takes it at once.
 #[test]
 fn a_spare_bucket_goes_back_with_one_pin() {
-    model_within(2, || {
+    model_within(1, || {
         let (allocator, mut reclaimer) = tiny::allocator(tiny::settings(), 2);
         let _ = reclaimer.step();
         let other = Arc::clone(&allocator);

@@ -28,8 +28,8 @@
 //! times in a row): enough for streams that begin, or move from one CPU to another, at a cost
 //! of nothing. If more writes than that are unknown there are more streams than slots, and the
 //! rest gets what the hand finds: it goes over the place's slots, takes a closed one or one not
-//! used since it came by last, and passes over those that were. That is 4 to 6 approximately,
-//! for two looks on average.
+//! used since it came by last, and passes over those that were; if it comes round, the least
+//! recently used of them. That is 4 to 6 approximately, for two looks on average.
 //!
 //! A search may take the slot of another place, which then changes hands. So a CPU that works
 //! alone comes to use all slots, and gives them up to others one by one when they need them.
@@ -45,7 +45,8 @@ use super::request::SectorRequest;
 use super::slot::SlotWord;
 use super::tables::{Ends, Points};
 use crate::hint;
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::unmodelled::{AtomicU32, AtomicU64};
+use crate::sync::{AtomicU64 as SharedWord, Ordering};
 use crossbeam_utils::CachePadded;
 use tierce_core::BucketId;
 
@@ -61,7 +62,7 @@ const BURST: u64 = 16;
 /// A place for an open bucket: one cache line.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    pub(super) word: AtomicU64,
+    pub(super) word: SharedWord,
     /// The write point that used it last.
     write_point: AtomicU64,
     /// Whose data the last write was.
@@ -93,7 +94,7 @@ pub(crate) struct Tag {
 impl Slot {
     pub(super) fn new() -> Self {
         Self {
-            word: AtomicU64::new(SlotWord::default().bits()),
+            word: SharedWord::new(SlotWord::default().bits()),
             write_point: AtomicU64::new(0),
             inode: AtomicU64::new(0),
             next: AtomicU64::new(0),
@@ -285,13 +286,13 @@ impl Here<'_> {
 
     /// What the hand of this place finds, if the place has any slot.
     fn advance(self, slots: &Slots, request: &SectorRequest) -> Option<usize> {
-        let mut other_class = None;
         // Relaxed: a hint; another thread of this place may move it too.
-        let mut hand = self.place.hand.load(Ordering::Relaxed) as usize;
-        // In the second round all are as the first left them.
-        for _ in 0..2 * slots.len() {
-            let at = hand;
-            hand = if at + 1 < slots.len() { at + 1 } else { 0 };
+        let hand = self.place.hand.load(Ordering::Relaxed) as usize;
+        let (before, after) = (0..hand, hand..slots.len());
+        // Of those passed over, in case that the hand comes round.
+        let (mut oldest, mut other_class) = (None, None);
+        let mut stopped = None;
+        for at in after.chain(before) {
             // Relaxed: a hint.
             if self.chooser.owners[at].load(Ordering::Relaxed) != self.number + 1 {
                 continue;
@@ -304,15 +305,20 @@ impl Here<'_> {
                     other_class = other_class.or(Some(at));
                     continue;
                 }
-                if slot.recent.load(Ordering::Relaxed) != 0 {
+                let is_recent = slot.recent.load(Ordering::Relaxed) != 0;
+                if is_recent && !cfg!(tierce_mutant = "hand_ignores_use") {
                     slot.recent.store(0, Ordering::Relaxed);
+                    let used = slot.used.load(Ordering::Relaxed);
+                    oldest = oldest.into_iter().chain([(used, at)]).min();
                     continue;
                 }
             }
-            self.place.hand.store(hand as u32, Ordering::Relaxed);
-            return Some(at);
+            stopped = Some(at);
+            break;
         }
-        other_class
+        let at = stopped.or(oldest.map(|(_, at)| at)).or(other_class)?;
+        self.place.hand.store((at + 1) as u32, Ordering::Relaxed);
+        Some(at)
     }
 
     /// Looks at all slots.

@@ -5,7 +5,8 @@
 
 use super::choose::{Slot, Slots};
 use super::request::{SectorRequest, WritePoint};
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::Ordering;
+use crate::sync::unmodelled::AtomicU32;
 
 /// Entries per slot. A slot is the last one of one write point and of one end, so that at most
 /// one entry in so many is in use, and two rarely meet.

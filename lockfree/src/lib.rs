@@ -39,7 +39,8 @@
 //! | try_alloc from the shared queue | waits for a thread stopped inside `ArrayQueue` |
 //! | alloc_until, alloc_on | waits for a bucket; woken by release, failure, close, deadline |
 //! | releasing, giving back | as try_alloc; a short lock if somebody waits in line |
-#![cfg_attr(not(tierce_loom), forbid(unsafe_code))]
+// The files that need it say why: `hint/cpu.rs`.
+#![cfg_attr(not(tierce_loom), deny(unsafe_code))]
 
 pub mod allocation;
 pub mod allocator;
@@ -85,6 +86,7 @@ pub use config::{Config, DeviceTable};
 pub use error::{Cause, Error};
 pub use future::AllocFuture;
 pub use gc::{Gc, Marked};
+pub use hint::CpuHint;
 pub use prio_block::{Bump, PrioBlock};
 pub use prio_write::PrioWrite;
 pub use readers::{OpenRead, Read};

@@ -9,6 +9,7 @@
 //! | `sectors.rs` | P7: sectors of open buckets |
 //! | `reads.rs` | P8: read hits |
 //! | `memory.rs` | P11: bytes per bucket |
+//! | `usable.rs` | P17: how much of a device holds user data |
 //! | `row.rs`, `table.rs` | figures, goals, verdicts, and how they are shown |
 //!
 //! # Method
@@ -29,6 +30,7 @@ mod sectors;
 mod steady;
 mod table;
 mod tail;
+mod usable;
 
 pub use row::{Better, Figure, Goal, Row, Verdict};
 pub use table::{markdown, terminal};
@@ -122,7 +124,7 @@ pub fn run(plan: &Plan, progress: &dyn Fn(&str)) -> Vec<Row> {
     let mut bench = Bench { plan, rows: Vec::new(), progress };
     type Measure = fn(&mut Bench<'_>);
     // Memory first: what other bars have freed would count as free memory.
-    let bars: [(&str, Measure); 9] = [
+    let bars: [(&str, Measure); 10] = [
         ("P11", memory::memory),
         ("P1", pairs::alone),
         ("P2", pairs::crowded),
@@ -132,6 +134,7 @@ pub fn run(plan: &Plan, progress: &dyn Fn(&str)) -> Vec<Row> {
         ("P6", passes::rescale),
         ("P7", sectors::sectors),
         ("P8", reads::reads),
+        ("P17", usable::usable),
     ];
     for (_, measure) in bars.iter().filter(|(bar, _)| plan.covers(bar)) {
         measure(&mut bench);

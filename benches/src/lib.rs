@@ -17,6 +17,7 @@
 //! | [`replay`] | how requests become operations, and what is counted |
 //! | [`value`] | how a value proves which key and version it belongs to |
 //! | [`measure`] | latency histograms, memory, CPU time, rounds, the machine |
+//! | [`report`] | what a run leaves behind: JSON, a page, the comparison of two |
 //! | [`bars`] | what the allocator is measured for, and what it must reach |
 //! | [`kill`] | the test that kills a cache in mid-run and checks what it serves afterwards |
 #![forbid(unsafe_code)]
@@ -27,6 +28,7 @@ pub mod error;
 pub mod kill;
 pub mod measure;
 pub mod replay;
+pub mod report;
 pub mod trace;
 pub mod value;
 pub mod workload;

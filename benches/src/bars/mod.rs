@@ -209,6 +209,7 @@ fn run_bars(
         measure(&mut bench);
         bench.done += 1;
     }
+    bench.tell("done");
     bench.results
 }
 

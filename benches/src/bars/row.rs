@@ -10,7 +10,8 @@ use std::fmt;
 /// ```
 /// assert_ne!(tierce_bench::bars::Better::Less, tierce_bench::bars::Better::More);
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[expect(clippy::exhaustive_enums, reason = "there is no third way")]
 pub enum Better {
     /// As of costs.
@@ -191,6 +192,8 @@ pub struct Row {
     pub setting: String,
     /// Of values and samples.
     pub unit: Cow<'static, str>,
+    /// Which way is better.
+    pub better: Better,
     /// Whose value it is.
     pub subject: Cow<'static, str>,
     /// The median.
@@ -234,6 +237,7 @@ impl Row {
             name: figure.name.clone(),
             setting: figure.setting.clone(),
             unit: figure.unit.into(),
+            better: figure.better,
             subject: subject.0.into(),
             value: spread.median,
             spread,
@@ -247,7 +251,7 @@ impl Row {
             samples: subject.1,
             baseline_samples: Vec::new(),
         };
-        let mut rows: Vec<_> = peers.iter().map(|peer| base.beside(figure, peer)).collect();
+        let mut rows: Vec<_> = peers.iter().map(|peer| base.beside(peer)).collect();
         if rows.is_empty() {
             rows.push(base);
         }
@@ -259,16 +263,22 @@ impl Row {
         rows
     }
 
-    fn beside(&self, figure: &Figure, (name, samples): &Samples) -> Self {
-        let pairs = self.samples.iter().zip(samples);
-        let ratios: Vec<_> = pairs.map(|(&own, &peer)| figure.better.times(own, peer)).collect();
-        Self {
+    fn beside(&self, (name, samples): &Samples) -> Self {
+        let mut row = Self {
             baseline: Some((*name).into()),
             baseline_value: Some(Spread::of(samples)),
-            ratio: Some(Spread::of(&ratios)),
             baseline_samples: samples.clone(),
             ..self.clone()
-        }
+        };
+        row.ratio = Some(Spread::of(&row.ratios()));
+        row
+    }
+
+    /// How many times better than the baseline, round by round; empty if there is none.
+    #[must_use]
+    pub fn ratios(&self) -> Vec<f64> {
+        let pairs = self.samples.iter().zip(&self.baseline_samples);
+        pairs.map(|(&own, &peer)| self.better.times(own, peer)).collect()
     }
 
     fn judge(&mut self, figure: &Figure) {

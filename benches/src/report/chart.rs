@@ -141,7 +141,7 @@ fn log_ticks(low: f64, high: f64) -> Vec<(f64, String)> {
     values.map(|value| (value, number(value))).collect()
 }
 
-/// A number as short as it can be written.
+/// A number as short as it is worth being written.
 pub(super) fn number(value: f64) -> String {
     let magnitude = value.abs();
     let (divided, suffix) = match magnitude {
@@ -150,8 +150,14 @@ pub(super) fn number(value: f64) -> String {
         m if m >= 1e4 => (value / 1e3, " k"),
         _ => (value, ""),
     };
-    let text =
-        if divided.abs() >= 100.0 { format!("{divided:.0}") } else { format!("{divided:.3}") };
+    // Three digits that count; thousandths are the least that is shown.
+    let decimals = match divided.abs() {
+        d if d >= 100.0 => 0,
+        d if d >= 10.0 => 1,
+        d if d >= 1.0 => 2,
+        _ => 3,
+    };
+    let text = format!("{divided:.decimals$}");
     let text = match text.contains('.') {
         true => text.trim_end_matches('0').trim_end_matches('.'),
         false => &text,
@@ -355,6 +361,7 @@ mod tests {
             (0.35, "0.35"),
             (2.0, "2"),
             (150.4, "150"),
+            (1.234, "1.23"),
             (25_000.0, "25 k"),
             (1e9, "1 G"),
         ];

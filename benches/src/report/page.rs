@@ -33,6 +33,7 @@ pub fn render(document: &Document, before: Option<&Document>) -> String {
     if let Some(before) = before {
         html += &comparison(before, document);
     }
+    html += &bars_table(&document.rows);
     for group in pictures::groups(document) {
         let _ = writeln!(html, "<section><h2>{}</h2>", escape(group.heading));
         if group.charts.is_empty() {
@@ -42,7 +43,7 @@ pub fn render(document: &Document, before: Option<&Document>) -> String {
         group.charts.iter().for_each(|chart| html += &chart.to_html());
         html += "</div></section>\n";
     }
-    html += &table(&document.rows);
+    html += &all_figures(&document.rows);
     html += &data(document);
     html += "</main>\n</body>\n</html>\n";
     html
@@ -130,23 +131,42 @@ fn shown(spread: Spread) -> String {
     }
 }
 
+fn times(ratio: Spread) -> String {
+    if ratio.median.is_nan() { "–".to_owned() } else { shown(ratio) + " ×" }
+}
+
 fn cell(label: &str, text: &str) -> String {
     format!("<td data-l=\"{label}\">{}</td>", escape(text))
 }
 
-/// All rows; those beside further baselines are marked, to be set apart by the style.
-fn table(rows: &[Row]) -> String {
-    let mut html = String::from(
+/// The figures that have to reach something.
+fn bars_table(rows: &[Row]) -> String {
+    let judged = rows.iter().filter(|row| row.verdict != Verdict::NotApplicable);
+    format!("<section><h2>Bars</h2>\n{}</section>\n", table(judged))
+}
+
+fn all_figures(rows: &[Row]) -> String {
+    format!(
         "<section><h2>All figures</h2>\n<p>Median (smallest–largest) of the rounds. Ratio: how \
          many times better than the baseline, round by round. <b>*</b> others used the machine \
-         meanwhile.</p>\n<table class=\"bars\"><thead><tr><th>bar and figure</th><th>value</th>\
+         meanwhile.</p>\n{}</section>\n",
+        table(rows.iter())
+    )
+}
+
+/// Rows beside further baselines are marked, to be set apart by the style.
+fn table<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
+    let mut html = String::from(
+        "<table class=\"bars\"><thead><tr><th>bar and figure</th><th>value</th>\
          <th>baseline</th><th>ratio</th><th>must</th><th>want</th><th>verdict</th></tr></thead>\
          <tbody>\n",
     );
     let mut last = None;
     for row in rows {
         let key = (&row.bar, &row.name, &row.setting);
-        let class = if last == Some(key) { "more" } else { "first" };
+        let is_more = last == Some(key);
+        let class = if is_more { "more" } else { "first" };
+        let value = if is_more { String::new() } else { with_unit(row.spread, &row.unit) };
         last = Some(key);
         let baseline = row.baseline.as_deref().zip(row.baseline_value);
         let baseline = baseline.map(|(name, spread)| format!("{name}: {}", shown(spread)));
@@ -158,9 +178,9 @@ fn table(rows: &[Row]) -> String {
             escape(&row.bar),
             escape(&row.name),
             escape(&row.setting),
-            cell("value", &with_unit(row.spread, &row.unit)),
+            cell("value", &value),
             cell("baseline", &baseline.unwrap_or_else(|| "–".to_owned())),
-            cell("ratio", &row.ratio.map_or_else(|| "–".to_owned(), |r| shown(r) + " ×")),
+            cell("ratio", &row.ratio.map_or_else(|| "–".to_owned(), times)),
             cell("must", &row.must),
             cell("want", &row.want),
             match row.verdict {
@@ -171,7 +191,7 @@ fn table(rows: &[Row]) -> String {
             row.verdict,
         );
     }
-    html + "</tbody></table></section>\n"
+    html + "</tbody></table>\n"
 }
 
 /// The JSON of the run, for programs: `tierce bench report` reads it from a file of its own.

@@ -126,8 +126,8 @@ fn closing(document: &Document, took: Duration) -> String {
         count(Verdict::Short),
         took.as_secs_f64()
     );
-    for absent in &document.absent {
-        text += &format!("\n{absent}");
+    for note in &document.notes {
+        text += &format!("\n{note}");
     }
     if let Some(disturbed) = bars::disturbed(rows) {
         text += &format!("\n{disturbed}");

@@ -10,6 +10,7 @@
 //! | `sectors.rs` | P7: sectors of open buckets |
 //! | `reads.rs` | P8: read hits |
 //! | `memory.rs` | P11: bytes per bucket |
+//! | `cache.rs`, `fio.rs` | P12, P13: the cache beside the disk, and beside another cache |
 //! | `row.rs`, `table.rs` | figures, goals, verdicts, and how they are shown |
 //! | `plan.rs` | how long, how often, and what |
 //!
@@ -25,6 +26,8 @@
 //! the machine used meanwhile stands in every row; a row during which it was more than
 //! [`DISTURBED`] CPUs says so.
 
+mod cache;
+mod fio;
 mod memory;
 mod pairs;
 mod passes;
@@ -63,8 +66,8 @@ pub struct Results {
     pub curves: Vec<Curve>,
     /// What happened instant by instant.
     pub timelines: Vec<Timeline>,
-    /// What was left out, and why, in words for the reader.
-    pub absent: Vec<String>,
+    /// What was left out, and why, and what else the reader should know.
+    pub notes: Vec<String>,
 }
 
 /// How far a run is.
@@ -165,6 +168,8 @@ fn of_product() -> Vec<(&'static str, Section, Measure)> {
     vec![
         // First: what other bars have freed would count as free memory.
         ("P11", Section::Memory, memory::memory),
+        ("P12", Section::Cache, cache::writes),
+        ("P13", Section::Cache, cache::beside_foyer),
     ]
 }
 
@@ -224,5 +229,51 @@ fn buckets_name(nbuckets: u32) -> String {
         n if n >= 1 << 20 && n.is_multiple_of(1 << 20) => format!("{} Mi", n >> 20),
         n if n >= 1 << 10 && n.is_multiple_of(1 << 10) => format!("{} Ki", n >> 10),
         n => n.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    /// The machine slows down to a quarter while the measurement runs. Turns are taken in the
+    /// same state of it, so ratios are right; one subject after the other would be told apart.
+    #[test]
+    fn a_machine_that_slows_down_changes_no_ratio() {
+        let clock = Cell::new(0.0);
+        let subject = |name, cost: f64| {
+            let clock = &clock;
+            Subject::new(name, move || {
+                let slowness = 1.0 + clock.get() / 100.0;
+                clock.set(clock.get() + cost * slowness);
+                vec![cost * slowness]
+            })
+        };
+        let subjects = vec![subject("a", 1.0), subject("b", 3.0), subject("copy", 1.0)];
+        let turns = take_turns(20, subjects);
+        let figure = Figure::new("P1", "pair", "", "ns", Better::Less);
+        let samples = |n: usize| (turns[n].name, turns[n].figures[0].clone());
+        let rows = Row::of(&figure, samples(0), &[samples(1), samples(2)], 0.0);
+        let spread = rows[0].spread;
+        assert!(spread.max > 2.0 * spread.min, "the machine did slow down: {spread:?}");
+        for (row, wanted) in rows.iter().zip([3.0, 1.0]) {
+            let ratio = row.ratio.expect("there is a baseline");
+            // What is left is the way from one turn to the next: less than 5 %.
+            assert!((ratio.median / wanted - 1.0).abs() < 0.05, "{wanted}: {ratio:?}");
+            assert!(ratio.max / ratio.min < 1.02, "{wanted}: {ratio:?}");
+        }
+    }
+
+    #[test]
+    fn plans_choose_bars_threads_and_buckets() {
+        let plan = Plan { sections: vec![Section::Passes], ..Plan::quick() };
+        assert!(plan.covers("P5", Section::Passes) && !plan.covers("P1", Section::Alloc));
+        let plan = Plan { only: vec!["p1".to_owned()], threads: vec![3], ..Plan::quick() };
+        assert!(plan.covers("P1", Section::Alloc) && !plan.covers("P2", Section::Alloc));
+        let results = Results::default();
+        let bench = Bench { plan: &plan, results, done: 0, of: 0, progress: &|_| {} };
+        assert_eq!(bench.threads(&[1, 2], &[4]), [3]);
+        assert_eq!(bench.buckets(&[1024], &[2048]), [1024]);
     }
 }

@@ -281,7 +281,8 @@ impl Row {
         pairs.map(|(&own, &peer)| self.better.times(own, peer)).collect()
     }
 
-    fn judge(&mut self, figure: &Figure) {
+    /// By these goals, whatever baseline it stands beside.
+    pub(super) fn judge(&mut self, figure: &Figure) {
         (self.must, self.want) = (figure.must.to_string(), figure.want.to_string());
         let ratio = self.ratio.map(|ratio| ratio.median);
         self.verdict = match figure.must.is_reached(self.value, ratio) {

@@ -51,7 +51,7 @@ pub struct Document {
     pub timelines: Vec<Timeline>,
     /// What was not measured, and why.
     #[serde(default)]
-    pub absent: Vec<String>,
+    pub notes: Vec<String>,
 }
 
 /// Why a document cannot be used.
@@ -87,8 +87,8 @@ impl Document {
     #[must_use]
     pub fn new(mut env: Environment, plan: &Plan, results: Results) -> Self {
         env.settings = plan.describe();
-        let Results { rows, curves, timelines, absent } = results;
-        Self { env, rows, curves, timelines, absent }
+        let Results { rows, curves, timelines, notes } = results;
+        Self { env, rows, curves, timelines, notes }
     }
 
     /// As JSON; [`parse`](Self::parse) reads it again.

@@ -60,8 +60,8 @@ fn summary(document: &Document) -> String {
     if let Some(disturbed) = bars::disturbed(&document.rows) {
         let _ = writeln!(html, "<p class=\"warning\">This run was {}.</p>", escape(&disturbed));
     }
-    for absent in &document.absent {
-        let _ = writeln!(html, "<p class=\"absent\">{}</p>", escape(absent));
+    for note in &document.notes {
+        let _ = writeln!(html, "<p class=\"absent\">{}</p>", escape(note));
     }
     html
 }

@@ -1,5 +1,6 @@
 //! The `tierce` command: one file per subcommand.
 
+mod bench;
 mod crash;
 mod format;
 mod inspect;
@@ -21,6 +22,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Bench(bench::Args),
     Crash(crash::Args),
     Format(format::Args),
     Inspect(inspect::Args),
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let result = match cli.command {
+        Command::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Crash(args) => crash::run(&args),
         Command::Format(args) => format::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Inspect(args) => inspect::run(&args),

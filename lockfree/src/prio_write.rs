@@ -4,7 +4,7 @@ use crate::allocator::Allocator;
 use crate::device::{Device, Hunger};
 use crate::sync::{Arc, AtomicU64};
 use crate::table::Table;
-use tierce_core::{BucketIndex, DeviceIndex, Gen, Prio};
+use tierce_core::{AgeEpoch, BucketIndex, DeviceIndex, Gen, Prio};
 
 /// All gens and prios of a device, to be written to the buckets of a new chain, and the batch
 /// of buckets that will be safe to reuse once they are durable.
@@ -117,6 +117,7 @@ impl PrioWrite {
             rest = others;
             let mut records = SetRecords {
                 device,
+                epoch: device.table().epoch(),
                 run: [].iter(),
                 next: from,
                 end,
@@ -216,6 +217,8 @@ impl PrioWrite {
 #[derive(Debug)]
 pub struct SetRecords<'a> {
     device: &'a Device,
+    /// As it was when the run began.
+    epoch: AgeEpoch,
     /// What is left of the run that ends before `next`.
     run: core::slice::Iter<'a, AtomicU64>,
     next: u32,
@@ -234,20 +237,21 @@ impl<'a> SetRecords<'a> {
             return None;
         }
         let bucket = BucketIndex::new(self.next);
+        self.epoch = self.device.table().epoch();
         let record = if bucket < self.device.geometry().first_bucket() {
             Default::default()
         } else {
             let word = self.device.table().read(bucket);
             let is_followed = self.next_followed.as_ref().is_some_and(|next| next.0 == bucket);
             let gen_ = if is_followed { self.follow(word.gen_()) } else { word.gen_() };
-            (word.prio(), gen_)
+            (self.epoch.prio_of(word.stamp()), gen_)
         };
         let from = self.next + 1;
         let followed = self.next_followed.as_ref().map_or(self.end, |next| next.0.get());
         let is_usable = from >= self.device.geometry().first_bucket().get();
         self.next = if is_usable { followed.clamp(from, self.end) } else { from };
         let device: &'a Device = self.device;
-        self.run = device.table().words(from..self.next).iter();
+        self.run = device.table().words()[from as usize..self.next as usize].iter();
         Some(record)
     }
 
@@ -273,7 +277,7 @@ impl Iterator for SetRecords<'_> {
         match self.run.next() {
             Some(word) => {
                 let word = Table::read_word(word);
-                Some((word.prio(), word.gen_()))
+                Some((self.epoch.prio_of(word.stamp()), word.gen_()))
             }
             None => self.next_run(),
         }

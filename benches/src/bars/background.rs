@@ -49,10 +49,7 @@ pub(super) fn idle(bench: &mut Bench<'_>) {
         figure("idle, context switches", "").goals(switches.0, switches.1),
     ];
     // Doing nothing does not vary: one round after the warm-up.
-    let plan = super::Plan { rounds: 1, ..bench.plan.clone() };
-    let mut one = Bench { plan: &plan, rows: Vec::new(), progress: bench.progress };
-    one.measure(&figures, vec![own]);
-    bench.rows.append(&mut one.rows);
+    bench.measure_rounds(1, &figures, vec![own]);
     drop(allocator);
     pipeline.close().expect("the device works");
     if let Err(error) = std::fs::remove_file(&path) {
@@ -109,10 +106,7 @@ pub(super) fn write_amplification(bench: &mut Bench<'_>) {
         let figure = figure.goals(Goal::AtMost(most), Goal::AtMost(most / 2.0));
         let own = Subject::new("tierce", move || vec![100.0 * amplification(nbuckets, kib << 10)]);
         // Counted, not measured: it is the same in every round.
-        let plan = super::Plan { rounds: 1, ..bench.plan.clone() };
-        let mut one = Bench { plan: &plan, rows: Vec::new(), progress: bench.progress };
-        one.measure(&[figure], vec![own]);
-        bench.rows.append(&mut one.rows);
+        bench.measure_rounds(1, &[figure], vec![own]);
     }
 }
 

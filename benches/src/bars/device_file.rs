@@ -26,26 +26,21 @@ impl DeviceFile {
         Ok(Self { file, device: None, name: "file" })
     }
 
-    /// A loop device over a file in memory, which shows what software costs; `None` where it
-    /// cannot be had, said on standard error.
-    pub(super) fn in_memory(bytes: u64) -> Option<Self> {
+    /// A loop device over a file in memory, which shows what software costs.
+    pub(super) fn in_memory(bytes: u64) -> std::io::Result<Self> {
         let file = PathBuf::from(format!("/dev/shm/tierce-bars-{}", std::process::id()));
-        File::create(&file).and_then(|created| created.set_len(bytes)).ok()?;
+        File::create(&file)?.set_len(bytes)?;
         let mut own = Self { file, device: None, name: "loop over tmpfs" };
         let losetup = Command::new("losetup")
             .args(["--find", "--show", "--direct-io=on", "--sector-size", "4096"])
             .arg(&own.file)
-            .output();
-        match losetup {
-            Ok(output) if output.status.success() => {
-                own.device = Some(String::from_utf8_lossy(&output.stdout).trim().into());
-                Some(own)
-            }
-            refused => {
-                eprintln!("skipped: no loop device: {refused:?}");
-                None
-            }
+            .output()?;
+        if !losetup.status.success() {
+            let said = String::from_utf8_lossy(&losetup.stderr);
+            return Err(std::io::Error::other(format!("losetup: {}", said.trim())));
         }
+        own.device = Some(String::from_utf8_lossy(&losetup.stdout).trim().into());
+        Ok(own)
     }
 
     pub(super) fn path(&self) -> &Path {

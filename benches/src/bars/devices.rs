@@ -33,35 +33,33 @@ const BUCKET: u32 = 64 << 10;
 const FIO_BYTES: u64 = 256 << 20;
 const READ_BLOCK: u64 = 1 << 20;
 
-pub(super) fn prio_write_and_open(bench: &mut Bench<'_>) {
-    let (nbuckets, size): (u32, _) = match bench.plan {
-        plan if plan.rounds == 1 => (32 << 10, "32 Ki"),
-        plan if plan.quick => (1 << 20, "1 Mi"),
-        _ => (16 << 20, "16 Mi"),
-    };
+pub(super) fn prio_write(bench: &mut Bench<'_>) {
+    on_devices(bench, prio_write_on);
+    crc(bench);
+}
+
+pub(super) fn open(bench: &mut Bench<'_>) {
+    on_devices(bench, open_on);
+}
+
+/// Measures on a sparse file and on a loop device in memory.
+fn on_devices(bench: &mut Bench<'_>, measure: fn(&mut Bench<'_>, &DeviceFile, &str)) {
+    let nbuckets: u32 = if bench.plan.rounds == 1 { 32 << 10 } else { 16 << 20 };
+    let size = if bench.plan.rounds == 1 { "32 Ki" } else { "16 Mi" };
     if !fio::is_installed() {
-        eprintln!("fio is not installed: P9 and P10 have no peer, and no verdict");
+        let note = "fio is not installed: P9 and P10 have no peer, and no verdict";
+        bench.results.notes.push(note.to_owned());
     }
     let bytes = u64::from(nbuckets) * u64::from(BUCKET);
-    let on_disk = match DeviceFile::on_disk(bytes) {
-        Ok(file) => Some(file),
-        Err(error) => {
-            eprintln!("skipped: no sparse file of {bytes} bytes: {error}");
-            None
+    let (on_disk, in_memory) = (DeviceFile::on_disk(bytes), DeviceFile::in_memory(bytes));
+    for file in [on_disk, in_memory] {
+        match file.and_then(|file| prepare(file.path(), bytes).map(|()| file)) {
+            Ok(file) => measure(bench, &file, &format!("{size} buckets, {}", file.name)),
+            Err(error) => {
+                let note = format!("left out: a device of {bytes} bytes cannot be had: {error}");
+                bench.results.notes.push(note);
+            }
         }
-    };
-    for file in [on_disk, DeviceFile::in_memory(bytes)].into_iter().flatten() {
-        let setting = format!("{size} buckets, {}", file.name);
-        prepare(file.path(), bytes).expect("the device can be written");
-        if bench.plan.covers("P9") {
-            prio_write(bench, &file, &setting);
-        }
-        if bench.plan.covers("P10") {
-            open(bench, &file, &setting);
-        }
-    }
-    if bench.plan.covers("P9") {
-        crc(bench);
     }
 }
 
@@ -102,7 +100,7 @@ fn writer(path: &Path) -> (Arc<Allocator>, Work) {
     (allocator, work)
 }
 
-fn prio_write(bench: &mut Bench<'_>, file: &DeviceFile, setting: &str) {
+fn prio_write_on(bench: &mut Bench<'_>, file: &DeviceFile, setting: &str) {
     let path = file.path();
     let (allocator, mut work) = writer(path);
     let geometry: Geometry = *allocator.geometry(tierce_core::DeviceIndex::FIRST);
@@ -141,7 +139,7 @@ fn goals(figure: Figure, file: &DeviceFile) -> Figure {
     }
 }
 
-fn open(bench: &mut Bench<'_>, file: &DeviceFile, setting: &str) {
+fn open_on(bench: &mut Bench<'_>, file: &DeviceFile, setting: &str) {
     let path = file.path();
     let geometry = {
         // One prio write at least, also if P9 is not measured.

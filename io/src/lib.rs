@@ -49,6 +49,7 @@
 //! | [`journal`] | steps 3 and 4 above, and the ring of buckets they are written to |
 //! | [`prio_writer`] | step 2 |
 //! | [`recovery`] | reading the state of a device |
+//! | `read_ahead.rs`, `huge.rs` | how opening a large device keeps the device busy |
 //! | [`volume`] | an open device; ties these together |
 //! | [`explore`](mod@explore) | random histories with power losses, and what must hold after each |
 //! | [`discard`] | how many discards are under way, and how fast |

@@ -71,7 +71,7 @@ pub fn write_prio_chain<S>(
     sets: Vec<S>,
 ) -> Result<(), Error>
 where
-    S: IntoIterator<Item = (Prio, Gen)> + Send,
+    S: IntoIterator<Item = (Prio, Gen), IntoIter: ExactSizeIterator> + Send,
 {
     assert_eq!(chain.len(), geometry.prio_buckets() as usize, "a chain has a bucket per set");
     assert_eq!(sets.len(), chain.len(), "a set has a bucket of the chain");
@@ -117,7 +117,7 @@ struct State<S> {
     error: Option<Error>,
 }
 
-impl<S: IntoIterator<Item = (Prio, Gen)>> ChainWrite<'_, S> {
+impl<S: IntoIterator<Item = (Prio, Gen), IntoIter: ExactSizeIterator>> ChainWrite<'_, S> {
     /// No code that can panic runs under the lock.
     fn state(&self) -> MutexGuard<'_, State<S>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -140,7 +140,7 @@ impl<S: IntoIterator<Item = (Prio, Gen)>> ChainWrite<'_, S> {
             let mut buffer = self.device.buffer(self.geometry.meta_bytes() as usize);
             // The last set names nothing.
             let next = self.chain.get(index + 1).map_or(0, |bucket| bucket.get().into());
-            PrioSet::encode(&mut buffer, self.set, self.seq, next, records);
+            PrioSet::encode_all(&mut buffer, self.set, self.seq, next, records.into_iter());
             let bucket_bytes = u64::from(self.geometry.bucket_bytes());
             let offset = u64::from(self.chain[index].get()) * bucket_bytes;
             let write = Request::write(offset, buffer).class(Class::Metadata);

@@ -277,7 +277,7 @@ impl StateWriter {
     /// state of the device: a power loss would leave neither.
     pub fn publish<S>(&mut self, chain: &[BucketIndex], sets: Vec<S>) -> Result<(), Error>
     where
-        S: IntoIterator<Item = (Prio, Gen)> + Send,
+        S: IntoIterator<Item = (Prio, Gen), IntoIter: ExactSizeIterator> + Send,
     {
         self.write(chain, sets)?;
         self.commit(chain)
@@ -295,7 +295,7 @@ impl StateWriter {
     /// As [`publish`](Self::publish).
     pub fn write<S>(&mut self, chain: &[BucketIndex], sets: Vec<S>) -> Result<(), Error>
     where
-        S: IntoIterator<Item = (Prio, Gen)> + Send,
+        S: IntoIterator<Item = (Prio, Gen), IntoIter: ExactSizeIterator> + Send,
     {
         self.check()?;
         let live: HashSet<_> = self.chain.iter().map(|bucket| bucket.get()).collect();

@@ -283,6 +283,22 @@ impl Iterator for SetRecords<'_> {
         }
     }
 
+    /// All at once: a run is one short loop.
+    #[inline]
+    fn fold<B, F: FnMut(B, Self::Item) -> B>(mut self, init: B, mut record: F) -> B {
+        let mut folded = init;
+        loop {
+            let epoch = self.epoch;
+            for word in self.run.as_slice() {
+                let word = Table::read_word(word);
+                folded = record(folded, (epoch.prio_of(word.stamp()), word.gen_()));
+            }
+            self.run = [].iter();
+            let Some(next) = self.next_run() else { return folded };
+            folded = record(folded, next);
+        }
+    }
+
     fn size_hint(&self) -> (usize, Option<usize>) {
         let left = self.run.len() + (self.end - self.next) as usize;
         (left, Some(left))

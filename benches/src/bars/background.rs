@@ -68,11 +68,13 @@ struct Threads {
 impl Threads {
     fn read() -> Self {
         let mut sum = Self { cpu_nanos: 0, switches: 0 };
+        let mut found = 0;
         for task in std::fs::read_dir("/proc/self/task").expect("procfs").flatten() {
             let file = |name| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
             if !file("comm").starts_with("tierce-") {
                 continue;
             }
+            found += 1;
             let number = |text: Option<&str>| text.and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
             sum.cpu_nanos += number(file("schedstat").split_whitespace().next());
             let status = file("status");
@@ -80,6 +82,7 @@ impl Threads {
             sum.switches +=
                 switches.map(|line| number(line.split_whitespace().nth(1))).sum::<u64>();
         }
+        assert!(found > 0, "the ring's thread and the reclaiming thread are there");
         sum
     }
 }

@@ -105,6 +105,62 @@ impl<'a> PrioSet<'a> {
         next_bucket: u64,
         records: impl IntoIterator<Item = (Prio, Gen)>,
     ) -> usize {
+        let body = Self::put_header(out, set, seq, next_bucket);
+        let (mut records, mut written) = (records.into_iter(), 0);
+        let room = body.len() / RECORD_BYTES;
+        for place in body.chunks_exact_mut(RECORD_BYTES) {
+            let Some((prio, generation)) = records.next() else { break };
+            let [low, high] = prio.get().to_le_bytes();
+            place.copy_from_slice(&[low, high, generation.get()]);
+            written += 1;
+        }
+        body[written * RECORD_BYTES..].fill(0);
+        Self::put_checksum(out);
+        room - written
+    }
+
+    /// As [`encode`](Self::encode), of records that all fit: for large sets, which are encoded
+    /// faster by an iterator that goes through all of them at once.
+    ///
+    /// ```
+    /// use tierce_core::{Gen, Prio};
+    /// use tierce_core::record::{PrioSet, SetMagic};
+    /// let table = [(Prio::FRESH, Gen::new(1)), (Prio::new(7), Gen::new(2))];
+    /// let mut sets = [vec![0xff; 4096], vec![0xee; 4096]];
+    /// PrioSet::encode(&mut sets[0], SetMagic(42), 5, 99, table);
+    /// PrioSet::encode_all(&mut sets[1], SetMagic(42), 5, 99, table.into_iter());
+    /// assert_eq!(sets[0], sets[1]);
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If they do not fit, or if `out` is shorter than the header.
+    pub fn encode_all(
+        out: &mut [u8],
+        set: SetMagic,
+        seq: u64,
+        next_bucket: u64,
+        records: impl ExactSizeIterator<Item = (Prio, Gen)>,
+    ) {
+        let body = Self::put_header(out, set, seq, next_bucket);
+        let bytes = records.len() * RECORD_BYTES;
+        let room = body.len();
+        assert!(bytes <= room, "records of {bytes} bytes in {room}");
+        let (used, rest) = body.split_at_mut(bytes);
+        rest.fill(0);
+        let (places, _) = used.as_chunks_mut::<RECORD_BYTES>();
+        let mut places = places.iter_mut();
+        records.for_each(|(prio, generation)| {
+            let [low, high] = prio.get().to_le_bytes();
+            if let Some(place) = places.next() {
+                *place = [low, high, generation.get()];
+            }
+        });
+        Self::put_checksum(out);
+    }
+
+    /// Writes the header but for its checksum, and gives what is behind it.
+    fn put_header(out: &mut [u8], set: SetMagic, seq: u64, next_bucket: u64) -> &mut [u8] {
         let (head, body) = out.split_at_mut(HEADER_BYTES);
         let header = Header {
             csum: U64::ZERO,
@@ -115,18 +171,12 @@ impl<'a> PrioSet<'a> {
             next_bucket: next_bucket.into(),
         };
         head.copy_from_slice(header.as_bytes());
-        let (mut records, mut written) = (records.into_iter(), 0);
-        let room = body.len() / RECORD_BYTES;
-        for place in body.chunks_exact_mut(RECORD_BYTES) {
-            let Some((prio, generation)) = records.next() else { break };
-            let [low, high] = prio.get().to_le_bytes();
-            place.copy_from_slice(&[low, high, generation.get()]);
-            written += 1;
-        }
-        body[written * RECORD_BYTES..].fill(0);
+        body
+    }
+
+    fn put_checksum(out: &mut [u8]) {
         let csum = crc::checksum(&out[8..]);
         out[..8].copy_from_slice(&csum.to_le_bytes());
-        room - written
     }
 
     /// The set that fills all of `bytes`; `place` is where it lies.

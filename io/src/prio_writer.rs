@@ -7,7 +7,8 @@
 //! nobody has taken, encodes it, submits its write, and goes on with the next set while the
 //! device writes: encoding, checksums and writing overlap. At most [`SETS_IN_FLIGHT_MAX`] sets
 //! are in memory at a time, among all threads; a thread that has its share of them under way
-//! waits for its oldest. There is no flush.
+//! waits for one of them. Where several threads encode, each has a ring of its own for the time
+//! ([`Queue`]): nothing is handed to a further thread. There is no flush.
 //!
 //! Nothing refers to the chain yet. It becomes the state of the device by the
 //! [journal](crate::journal) entry that names its head, and by the flush before that entry it is
@@ -17,11 +18,11 @@
 //! buckets are not written behind the back of whoever gets them next. After an error no further
 //! set is encoded.
 
-use crate::completion::Completion;
+use crate::completion::Outcome;
 use crate::device::{Class, Device, Request};
 use crate::error::Error;
-use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use crate::queue::Queue;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tierce_core::record::{PrioSet, SetMagic};
 use tierce_core::{BucketIndex, Gen, Geometry, Prio};
 
@@ -50,7 +51,7 @@ const SETS_PER_THREAD_MIN: usize = 16;
 /// let (geometry, set) = (superblock.geometry(), superblock.set_magic());
 /// let chain = [BucketIndex::new(40)];
 /// let records = (0..1024).map(|_| (Prio::FRESH, Gen::new(1)));
-/// write_prio_chain(&*device, geometry, set, 1, &chain, vec![records])?;
+/// write_prio_chain(&device, geometry, set, 1, &chain, vec![records])?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
@@ -63,7 +64,7 @@ const SETS_PER_THREAD_MIN: usize = 16;
 /// If `chain` or `sets` has another length than [`Geometry::prio_buckets`], or `chain` names a
 /// bucket outside the device: it comes from the allocator, which would be broken.
 pub fn write_prio_chain<S>(
-    device: &dyn Device,
+    device: &Arc<dyn Device>,
     geometry: &Geometry,
     set: SetMagic,
     seq: u64,
@@ -85,6 +86,7 @@ where
         seq,
         chain,
         share: SETS_IN_FLIGHT_MAX / threads,
+        own_rings: threads > 1,
         state: Mutex::new(State { sets, error: None }),
     };
     std::thread::scope(|scope| {
@@ -100,13 +102,15 @@ where
 
 /// What the threads share.
 struct ChainWrite<'a, S> {
-    device: &'a dyn Device,
+    device: &'a Arc<dyn Device>,
     geometry: &'a Geometry,
     set: SetMagic,
     seq: u64,
     chain: &'a [BucketIndex],
     /// Sets that each thread may have in memory.
     share: usize,
+    /// Whether each thread makes a ring of its own for its part.
+    own_rings: bool,
     state: Mutex<State<S>>,
 }
 
@@ -135,25 +139,34 @@ impl<S: IntoIterator<Item = (Prio, Gen), IntoIter: ExactSizeIterator>> ChainWrit
     }
 
     fn work(&self) {
-        let mut under_way: VecDeque<Completion> = VecDeque::with_capacity(self.share);
+        let (bytes, share) = (self.geometry.meta_bytes() as usize, self.share as u32);
+        let mut queue = if self.own_rings {
+            Queue::with_buffers(self.device.clone(), share, bytes)
+        } else {
+            Queue::through_device(self.device.clone(), share)
+        };
         while let Some((index, records)) = self.take() {
-            let mut buffer = self.device.buffer(self.geometry.meta_bytes() as usize);
+            let mut buffer = queue.buffer(bytes);
             // The last set names nothing.
             let next = self.chain.get(index + 1).map_or(0, |bucket| bucket.get().into());
             PrioSet::encode_all(&mut buffer, self.set, self.seq, next, records.into_iter());
             let bucket_bytes = u64::from(self.geometry.bucket_bytes());
             let offset = u64::from(self.chain[index].get()) * bucket_bytes;
             let write = Request::write(offset, buffer).class(Class::Metadata);
-            under_way.push_back(self.device.submit(write));
-            if under_way.len() == self.share {
-                self.wait_for(under_way.pop_front());
+            queue.submit(write, index as u64).expect("there is room for it");
+            self.note(queue.poll());
+            while queue.under_way() == self.share {
+                self.note(queue.wait());
             }
         }
-        under_way.into_iter().for_each(|write| self.wait_for(Some(write)));
+        while queue.under_way() > 0 {
+            self.note(queue.wait());
+        }
     }
 
-    fn wait_for(&self, write: Option<Completion>) {
-        if let Some(Err(error)) = write.map(Completion::wait) {
+    /// Keeps the first error.
+    fn note(&self, done: Option<(u64, Outcome)>) {
+        if let Some((_, Err(error))) = done {
             self.state().error.get_or_insert(error);
         }
     }

@@ -87,14 +87,27 @@ enum Way {
 impl Queue {
     /// A queue for the calling thread, with at most `depth` operations under way, at least 1.
     pub fn new(device: Arc<dyn Device>, depth: u32) -> Self {
+        Self::with_buffers(device, depth, BUFFER_BYTES)
+    }
+
+    /// The same with registered buffers of `buffer_bytes`.
+    pub(crate) fn with_buffers(device: Arc<dyn Device>, depth: u32, buffer_bytes: usize) -> Self {
         let depth = depth.max(1);
         let own = device.ring_file().and_then(|open| {
-            let pool = Pool::new(BUFFER_BYTES, depth.min(BUFFERS_MAX));
+            let pool = Pool::new(buffer_bytes, depth.min(BUFFERS_MAX));
             OwnRing::new(open.file, pool, Setup { depth, sqpoll_idle: None }).ok()
         });
-        let way = own.map_or_else(Way::through_device, |own| Way::Own(Box::new(own)));
-        let (depth, refused) = (depth as usize, VecDeque::new());
-        Self { device, depth, way, refused, not_send: PhantomData }
+        let mut queue = Self::through_device(device, depth);
+        if let Some(own) = own {
+            queue.way = Way::Own(Box::new(own));
+        }
+        queue
+    }
+
+    /// One that submits to the device, without a ring.
+    pub(crate) fn through_device(device: Arc<dyn Device>, depth: u32) -> Self {
+        let (depth, refused) = (depth.max(1) as usize, VecDeque::new());
+        Self { device, depth, way: Way::through_device(), refused, not_send: PhantomData }
     }
 
     /// Whether it has a ring of its own; otherwise it submits to the device.

@@ -303,7 +303,7 @@ impl StateWriter {
         assert_eq!(overwritten, None, "overwrites the chain that is the state of the device");
         let (geometry, set) = (self.superblock.geometry(), self.superblock.set_magic());
         let seq = self.seq + 1;
-        write_prio_chain(&*self.device, geometry, set, seq, chain, sets)
+        write_prio_chain(&self.device, geometry, set, seq, chain, sets)
             .map_err(|cause| self.fail(cause))
     }
 

@@ -14,7 +14,7 @@ use common::recorder::Recorder;
 use common::{dir, file};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tierce_core::{DeviceIndex, Gen, Reserve};
+use tierce_core::{BucketIndex, DeviceIndex, Gen, Prio, Reserve};
 use tierce_io::{
     DeviceExt, DiscardPace, Error, Fault, FaultKind, FormatOptions, OpenOptions, Operation, Owner,
     Pipeline, Sim, SimOptions, Volume, Work, format_on, recover,
@@ -265,4 +265,44 @@ fn a_device_without_discards_stops_nothing() {
         bucket.written();
     }
     pipeline.close().unwrap();
+}
+
+/// 49 sets: encoded by several threads, each with a ring of its own where there are rings.
+#[test]
+fn a_long_chain_is_written_by_several_threads_and_read_ahead() {
+    const LONG: u32 = 1 << 16;
+    let record = |bucket: u32| (Prio::new((bucket % 32749) as u16), Gen::new((bucket / 7) as u8));
+    let options = FormatOptions { bucket: BUCKET, block: 4096, ..FormatOptions::default() };
+    let dir = dir();
+    for (number, engine) in common::engines().into_iter().enumerate() {
+        let path = file(&dir, &format!("long-{number}"), u64::from(LONG * BUCKET));
+        tierce_io::format(&path, &options).expect("formats");
+        let device = tierce_io::DeviceOptions::default().engine(engine);
+        let open = OpenOptions { device, ..OpenOptions::default() };
+        // Side by side downwards and upwards, and all over the device.
+        for (from, step) in [(9000, -1i64), (10_000, 1), (20_000, 611)] {
+            let (_, mut writer) = Volume::open(&path, &open).expect("opens").into_start();
+            let geometry = *writer.superblock().geometry();
+            let sets = 0..geometry.prio_buckets();
+            let bucket = |set: u32| BucketIndex::new((from + i64::from(set) * step) as u32);
+            let chain: Vec<_> = sets.clone().map(bucket).collect();
+            let per_set = geometry.prios_per_bucket();
+            let records = |set: u32| (set * per_set..((set + 1) * per_set).min(LONG)).map(record);
+            writer.publish(&chain, sets.map(records).collect()).expect("publishes");
+            drop(writer);
+            let volume = Volume::open(&path, &open).expect("opens");
+            assert_eq!((chain.len(), volume.prio_chain()), (49, &chain[..]));
+            assert!(volume.table().iter().copied().eq((0..LONG).map(record)));
+        }
+    }
+    // An error of one thread stops all, and is told.
+    let sim = Sim::new(&SimOptions { bytes: (LONG * BUCKET).into(), ..SimOptions::default() });
+    format_on(&*sim, &options).expect("formats");
+    let (_, mut writer) = Volume::open_on(sim.clone(), Owner::Allocator).unwrap().into_start();
+    sim.inject(Fault::new(FaultKind::Io, Operation::Write, 20));
+    let before = sim.operations();
+    let chain: Vec<_> = (9000..9049).map(BucketIndex::new).collect();
+    let failed = writer.publish(&chain, (0..49).map(|_| (0..7).map(record)).collect());
+    assert!(matches!(failed, Err(Error::Failed { .. })), "{failed:?}");
+    assert!(sim.operations() - before < 49, "no set is written in vain");
 }

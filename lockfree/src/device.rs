@@ -373,7 +373,7 @@ impl Device {
     /// nothing is served, or looks again. (The spare one may have been handed over, so that
     /// putting it back served nobody else.)
     fn carried(&self) {
-        if self.waits.somebody_waits() {
+        if self.waits.somebody_waits() && !cfg!(tierce_mutant = "carried_unserved") {
             self.serve(None);
         }
         // Ordered by the fence in `somebody_waits`, as in `offered`.

@@ -8,15 +8,9 @@
 //! The hint is a number that a thread draws on first use and keeps: one thread-local load, on
 //! every platform and under every checker.
 
-use crate::sync::{AtomicUsize, Ordering, thread_local};
+use crate::sync::{AtomicUsize, Ordering, execution_static, thread_local};
 
-#[cfg(not(tierce_loom))]
-static NEXT: AtomicUsize = AtomicUsize::new(0);
-
-#[cfg(tierce_loom)]
-loom::lazy_static! {
-    static ref NEXT: AtomicUsize = AtomicUsize::new(0);
-}
+execution_static!(NEXT: AtomicUsize = AtomicUsize::new(0));
 
 thread_local! {
     // Relaxed: the numbers need to differ, nothing is published with them.

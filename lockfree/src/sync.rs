@@ -1,20 +1,23 @@
 //! The one file that names atomics, threads, cells or the model checker.
 //!
 //! Everything else in this crate imports from here, so that `--cfg tierce_loom` swaps the whole
-//! crate onto loom's versions and the models in `loom-tests` run the real code. Every
-//! workaround for the checker lives here too:
+//! crate onto loom's versions and the models in `loom-tests` run the real code; likewise
+//! `--cfg tierce_shuttle` and shuttle's, for the random schedules of `shuttle-tests`. Every
+//! workaround for the checkers lives here too:
 //!
-//! * loom's threads cannot sleep until a deadline: under the model [`park_until`] sleeps until
+//! * their threads cannot sleep until a deadline: under a checker [`park_until`] sleeps until
 //!   it is woken.
 //! * loom's `unpark` also wakes a thread that waits for a lock, which then fails to have it: the
 //!   model parks on a lock and a condition of its own, which order as much as std's do.
-//! * loom does not see into crossbeam's `ArrayQueue` (it uses atomics of its own), so the model
-//!   replaces [`Queue`] by its contract: a bounded list whose push and pop each are one step,
+//! * neither sees into crossbeam's `ArrayQueue` (it uses atomics of its own), so under a checker
+//!   [`Queue`] is replaced by its contract: a bounded list whose push and pop each are one step,
 //!   behind a relaxed branch point so that the checker may switch threads before them. The
 //!   lock in it orders more than `ArrayQueue` promises, so no model relies on it: what must be
 //!   ordered around an empty queue is ordered by fences, and the models of those use cells.
+//! * what is static lives as long as one execution under a checker, so that each begins alike:
+//!   [`execution_static`] declares it.
 
-#[cfg(not(tierce_loom))]
+#[cfg(not(any(tierce_loom, tierce_shuttle)))]
 mod imp {
     pub(crate) use core::sync::atomic::{
         AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
@@ -24,6 +27,14 @@ mod imp {
     pub(crate) use std::thread_local;
 
     use std::time::Instant;
+
+    /// Declares a static value.
+    macro_rules! execution_static {
+        ($name:ident: $type:ty = $value:expr) => {
+            static $name: $type = $value;
+        };
+    }
+    pub(crate) use execution_static;
 
     /// A bounded queue that many may push to and pop from. Not lock-free: an operation can wait
     /// for another thread that was stopped in the middle of its own.
@@ -71,47 +82,16 @@ mod imp {
     pub(crate) use loom::sync::{Arc, MutexGuard};
     pub(crate) use loom::thread_local;
 
-    use std::collections::VecDeque;
     use std::time::Instant;
 
-    #[derive(Debug)]
-    pub(crate) struct Queue {
-        items: Mutex<VecDeque<u32>>,
-        capacity: usize,
-        branch: AtomicU32,
-    }
-
-    impl Queue {
-        pub(crate) fn new(capacity: usize) -> Self {
-            assert!(capacity > 0);
-            Self { items: Mutex::new(VecDeque::new()), capacity, branch: AtomicU32::new(0) }
-        }
-
-        pub(crate) fn push(&self, item: u32) -> Result<(), u32> {
-            // Relaxed: only a point at which the checker may switch threads.
-            self.branch.load(Ordering::Relaxed);
-            let mut items = self.items.lock();
-            if items.len() == self.capacity {
-                return Err(item);
+    macro_rules! execution_static {
+        ($name:ident: $type:ty = $value:expr) => {
+            loom::lazy_static! {
+                static ref $name: $type = $value;
             }
-            items.push_back(item);
-            Ok(())
-        }
-
-        pub(crate) fn pop(&self) -> Option<u32> {
-            // Relaxed: only a point at which the checker may switch threads.
-            self.branch.load(Ordering::Relaxed);
-            self.items.lock().pop_front()
-        }
-
-        pub(crate) fn len(&self) -> usize {
-            self.items.lock().len()
-        }
-
-        pub(crate) fn capacity(&self) -> usize {
-            self.capacity
-        }
+        };
     }
+    pub(crate) use execution_static;
 
     #[derive(Debug)]
     pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
@@ -168,4 +148,95 @@ mod imp {
     }
 }
 
+#[cfg(tierce_shuttle)]
+mod imp {
+    pub(crate) use shuttle::sync::MutexGuard;
+    pub(crate) use shuttle::sync::atomic::{
+        AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+    };
+    pub(crate) use shuttle::thread::{Thread, current};
+    pub(crate) use shuttle::thread_local;
+    pub(crate) use std::sync::Arc;
+
+    use std::time::Instant;
+
+    macro_rules! execution_static {
+        ($name:ident: $type:ty = $value:expr) => {
+            shuttle::lazy_static! {
+                static ref $name: $type = $value;
+            }
+        };
+    }
+    pub(crate) use execution_static;
+
+    #[derive(Debug, Default)]
+    pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(crate) const fn new(value: T) -> Self {
+            Self(shuttle::sync::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        }
+    }
+
+    pub(crate) fn park_until(_deadline: Option<Instant>) {
+        shuttle::thread::park();
+    }
+
+    pub(crate) fn cpus() -> usize {
+        2
+    }
+}
+
+/// What stands for the real thing under a checker.
+#[cfg(any(tierce_loom, tierce_shuttle))]
+mod modelled {
+    use super::imp::{AtomicU32, Mutex, Ordering};
+    use std::collections::VecDeque;
+
+    #[derive(Debug)]
+    pub(crate) struct Queue {
+        items: Mutex<VecDeque<u32>>,
+        capacity: usize,
+        branch: AtomicU32,
+    }
+
+    impl Queue {
+        pub(crate) fn new(capacity: usize) -> Self {
+            assert!(capacity > 0);
+            Self { items: Mutex::new(VecDeque::new()), capacity, branch: AtomicU32::new(0) }
+        }
+
+        pub(crate) fn push(&self, item: u32) -> Result<(), u32> {
+            // Relaxed: only a point at which the checker may switch threads.
+            self.branch.load(Ordering::Relaxed);
+            let mut items = self.items.lock();
+            if items.len() == self.capacity {
+                return Err(item);
+            }
+            items.push_back(item);
+            Ok(())
+        }
+
+        pub(crate) fn pop(&self) -> Option<u32> {
+            // Relaxed: only a point at which the checker may switch threads.
+            self.branch.load(Ordering::Relaxed);
+            self.items.lock().pop_front()
+        }
+
+        pub(crate) fn len(&self) -> usize {
+            self.items.lock().len()
+        }
+
+        pub(crate) fn capacity(&self) -> usize {
+            self.capacity
+        }
+    }
+}
+
 pub(crate) use imp::*;
+#[cfg(any(tierce_loom, tierce_shuttle))]
+pub(crate) use modelled::Queue;

@@ -6,6 +6,7 @@
 //! | `soak.rs` | the same suites, for as long as one has time |
 //! | `suites.rs` | tests, doctests and stress tests through nextest or cargo test |
 //! | `loom.rs` | the model checks |
+//! | `shuttle.rs` | random schedules of the composed allocator |
 //! | `fuzz.rs` | every fuzz target of every crate |
 //! | `mutants/` | the deliberate breaks, each of which a test must notice |
 //! | `kill_test.rs` | kill −9 in mid-replay, many rounds |
@@ -28,6 +29,7 @@ mod mutants;
 mod place;
 mod report;
 mod run;
+mod shuttle;
 mod soak;
 mod suites;
 mod tally;
@@ -49,6 +51,8 @@ enum Task {
     Ci(ci::Options),
     /// The model checks of loom-tests
     Loom(loom::Options),
+    /// Random schedules of the composed allocator
+    Shuttle(shuttle::Options),
     /// Every fuzz target of every crate
     Fuzz(fuzz::Options),
     /// The deliberate breaks: each must turn its test red
@@ -68,6 +72,7 @@ fn main() -> ExitCode {
     match Arguments::parse().task {
         Task::Ci(options) => ci::run(&options, &mut report),
         Task::Loom(options) => report.stage("loom", || loom::run(&options)),
+        Task::Shuttle(options) => report.stage("shuttle", || shuttle::run(&options)),
         Task::Fuzz(options) => report.stage("fuzz", || fuzz::run(&options)),
         Task::Mutants(options) if options.list => return mutants::print_list(),
         Task::Mutants(options) => report.stage("mutants", || mutants::run(&options)),

@@ -16,6 +16,9 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+/// The packages that a checker's own task runs.
+const CHECKERS: [&str; 2] = ["loom-tests", "shuttle-tests"];
+
 /// Which tests to run, and how.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tests {
@@ -100,7 +103,13 @@ pub(crate) fn outcome(output: &Output, tally: &Tally, note: String) -> Outcome {
 
 /// All unit and integration tests of the workspace. The models have a stage of their own.
 pub(crate) fn workspace(reference_required: bool) -> Result<Outcome> {
-    let mut tests = Tests::select(["--workspace", "--exclude", "tierce-loom-tests"]);
+    let mut tests = Tests::select([
+        "--workspace",
+        "--exclude",
+        "tierce-loom-tests",
+        "--exclude",
+        "tierce-shuttle-tests",
+    ]);
     match place::reference() {
         Ok(place) => tests = tests.env("TIERCE_REFERENCE", place),
         Err(error) if reference_required => return Err(error),
@@ -170,7 +179,7 @@ fn integration_tests() -> Result<Vec<IntegrationTest>> {
     let mut found = Vec::new();
     for package in place::packages()? {
         let tests = package.join("tests");
-        if package.ends_with("loom-tests") || !tests.is_dir() {
+        if CHECKERS.iter().any(|name| package.ends_with(name)) || !tests.is_dir() {
             continue;
         }
         let name = package_name(&package)?;

@@ -103,7 +103,10 @@ impl Drop for Allocation<'_> {
 /// bucket.written();
 /// let pin = allocator.pin(pointer).expect("not stale");
 /// assert_eq!(allocator.snapshot(pointer.id()).unwrap().pin_count(), 1);
+/// let for_somebody_else = pin.clone_pin();
 /// drop(pin);
+/// assert_eq!(allocator.snapshot(pointer.id()).unwrap().pin_count(), 1);
+/// # drop(for_somebody_else);
 /// # Ok::<(), tierce_lockfree::Error>(())
 /// ```
 #[derive(Debug)]
@@ -116,6 +119,14 @@ pub struct PinGuard<'a> {
 impl<'a> PinGuard<'a> {
     pub(crate) fn new(allocator: &'a Allocator, bucket: BucketRef) -> Self {
         Self { allocator, bucket }
+    }
+
+    /// Another pin of the same bucket, to be kept and dropped on its own. `None` if 49 152 pins
+    /// are held already. Wait-free: unlike [`Allocator::pin`] it has nothing to check.
+    #[must_use]
+    pub fn clone_pin(&self) -> Option<Self> {
+        let table = self.allocator.devices()[self.bucket.device().as_usize()].table();
+        table.clone_pin(self.bucket.bucket()).then(|| Self::new(self.allocator, self.bucket))
     }
 
     /// The bucket and the gen that is frozen.

@@ -6,15 +6,18 @@ use crate::bucket_ref::BucketRef;
 use crate::config::{Config, DeviceTable};
 use crate::device::Device;
 use crate::error::{Cause, Error};
-use crate::future::AllocFuture;
+use crate::events::event;
+use crate::future::{self, AllocFuture};
 use crate::gc::{Gc, GcState};
+use crate::no_wait;
 use crate::prio_block::PrioBlocks;
 use crate::readers::Read;
 use crate::sectors::{Extent, OpenBuckets, SectorRequest, Wait};
 use crate::start::Startup;
 use crate::stats::{Counters, Stats};
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{Arc, AtomicU32, Ordering};
 use crate::table::Table;
+use crate::watch::Watches;
 use std::cmp::Reverse;
 use std::time::Instant;
 use tierce_core::{BucketId, DeviceIndex, Geometry, Policy, Reserve};
@@ -94,6 +97,7 @@ impl Allocator {
     /// Takes a device out of use: its allocations fail with `cause`, those who wait for it are
     /// told, reclaiming stops. The other devices go on.
     pub fn fail(&self, device: DeviceIndex, cause: Cause) {
+        event!(WARN, "device_failed", device = device, cause = cause);
         self.devices[device.as_usize()].fail(cause);
         self.open.seal(self, Some(device));
         self.gc.bell.ring();
@@ -141,6 +145,7 @@ impl Allocator {
         let taken = device.take(reserve);
         if taken.is_none() {
             device.counters.alloc_fails.add(1);
+            event!(DEBUG, "alloc_fail", device = device.index(), reserve = reserve);
         }
         Ok(taken.map(|(free, word)| Allocation::new(self, device.index(), free, word.gen_())))
     }
@@ -150,7 +155,8 @@ impl Allocator {
     /// to wait gets the next bucket directly.
     ///
     /// Do not call it holding anything that garbage collection, the walk over the index or the
-    /// prio write needs: they are what makes buckets free.
+    /// prio write needs: they are what makes buckets free. [`NoWait`](crate::NoWait) watches over
+    /// that in debug builds, [`wait_for`](Self::wait_for) is for who must not wait later.
     ///
     /// # Errors
     ///
@@ -171,7 +177,7 @@ impl Allocator {
         reserve: Reserve,
         deadline: Option<Instant>,
     ) -> Result<Allocation<'_>, Error> {
-        self.alloc_on(device, reserve).block_until(deadline)
+        future::block_until(self.alloc_on(device, reserve), deadline)
     }
 
     /// Keeps the bucket from being reused for as long as the guard lives. `None` if the pointer
@@ -227,6 +233,7 @@ impl Allocator {
         request: &SectorRequest,
         deadline: Option<Instant>,
     ) -> Result<Extent<'_>, Error> {
+        no_wait::check();
         let extent = self.open.alloc(self, request, Wait::Until(deadline))?;
         Ok(extent.expect("a waiting allocation has space or an error"))
     }
@@ -394,6 +401,10 @@ impl Allocator {
 
     pub(crate) fn devices_mut(&mut self) -> &mut [Device] {
         &mut self.devices
+    }
+
+    pub(crate) fn watches(&self) -> &Arc<Watches> {
+        self.devices[0].watches()
     }
 
     pub(crate) fn gc_state(&self) -> &GcState {

@@ -5,10 +5,13 @@ use crate::bell::Bell;
 use crate::config::{Config, DeviceTable};
 use crate::counter::{Available, Counter};
 use crate::error::{Cause, Error};
+use crate::events::event;
+use crate::latency::Histogram;
 use crate::reserves::{Found, Free, Reserves};
-use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, fence};
+use crate::sync::{Arc, AtomicU32, AtomicU64, Mutex, Ordering, fence};
 use crate::table::Table;
 use crate::wait::Waits;
+use crate::watch::Watches;
 use tierce_core::{BucketIndex, DeviceIndex, Geometry, Mark, Reserve, Sizes, Snapshot};
 
 /// The buckets that hold gens and prios on the device, head first.
@@ -37,6 +40,8 @@ pub(crate) struct Device {
     table: Table,
     reserves: Reserves,
     pub(crate) waits: Waits,
+    /// Those of the set.
+    watches: Arc<Watches>,
     pub(crate) available: Available,
     pub(crate) chain: Mutex<Chain>,
     /// The reclaimer sleeps on this.
@@ -68,6 +73,12 @@ pub(crate) struct DeviceCounters {
     pub(crate) allocs: [Counter; Reserve::COUNT],
     pub(crate) alloc_fails: Counter,
     pub(crate) alloc_waits: Counter,
+    /// How long they waited.
+    pub(crate) wait_times: Histogram,
+    /// From a table being encoded to its being durable.
+    pub(crate) write_times: Histogram,
+    /// Of the policy's passes.
+    pub(crate) pass_times: Histogram,
     pub(crate) foreign_pins: Counter,
     pub(crate) invalidated: Counter,
     pub(crate) prio_writes: Counter,
@@ -84,6 +95,9 @@ impl DeviceCounters {
             allocs: core::array::from_fn(|_| counter()),
             alloc_fails: counter(),
             alloc_waits: counter(),
+            wait_times: Histogram::new(),
+            write_times: Histogram::new(),
+            pass_times: Histogram::new(),
             foreign_pins: counter(),
             // Only the reclaimer counts these.
             invalidated: Counter::new(1),
@@ -98,7 +112,12 @@ impl DeviceCounters {
 impl Device {
     /// A device in which nothing can be invalidated yet: every bucket is metadata until the
     /// pointers that survived have been observed.
-    pub(crate) fn new(index: DeviceIndex, table: DeviceTable, config: &Config) -> Self {
+    pub(crate) fn new(
+        index: DeviceIndex,
+        table: DeviceTable,
+        config: &Config,
+        watches: Arc<Watches>,
+    ) -> Self {
         let cells = config.cpus.max(1) as usize;
         let geometry = table.geometry;
         let words = (0..).zip(&table.gens).map(|(b, &(prio, gen_))| {
@@ -114,6 +133,7 @@ impl Device {
             reserves: Reserves::new(&table.sizes, config.cpus),
             sizes: table.sizes,
             waits: Waits::new(),
+            watches,
             available: Available::new(cells, geometry.nbuckets()),
             chain: Mutex::new(Chain { live: table.chain, writing: Vec::new() }),
             bell: Bell::new(),
@@ -140,6 +160,11 @@ impl Device {
 
     pub(crate) fn sizes(&self) -> &Sizes {
         &self.sizes
+    }
+
+    /// Those of the set.
+    pub(crate) fn watches(&self) -> &Arc<Watches> {
+        &self.watches
     }
 
     pub(crate) fn table(&self) -> &Table {
@@ -191,6 +216,7 @@ impl Device {
         // Relaxed: the cause is under the lock.
         self.ended.store(1, Ordering::Relaxed);
         self.waits.close();
+        self.watches.wake_all();
         self.bell.ring();
     }
 
@@ -233,6 +259,7 @@ impl Device {
             Ok(word) => {
                 self.available.change(-1);
                 self.counters.allocs[reserve.as_usize()].add(1);
+                event!(TRACE, "alloc", device = self.index, bucket = bucket, reserve = reserve);
                 Some(word)
             }
             Err(_pinned) => {
@@ -362,9 +389,10 @@ impl Device {
     /// A bucket was put on `reserve`'s list: whoever waits is served, and the prio write goes
     /// on if it was short of buckets.
     pub(crate) fn offered(&self, reserve: Reserve) {
-        if self.waits.somebody_waits() {
+        if self.waits.somebody_waits() && !cfg!(tierce_mutant = "offered_unserved") {
             self.serve(Some(reserve));
         }
+        self.watches.offered(Some(reserve));
         // The fence in `somebody_waits` pairs with the one in `stay_hungry`.
         self.ring_if_hungry(Hunger::Buckets);
     }
@@ -373,9 +401,10 @@ impl Device {
     /// nothing is served, or looks again. (The spare one may have been handed over, so that
     /// putting it back served nobody else.)
     fn carried(&self) {
-        if self.waits.somebody_waits() && !cfg!(tierce_mutant = "carried_unserved") {
+        if self.waits.somebody_waits() {
             self.serve(None);
         }
+        self.watches.offered(None);
         // Ordered by the fence in `somebody_waits`, as in `offered`.
         self.ring_if_hungry(Hunger::Buckets);
     }
@@ -410,7 +439,7 @@ impl Device {
     pub(crate) fn take_demand(&self) -> bool {
         // Relaxed: the bell orders it; demand that comes right after is met by the next look.
         let demand = self.demand.swap(0, Ordering::Relaxed) != 0;
-        demand || self.waits.len() > 0
+        demand || self.waits.len() > 0 || self.watches.len() > 0
     }
 
     /// The reclaimer is about to sleep; it looks once more after this.
@@ -455,7 +484,8 @@ mod tests {
     fn the_prio_write_comes_before_waiters_who_are_due() {
         let geometry = Geometry::new(64, 1, 128, 8).expect("a legal shape");
         let table = DeviceTable::empty(geometry);
-        let device = Device::new(DeviceIndex::FIRST, table, &Config::default());
+        let watches = Arc::new(Watches::new());
+        let device = Device::new(DeviceIndex::FIRST, table, &Config::default(), watches);
         let waiter = device.waits.line_up(Reserve::None, Waker::noop());
         for _ in 0..PATIENCE {
             device.waits.serve(Some(Reserve::None), |_| None);

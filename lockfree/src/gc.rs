@@ -71,6 +71,7 @@ use crate::bucket_ref::BucketRef;
 use crate::counter::Counter;
 use crate::device::Device;
 use crate::error::Error;
+use crate::events::event;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use tierce_core::word::SECTORS_MAX;
 use tierce_core::{BucketIndex, Gen, Mark, Snapshot};
@@ -224,6 +225,7 @@ impl<'a> Gc<'a> {
         if !allocator.gc_state().try_begin() {
             return Err(Error::GcRunning);
         }
+        event!(DEBUG, "gc_begin", need_gc = allocator.gc_state().need_gc());
         if !allocator.config().invalidate_during_gc {
             allocator.gc_state().set_marks_valid(false);
             allocator.devices().iter().for_each(clear_marks);
@@ -300,6 +302,7 @@ impl<'a> Gc<'a> {
         gc.finished.fetch_add(1, Ordering::Release);
         gc.set_marks_valid(true);
         self.finished = true;
+        event!(DEBUG, "gc_finish", need_gc = need_gc);
         for device in self.allocator.devices() {
             device.bell.ring();
         }
@@ -310,6 +313,9 @@ impl Drop for Gc<'_> {
     fn drop(&mut self) {
         let gc = self.allocator.gc_state();
         gc.end();
+        if !self.finished {
+            event!(DEBUG, "gc_abandon", need_gc = gc.need_gc());
+        }
         if !self.finished && !gc.marks_valid() {
             // Nothing can be reused until another one has finished.
             gc.need_after(gc.finished());

@@ -12,6 +12,8 @@
 //!   one looked.
 //! * **Who finds nothing free waits** in line (`wait.rs`) as a thread or a future (`future.rs`),
 //!   and wakes up with his bucket in hand.
+//! * **Who must not wait later** waits before until enough is free (`watch.rs`), and is caught
+//!   when he waits nevertheless (`no_wait.rs`).
 //! * **Writers take sectors** of open buckets (`sectors/`): one CAS on the word of a slot, pins
 //!   taken in advance, so that nothing is ever in flight unpinned.
 //! * **Readers do not pin** (`readers.rs`): they check gen and GC epoch before and after.
@@ -24,6 +26,7 @@
 //!   them. `moving.rs` chooses what is worth moving out of nearly empty buckets.
 //! * **Scripts** can drive it one operation at a time (`sim/`), for comparing it with the
 //!   executable specification.
+//! * **What happens** can be counted (`stats.rs`, `latency.rs`) and listened to (`events.rs`).
 //! * **Copies** on several devices are allocated all or nothing (`set.rs`).
 //! * `device.rs` is one device's share of all that, `allocator.rs` what users see, `start.rs`
 //!   how it begins. `sync.rs` is the only file that names atomics, so that the models of
@@ -49,10 +52,12 @@ pub mod config;
 pub mod error;
 pub mod future;
 pub mod gc;
+pub mod latency;
 #[cfg(tierce_loom)]
 #[doc(hidden)]
 pub mod model;
 pub mod moving;
+pub mod no_wait;
 pub mod prio_block;
 pub mod prio_write;
 pub mod readers;
@@ -64,12 +69,14 @@ pub mod sim;
 pub mod start;
 pub mod stats;
 pub mod unused;
+pub mod watch;
 
 mod ageing;
 mod ahead;
 mod cells;
 mod counter;
 mod device;
+mod events;
 mod hint;
 mod sync;
 mod table;
@@ -84,6 +91,8 @@ pub use config::{Config, DeviceTable};
 pub use error::{Cause, Error};
 pub use future::AllocFuture;
 pub use gc::{Gc, Marked};
+pub use latency::Latencies;
+pub use no_wait::NoWait;
 pub use prio_block::{Bump, PrioBlock};
 pub use prio_write::PrioWrite;
 pub use readers::{OpenRead, Read};
@@ -92,3 +101,4 @@ pub use sectors::{Extent, SectorRequest, WritePoint};
 pub use start::Startup;
 pub use stats::{DeviceStats, Stats};
 pub use unused::Unused;
+pub use watch::FreeFuture;

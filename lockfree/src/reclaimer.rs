@@ -38,6 +38,7 @@ mod write;
 
 use crate::allocator::Allocator;
 use crate::device::{Device, Hunger};
+use crate::events::event;
 use crate::prio_write::PrioWrite;
 use crate::sync::{Arc, Ordering};
 use crate::victims::{self, Pass};
@@ -141,6 +142,8 @@ pub struct Reclaimer {
     free_inc: VecDeque<BucketIndex>,
     /// Buckets of the batch that is being written.
     in_flight: usize,
+    /// When the prio write in flight began.
+    write_began: Option<Instant>,
     fifo_cursor: u32,
     prio_seq: u64,
     /// After a pass that fell short: the number of collections that must have finished before
@@ -174,6 +177,7 @@ impl Reclaimer {
             ready: VecDeque::new(),
             free_inc: VecDeque::new(),
             in_flight: 0,
+            write_began: None,
             fifo_cursor: 0,
             prio_seq,
             short_until: None,
@@ -291,6 +295,7 @@ impl Reclaimer {
             device.release(bucket)
         });
         let reserve = released?;
+        event!(TRACE, "release", device = self.device, bucket = bucket, reserve = reserve);
         self.event(|bucket| Event::Released { bucket, reserve }, bucket);
         Ok(())
     }
@@ -401,9 +406,13 @@ impl Reclaimer {
             return Passed::Refused;
         }
         let finished = self.allocator.gc_state().finished();
+        let (began, before) = (Instant::now(), self.free_inc.len());
         if !self.take_victims() {
             return Passed::Refused;
         }
+        self.dev().counters.pass_times.add(began.elapsed());
+        let invalidated = self.free_inc.len() - before;
+        event!(DEBUG, "pass", device = self.device, invalidated = invalidated);
         let after_gc = finished > self.last_pass_gc;
         self.last_pass_gc = finished;
         (self.short_until, self.write_partial) = (None, false);
@@ -442,9 +451,16 @@ impl Reclaimer {
                 allocator.gc_state().note_gc_gen(invalidated.after.gc_gen());
                 device.counters.invalidated.add(1);
                 free_inc.push_back(bucket);
+                let sectors = u32::from(invalidated.after.sectors()) << shift;
+                event!(
+                    TRACE,
+                    "invalidate",
+                    device = device.index(),
+                    bucket = bucket,
+                    sectors = sectors
+                );
                 if let Some(events) = events {
                     let bucket = BucketId::new(device.index(), bucket);
-                    let sectors = u32::from(invalidated.after.sectors()) << shift;
                     events.push(Event::Invalidated { bucket, sectors });
                 }
             },

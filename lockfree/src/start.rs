@@ -17,6 +17,7 @@ use crate::device::Device;
 use crate::error::Error;
 use crate::reclaimer::Reclaimer;
 use crate::sync::Arc;
+use crate::watch::Watches;
 use tierce_core::geometry::MAX_DEVICES;
 use tierce_core::{BucketId, BucketIndex, DeviceIndex, Gen, Mark, Prio, Reserve};
 
@@ -63,9 +64,10 @@ impl Startup {
         }
         let prio_seqs = tables.iter().map(|table| table.prio_seq).collect();
         let found = tables.iter().map(|table| vec![(Mark::None, 0); table.gens.len()]).collect();
+        let watches = Arc::new(Watches::new());
         let devices = (0..).zip(tables).map(|(number, table)| {
             let index = DeviceIndex::new(number);
-            Device::new(index, table, &config)
+            Device::new(index, table, &config, Arc::clone(&watches))
         });
         let devices = devices.collect();
         Ok(Self { allocator: Allocator::new(config, devices), found, prio_seqs })

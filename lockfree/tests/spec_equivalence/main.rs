@@ -23,7 +23,7 @@
 //! by kind of garbage collection (findings kept in shadows, or marks in place); only what had an
 //! effect counts, for most operations can be asked for in vain. A zero anywhere fails the test.
 
-#![cfg(not(tierce_loom))]
+#![cfg(not(any(tierce_loom, tierce_shuttle)))]
 
 mod counts;
 mod operation;

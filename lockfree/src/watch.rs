@@ -141,15 +141,21 @@ pub struct FreeFuture<'a> {
 impl FreeFuture<'_> {
     /// Whether there is enough; an error if there never will be.
     fn look(&self) -> Result<bool, Error> {
-        let devices = self.allocator.devices();
-        let working = || devices.iter().filter(|device| device.check().is_ok());
-        if working().next().is_none() {
-            let ends = || devices.iter().filter_map(|device| device.check().err());
-            let closed = ends().find(|end| matches!(end, Error::Closed));
-            return Err(closed.or_else(|| ends().next()).unwrap_or(Error::Closed));
+        // Looked at once: a device may end at any time.
+        let (mut working, mut ended) = (Vec::new(), None);
+        for device in self.allocator.devices() {
+            match device.check() {
+                Ok(()) => working.push(device),
+                Err(Error::Closed) => return Err(Error::Closed),
+                Err(error) => ended = ended.or(Some(error)),
+            }
+        }
+        if let Some(error) = ended.filter(|_| working.is_empty()) {
+            return Err(error);
         }
         let own = (self.reserve != Reserve::None).then_some(self.reserve);
-        let capacity: u64 = working()
+        let capacity: u64 = working
+            .iter()
             .flat_map(|device| own.into_iter().chain([Reserve::None]).map(|r| device.sizes().of(r)))
             .map(u64::from)
             .sum();
@@ -159,7 +165,7 @@ impl FreeFuture<'_> {
             let what = "the number of buckets to wait for";
             return Err(Error::Config(tierce_core::Error::Limit { what, found, wanted }));
         }
-        Ok(working().map(|device| device.usable_hint(self.reserve)).sum::<usize>() >= self.n)
+        Ok(working.iter().map(|device| device.usable_hint(self.reserve)).sum::<usize>() >= self.n)
     }
 
     fn leave(&mut self) {

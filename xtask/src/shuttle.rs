@@ -90,16 +90,12 @@ pub(crate) fn run(options: &Options) -> Result<Outcome> {
     Ok(suites::outcome(&output, &tally, format!("scenarios; {ran} schedules")))
 }
 
-/// How many scenarios have a name that contains `filter`: the functions after `#[test]`.
+/// How many scenarios have a name that contains `filter`.
 fn count_scenarios(filter: &str) -> Result<u64> {
     let mut count = 0;
     for file in place::rust_files(&place::root().join("shuttle-tests/tests"))? {
-        let text = std::fs::read_to_string(&file)?;
-        let names = text.split("#[test]").skip(1).filter_map(|after| {
-            let name = after.trim_start().strip_prefix("fn ")?;
-            Some(name.split_once('(')?.0.to_owned())
-        });
-        count += names.filter(|name| name.contains(filter)).count() as u64;
+        let names = suites::test_names(&file)?;
+        count += names.iter().filter(|name| name.contains(filter)).count() as u64;
     }
     Ok(count)
 }

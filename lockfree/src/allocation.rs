@@ -57,13 +57,15 @@ impl<'a> Allocation<'a> {
         &self.allocator.devices()[self.bucket.device().as_usize()]
     }
 
-    /// The bucket is about to hold the only copy of something. Call it before that may be so.
+    /// The bucket is about to hold the only copy of something. Call it before that may be so:
+    /// whoever sees the allocation's pin returned sees the mark. Lock-free.
     pub fn mark_dirty(&self) {
         self.device().table().mark_dirty(self.bucket.bucket());
     }
 
     /// It has content, and its key is in the index: the holder lets go, and the bucket is reused
-    /// when its turn comes.
+    /// when its turn comes. What was written before happens before whatever the bucket's next
+    /// owner does. Wait-free.
     pub fn written(self) {
         self.device().table().unpin(self.bucket.bucket(), 1);
         core::mem::forget(self);

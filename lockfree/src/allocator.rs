@@ -86,7 +86,8 @@ impl Allocator {
     }
 
     /// Hands out nothing more. Whoever waits gets [`Error::Closed`], reclaimers get
-    /// [`Step::Ended`](crate::Step::Ended), the open buckets are closed.
+    /// [`Step::Ended`](crate::Step::Ended), the open buckets are closed. What is held may still be
+    /// written and dropped. Takes short locks; waits for nobody who sleeps or does I/O.
     pub fn close(&self) {
         // First nothing more is handed out; whoever opens a bucket after that closes it himself.
         self.devices.iter().for_each(Device::close);
@@ -95,7 +96,8 @@ impl Allocator {
     }
 
     /// Takes a device out of use: its allocations fail with `cause`, those who wait for it are
-    /// told, reclaiming stops. The other devices go on.
+    /// told, reclaiming stops. The other devices go on; the first cause is kept. Takes short
+    /// locks, as [`close`](Self::close).
     pub fn fail(&self, device: DeviceIndex, cause: Cause) {
         event!(WARN, "device_failed", device = device, cause = cause);
         self.devices[device.as_usize()].fail(cause);
@@ -297,7 +299,8 @@ impl Allocator {
         }
     }
 
-    /// Begins a garbage collection, see [`crate::gc`].
+    /// Begins a garbage collection, see [`crate::gc`]: it looks at every bucket once, or, if marks
+    /// are kept in place, waits for passes under way and clears every mark. Allocations go on.
     ///
     /// # Errors
     ///
@@ -346,20 +349,20 @@ impl Allocator {
 
 /// Looking.
 impl Allocator {
-    /// The policy in force.
+    /// The policy in force. Wait-free.
     #[must_use]
     pub fn policy(&self) -> Policy {
         // Relaxed: the next pass follows it.
         Policy::from_number(self.policy.load(Ordering::Relaxed) as u8).unwrap_or_default()
     }
 
-    /// Changes the policy; the next pass follows it.
+    /// Changes the policy; the next pass follows it, one under way ends as it began. Wait-free.
     pub fn set_policy(&self, policy: Policy) {
         // Relaxed: as above.
         self.policy.store(policy.number().into(), Ordering::Relaxed);
     }
 
-    /// Counters and gauges.
+    /// Counters and gauges, summed up over the CPUs: not for a hot path. Takes short locks.
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats::of(self)

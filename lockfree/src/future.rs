@@ -20,6 +20,14 @@ use tierce_core::{DeviceIndex, Reserve, Snapshot};
 
 /// The next free bucket, see [`Allocator::alloc_on`]. Dropping it leaves the line; a bucket that
 /// was handed over already goes to the next.
+///
+/// ```
+/// # use tierce_core::{DeviceIndex, Geometry, Reserve};
+/// # use tierce_lockfree::{Allocation, Allocator, Config, DeviceTable, Error};
+/// async fn node(allocator: &Allocator) -> Result<Allocation<'_>, Error> {
+///     allocator.alloc_on(DeviceIndex::FIRST, Reserve::Btree).await
+/// }
+/// ```
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub struct AllocFuture<'a> {

@@ -178,6 +178,12 @@ impl GcState {
 }
 
 /// What GC made of a pointer.
+///
+/// ```
+/// use tierce_lockfree::Marked;
+/// let keep_the_key = |marked: Marked| marked == Marked::Live;
+/// assert!(!keep_the_key(Marked::Stale));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a stale key has to be removed from the index"]
 pub enum Marked {
@@ -276,7 +282,8 @@ impl<'a> Gc<'a> {
         Marked::Stale
     }
 
-    /// Publishes what the walk found. Reclaimers that waited for it go on.
+    /// Publishes what the walk found, one bucket after the other, each lock-free; then reclaimers
+    /// that waited for it go on, and see all of it.
     pub fn finish(mut self) {
         let gc = self.allocator.gc_state();
         if !cfg!(tierce_mutant = "gc_epoch_late") {

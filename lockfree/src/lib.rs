@@ -42,6 +42,10 @@
 //! | try_alloc from the shared queue | waits for a thread stopped inside `ArrayQueue` |
 //! | alloc_until, alloc_on | waits for a bucket; woken by release, failure, close, deadline |
 //! | releasing, giving back | as try_alloc; a short lock if somebody waits in line |
+//! | wait_for | waits for buckets, and for who waits so for the same reserve since before |
+//! | close, fail, stats, finishing a collection | short locks, and as long as their loops are |
+//!
+//! What says nothing of its progress only looks at what it was given, and is wait-free.
 #![cfg_attr(not(tierce_loom), forbid(unsafe_code))]
 
 pub mod allocation;

@@ -62,7 +62,7 @@ mod count {
     use core::cell::RefCell;
 
     thread_local! {
-        static HELD: RefCell<Vec<&'static str>> = RefCell::new(Vec::new());
+        static HELD: RefCell<Vec<&'static str>> = RefCell::default();
     }
 
     pub(super) fn add(what: &'static str) {

@@ -48,7 +48,13 @@ use tierce_core::draws::Draws;
 use tierce_core::spec::Event;
 use tierce_core::{BucketId, BucketIndex, DeviceIndex, Policy};
 
-/// What a reclaimer that cannot go on waits for.
+/// What a reclaimer that cannot go on waits for; [`Reclaimer`] has an example.
+///
+/// ```
+/// use tierce_lockfree::WaitFor;
+/// let collect_now = |wait: WaitFor| wait == WaitFor::Gc;
+/// assert!(!collect_now(WaitFor::Room));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitFor {
     /// All free lists are full.
@@ -61,7 +67,13 @@ pub enum WaitFor {
     PrioBlock,
 }
 
-/// What the owner of a reclaimer has to do next.
+/// What the owner of a reclaimer has to do next; [`Reclaimer`] has an example.
+///
+/// ```
+/// use tierce_lockfree::Step;
+/// let goes_on = |step: &Step| !matches!(step, Step::Ended);
+/// # assert!(!goes_on(&Step::Ended));
+/// ```
 #[derive(Debug)]
 #[must_use = "the reclaimer waits for it"]
 pub enum Step {

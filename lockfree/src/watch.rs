@@ -129,6 +129,14 @@ fn wake(watcher: Option<Arc<Watcher>>) {
 
 /// Ready as soon as so many buckets could be had, see [`Allocator::wait_for`]. Dropping it leaves
 /// the line.
+///
+/// ```
+/// # use tierce_core::Reserve;
+/// # use tierce_lockfree::{Allocator, Error};
+/// async fn room_for_a_split(allocator: &Allocator) -> Result<(), Error> {
+///     allocator.wait_for(Reserve::Btree, 3).await
+/// }
+/// ```
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub struct FreeFuture<'a> {

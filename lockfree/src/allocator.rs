@@ -1,6 +1,6 @@
 //! The allocator as its users see it: it composes what the other files explain.
 
-use crate::ageing::Ageing;
+use crate::ageing::{AgeClock, Ageing};
 use crate::allocation::{Allocation, PinGuard};
 use crate::bucket_ref::BucketRef;
 use crate::config::{Config, DeviceTable};
@@ -67,7 +67,7 @@ impl Allocator {
         Startup::new(config, devices)
     }
 
-    pub(crate) fn new(config: Config, devices: Box<[Device]>) -> Self {
+    pub(crate) fn new(config: Config, devices: Box<[Device]>, clock: Arc<AgeClock>) -> Self {
         let cells = config.cpus.max(1) as usize;
         let sectors = |device: &Device| {
             u64::from(device.geometry().nbuckets()) * u64::from(device.geometry().bucket_sectors())
@@ -76,8 +76,8 @@ impl Allocator {
         Self {
             policy: AtomicU32::new(config.policy.number().into()),
             gc: GcState::new(cells),
-            ageing: Ageing::new(step, cells),
-            open: OpenBuckets::new(config.open_buckets, cells),
+            ageing: Ageing::new(step, cells, clock),
+            open: OpenBuckets::new(config.open_buckets, config.cpus),
             counters: Counters::new(cells),
             prio_blocks: PrioBlocks::new(),
             config,
@@ -220,6 +220,7 @@ impl Allocator {
     /// # Errors
     ///
     /// [`Error::Closed`] or [`Error::DeviceFailed`].
+    #[inline]
     pub fn try_alloc_sectors(&self, request: &SectorRequest) -> Result<Option<Extent<'_>>, Error> {
         self.open.alloc(self, request, Wait::No)
     }
@@ -230,6 +231,7 @@ impl Allocator {
     /// # Errors
     ///
     /// [`Error::TimedOut`], [`Error::Closed`] or [`Error::DeviceFailed`].
+    #[inline]
     pub fn alloc_sectors_until(
         &self,
         request: &SectorRequest,
@@ -288,6 +290,7 @@ impl Allocator {
 /// Reading, ageing, garbage collection.
 impl Allocator {
     /// Begins a read. Call it *before* looking the key up. Wait-free.
+    #[inline]
     pub fn begin_read(&self) -> Read<'_> {
         Read::begin(self)
     }
@@ -384,20 +387,23 @@ impl Allocator {
         &self.config
     }
 
-    /// The state of a bucket at this instant; `None` if there is no such bucket.
+    /// The state of a bucket at this instant; `None` if there is no such bucket. While a rescale
+    /// is under way the prio of a pinned bucket may be one step off.
     #[must_use]
     pub fn snapshot(&self, bucket: BucketId) -> Option<tierce_core::Snapshot> {
         let device = self.devices.get(bucket.device().as_usize())?;
         let known = bucket.bucket().as_usize() < device.table().len();
-        known.then(|| device.table().read(bucket.bucket()))
+        known.then(|| device.table().snapshot(bucket.bucket()))
     }
 
     /// The table that `pointer` leads into, if it names a bucket that could be allocated.
+    #[inline]
     pub(crate) fn table_of(&self, pointer: BucketRef) -> Option<&Table> {
         let device = self.devices.get(pointer.device().as_usize())?;
         device.geometry().contains(pointer.bucket()).then_some(device.table())
     }
 
+    #[inline]
     pub(crate) fn devices(&self) -> &[Device] {
         &self.devices
     }
@@ -410,6 +416,7 @@ impl Allocator {
         self.devices[0].watches()
     }
 
+    #[inline]
     pub(crate) fn gc_state(&self) -> &GcState {
         &self.gc
     }

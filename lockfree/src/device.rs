@@ -1,5 +1,6 @@
 //! One device of a set: its table, its free lists, and who waits for them.
 
+use crate::ageing::AgeClock;
 use crate::ahead::Ahead;
 use crate::bell::Bell;
 use crate::config::{Config, DeviceTable};
@@ -35,6 +36,7 @@ enum End {
 pub(crate) struct Device {
     index: DeviceIndex,
     geometry: Geometry,
+    units: Units,
     sizes: Sizes,
     journal_buckets: u32,
     table: Table,
@@ -65,6 +67,27 @@ pub(crate) struct Device {
     ended: AtomicU32,
     end: Mutex<Option<End>>,
     pub(crate) counters: DeviceCounters,
+}
+
+/// The unit in which the words count sectors, and what it makes of the geometry.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Units {
+    /// A unit is `1 << shift` sectors.
+    pub(crate) shift: u32,
+    /// Units of a bucket.
+    pub(crate) bucket: u32,
+    /// Units of a block, rounded up.
+    pub(crate) block: u32,
+}
+
+impl Units {
+    fn of(geometry: &Geometry) -> Self {
+        Self {
+            shift: geometry.sector_shift(),
+            bucket: geometry.units(geometry.bucket_sectors()),
+            block: geometry.units(geometry.block_sectors()),
+        }
+    }
 }
 
 /// What is counted per device.
@@ -117,6 +140,7 @@ impl Device {
         table: DeviceTable,
         config: &Config,
         watches: Arc<Watches>,
+        clock: Arc<AgeClock>,
     ) -> Self {
         let cells = config.cpus.max(1) as usize;
         let geometry = table.geometry;
@@ -127,9 +151,10 @@ impl Device {
         });
         Self {
             index,
+            units: Units::of(&geometry),
             geometry,
             journal_buckets: table.journal_buckets,
-            table: Table::new(words),
+            table: Table::new(words, clock),
             reserves: Reserves::new(&table.sizes, config.cpus),
             sizes: table.sizes,
             waits: Waits::new(),
@@ -154,6 +179,7 @@ impl Device {
         self.index
     }
 
+    #[inline]
     pub(crate) fn geometry(&self) -> &Geometry {
         &self.geometry
     }
@@ -167,6 +193,7 @@ impl Device {
         &self.watches
     }
 
+    #[inline]
     pub(crate) fn table(&self) -> &Table {
         &self.table
     }
@@ -192,7 +219,20 @@ impl Device {
 
     /// A whole bucket in the units of the words.
     pub(crate) fn bucket_units(&self) -> u32 {
-        self.units(self.geometry.bucket_sectors())
+        self.units.bucket
+    }
+
+    /// The unit in which the words count sectors.
+    #[inline]
+    pub(crate) fn sector_units(&self) -> Units {
+        self.units
+    }
+
+    /// Whether nothing more is handed out.
+    #[inline]
+    pub(crate) fn has_ended(&self) -> bool {
+        // Relaxed: the cause is under the lock.
+        self.ended.load(Ordering::Relaxed) != 0
     }
 
     /// The error that everybody gets once the device has ended.
@@ -485,7 +525,8 @@ mod tests {
         let geometry = Geometry::new(64, 1, 128, 8).expect("a legal shape");
         let table = DeviceTable::empty(geometry);
         let watches = Arc::new(Watches::new());
-        let device = Device::new(DeviceIndex::FIRST, table, &Config::default(), watches);
+        let (index, clock) = (DeviceIndex::FIRST, Arc::default());
+        let device = Device::new(index, table, &Config::default(), watches, clock);
         let waiter = device.waits.line_up(Reserve::None, Waker::noop());
         for _ in 0..PATIENCE {
             device.waits.serve(Some(Reserve::None), |_| None);

@@ -19,7 +19,7 @@
 //! * **Readers do not pin** (`readers.rs`): they check gen and GC epoch before and after.
 //! * **Garbage collection** (`gc.rs`) collects its findings in shadows and publishes them with
 //!   one CAS per bucket, while invalidation goes on.
-//! * **The reclaimer** (`reclaimer.rs`) ages buckets (`ageing.rs`), chooses victims
+//! * **The reclaimer** (`reclaimer.rs`) ages buckets (`ageing.rs`, `rescale.rs`), chooses victims
 //!   (`victims/`), has the gens written (`prio_write.rs`) and releases what has become safe.
 //! * **Some gens advance without waiting**: unused buckets (`unused.rs`), freed index nodes,
 //!   whose owner holds prio writes back (`prio_block.rs`); `ahead.rs` keeps what is durable for
@@ -46,7 +46,8 @@
 //! | close, fail, stats, finishing a collection | short locks, and as long as their loops are |
 //!
 //! What says nothing of its progress only looks at what it was given, and is wait-free.
-#![cfg_attr(not(tierce_loom), forbid(unsafe_code))]
+// The files that need it say why: `hint/cpu.rs`.
+#![cfg_attr(not(tierce_loom), deny(unsafe_code))]
 
 pub mod allocation;
 pub mod allocator;
@@ -82,6 +83,7 @@ mod counter;
 mod device;
 mod events;
 mod hint;
+mod rescale;
 mod sync;
 mod table;
 mod victims;
@@ -95,6 +97,7 @@ pub use config::{Config, DeviceTable};
 pub use error::{Cause, Error};
 pub use future::AllocFuture;
 pub use gc::{Gc, Marked};
+pub use hint::CpuHint;
 pub use latency::Latencies;
 pub use no_wait::NoWait;
 pub use prio_block::{Bump, PrioBlock};

@@ -9,6 +9,8 @@
 //!   it is woken.
 //! * loom's `unpark` also wakes a thread that waits for a lock, which then fails to have it: the
 //!   model parks on a lock and a condition of its own, which order as much as std's do.
+//! * what chooses an open bucket is a dozen relaxed words that order nothing, but would multiply
+//!   the orders to look at: [`unmodelled`] keeps them out.
 //! * neither sees into crossbeam's `ArrayQueue` (it uses atomics of its own), so under a checker
 //!   [`Queue`] is replaced by its contract: a bounded list whose push and pop each are one step,
 //!   behind a relaxed branch point so that the checker may switch threads before them. The
@@ -235,6 +237,12 @@ mod modelled {
             self.capacity
         }
     }
+}
+
+/// Atomics that the checker does not see: for hints, which are accessed by relaxed loads and
+/// stores only and decide nothing that matters.
+pub(crate) mod unmodelled {
+    pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64};
 }
 
 pub(crate) use imp::*;

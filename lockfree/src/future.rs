@@ -1,6 +1,6 @@
 //! An allocation that waits: as a future, or blocking a thread.
 //!
-//! What can be waited for in both ways is [`Decided`] step by step.
+//! What can be waited for in both ways is `Decided` step by step.
 
 use crate::allocation::Allocation;
 use crate::allocator::Allocator;

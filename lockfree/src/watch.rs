@@ -248,7 +248,8 @@ impl Allocator {
     /// #     Allocator::start(Config::default(), vec![DeviceTable::empty(geometry)])?.finish();
     /// allocator.wait_for_until(Reserve::Btree, 3, None)?; // the reserve was filled at start
     /// // … take the locks of three nodes …
-    /// let nodes: Vec<_> = (0..3).map_while(|_| allocator.try_alloc(Reserve::Btree).ok()?).collect();
+    /// let node = || allocator.try_alloc(Reserve::Btree).ok().flatten();
+    /// let nodes: Vec<_> = std::iter::from_fn(node).take(3).collect();
     /// assert_eq!(nodes.len(), 3, "or let go of the locks and wait again");
     /// # Ok::<(), tierce_lockfree::Error>(())
     /// ```

@@ -203,11 +203,14 @@ impl AgeEpoch {
     /// What the rescale with which this epoch began does with a word of the table.
     pub const fn rescale(self, word: Snapshot) -> Rescaled {
         let stamp = word.stamp();
-        let fresh = stamp.0 == self.0.0 && !cfg!(tierce_mutant = "rescale_past_the_epoch");
-        if stamp.0 == Stamp::METADATA.0 || fresh {
+        let past = cfg!(tierce_mutant = "rescale_past_the_epoch");
+        if stamp.0 == Stamp::METADATA.0 || stamp.0 == self.0.0 && !past {
             return Rescaled::Stays;
         }
         if word.pin_count() != 0 {
+            if past {
+                return Rescaled::Write(word.with_stamp(stamp.next()));
+            }
             let unchanged = self.prio_of(stamp.next());
             return Rescaled::Write(word.with_stamp(self.stamp_of(unchanged)));
         }

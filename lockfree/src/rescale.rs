@@ -4,7 +4,8 @@
 //! the words meanwhile says [`crate::ageing`]. Here it is done fast. Most words have nothing to be
 //! done about them: they are not pinned, and some other bucket is older. Groups of words are
 //! asked for that at once, without a branch per word; only where there is more to do each word is
-//! looked at by itself.
+//! looked at by itself. Several places of the table are read by turns: memory answers them faster
+//! than one.
 //!
 //! A word is asked by its *youth*: its stamp minus the stamp of prio 0, modulo 65536. Among what
 //! a rescale ages the youth rises with the prio: by 1 each, but for one step of 2 where stamps come
@@ -21,6 +22,10 @@ use tierce_core::{AgeEpoch, BucketIndex, Prio, Snapshot};
 
 /// Words that are asked at once.
 const GROUP: usize = 4;
+/// Places of the table that are read by turns.
+const LANES: usize = 4;
+/// Groups that are read in one place before it is the next one's turn: two cache lines.
+const RUN: usize = 4;
 
 impl Table {
     /// The looks at all words in the rescale with which `epoch` began. Returns the smallest prio
@@ -28,15 +33,24 @@ impl Table {
     pub(crate) fn rescale(&self, epoch: AgeEpoch) -> Option<Prio> {
         let mut smallest = Smallest::new(epoch);
         let (groups, rest) = self.words().as_chunks::<GROUP>();
-        let mut at = 0;
-        for group in groups {
-            if epoch.is_thorough() || smallest.may_change(group) {
-                self.look_at(at, GROUP, &mut smallest);
+        let lane = groups.len() / LANES / RUN * RUN;
+        for run in (0..lane).step_by(RUN) {
+            for at in (0..LANES).map(|number| number * lane + run) {
+                self.ask(at, &groups[at..at + RUN], &mut smallest);
             }
-            at += GROUP;
         }
-        self.look_at(at, rest.len(), &mut smallest);
+        self.ask(LANES * lane, &groups[LANES * lane..], &mut smallest);
+        self.look_at(groups.len() * GROUP, rest.len(), &mut smallest);
         smallest.prio
+    }
+
+    /// Asks groups of words, from group `at` on, whether there is anything to be done.
+    fn ask(&self, at: usize, groups: &[[AtomicU64; GROUP]], smallest: &mut Smallest) {
+        for (at, group) in (at..).zip(groups) {
+            if smallest.epoch.is_thorough() || smallest.may_change(group) {
+                self.look_at(at * GROUP, GROUP, smallest);
+            }
+        }
     }
 
     /// Looks at the words from `at` on one by one.
@@ -114,8 +128,8 @@ mod tests {
     use tierce_core::Gen;
     use tierce_core::draws::Draws;
 
-    /// Groups, and a rest.
-    const BUCKETS: usize = 5 * GROUP + 3;
+    /// Lanes of a run each, a group that is not enough for more, and a rest.
+    const BUCKETS: usize = (LANES * RUN + 1) * GROUP + 1;
 
     /// The same words as the specification has them.
     struct Pair {
@@ -167,21 +181,25 @@ mod tests {
                 Some(word.prio())
             });
             let smallest = aged.min();
-            assert_eq!(self.table.rescale(self.clock.advance()), smallest, "{:?}", self.clock);
+            let epoch = self.clock.advance();
+            assert_eq!(self.table.rescale(epoch), smallest, "{epoch:?}");
+            if !epoch.stamp().bits().is_multiple_of(31) {
+                return; // comparing every word takes longer than ageing it
+            }
             for (bucket, &word) in (0..).map(BucketIndex::new).zip(&self.spec) {
-                assert_eq!(self.table.snapshot(bucket), word, "{bucket} {:?}", self.clock);
+                assert_eq!(self.table.snapshot(bucket), word, "{bucket} {epoch:?}");
             }
         }
     }
 
-    /// More than twice round; most buckets are left alone for thousands of rescales.
+    /// More than once round; most buckets are left alone for thousands of rescales.
     #[test]
     fn a_table_ages_as_the_specification_says() {
         let mut draws = Draws::new(3);
         let mut pair = Pair::new(AgeEpoch::from_bits(65000).expect("an epoch"), &mut draws);
-        for _ in 0..140_000 {
+        for _ in 0..70_000 {
             pair.rescale();
-            if draws.below(64) == 0 {
+            if draws.below(16) == 0 {
                 pair.live(draws.below(BUCKETS as u32) as usize, &mut draws);
             }
         }
@@ -191,14 +209,12 @@ mod tests {
     #[test]
     fn the_smallest_is_found_wherever_stamps_come_round() {
         let mut draws = Draws::new(4);
-        for epoch in (0..65535).step_by(97).chain(65500..65535) {
+        for epoch in (0..65535).step_by(197).chain(65500..65535) {
             let mut pair = Pair::new(AgeEpoch::from_bits(epoch).expect("an epoch"), &mut draws);
             for at in 0..BUCKETS {
                 pair.live(at, &mut draws);
             }
-            for _ in 0..3 {
-                pair.rescale();
-            }
+            (0..3).for_each(|_| pair.rescale());
         }
     }
 }

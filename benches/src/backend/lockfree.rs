@@ -73,6 +73,9 @@ impl Lockfree {
 
 impl Space for Lockfree {
     const NAME: &'static str = "lockfree";
+    const PASSES: bool = true;
+    const SECTORS: bool = true;
+    const READS: bool = true;
     type Bucket<'a> = Allocation<'a>;
 
     fn start(full: &Full) -> Self {

@@ -39,7 +39,7 @@
 //! | try_alloc from the shared queue | waits for a thread stopped inside `ArrayQueue` |
 //! | alloc_until, alloc_on | waits for a bucket; woken by release, failure, close, deadline |
 //! | releasing, giving back | as try_alloc; a short lock if somebody waits in line |
-#![cfg_attr(not(tierce_loom), forbid(unsafe_code))]
+#![cfg_attr(not(tierce_loom), deny(unsafe_code))]
 
 pub mod allocation;
 pub mod allocator;
@@ -75,6 +75,7 @@ mod sync;
 mod table;
 mod victims;
 mod wait;
+mod words;
 
 pub use allocation::{Allocation, PinGuard};
 pub use allocator::Allocator;

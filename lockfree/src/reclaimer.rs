@@ -40,6 +40,7 @@ use crate::allocator::Allocator;
 use crate::device::{Device, Hunger};
 use crate::prio_write::PrioWrite;
 use crate::sync::{Arc, Ordering};
+use crate::victims::lru::Lru;
 use crate::victims::{self, Pass};
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -161,6 +162,7 @@ pub struct Reclaimer {
     /// What happened, if anybody asked for it.
     events: Option<Vec<Event>>,
     draws: Draws,
+    lru: Lru,
 }
 
 impl Reclaimer {
@@ -184,6 +186,7 @@ impl Reclaimer {
             after_write: Phase::Drain,
             loose: None,
             events: None,
+            lru: Lru::default(),
         }
     }
 
@@ -450,7 +453,10 @@ impl Reclaimer {
             },
         };
         match allocator.policy() {
-            Policy::Lru => victims::lru::pass(&mut pass, device.sizes().candidates as usize),
+            Policy::Lru => {
+                let candidates = device.sizes().candidates as usize;
+                victims::lru::pass(&mut pass, candidates, &mut self.lru, allocator.scanner());
+            }
             Policy::Fifo => victims::fifo::pass(&mut pass, &mut self.fifo_cursor),
             Policy::Random => victims::random::pass(&mut pass, &mut self.draws),
         }

@@ -32,6 +32,7 @@
 //! wait-free.
 
 use crate::sync::{AtomicU64, Ordering};
+use crate::words::Words;
 use tierce_core::word::{ONE_PIN, Purpose};
 use tierce_core::{BucketIndex, Gen, Mark, Prio, Snapshot};
 
@@ -44,7 +45,7 @@ pub(crate) struct Invalidated {
 
 /// One word per bucket of a device.
 pub(crate) struct Table {
-    words: Box<[AtomicU64]>,
+    words: Words,
 }
 
 impl core::fmt::Debug for Table {
@@ -56,7 +57,7 @@ impl core::fmt::Debug for Table {
 impl Table {
     /// A table with these words.
     pub(crate) fn new(words: impl Iterator<Item = Snapshot>) -> Self {
-        Self { words: words.map(|word| AtomicU64::new(word.bits())).collect() }
+        Self { words: Words::new(words) }
     }
 
     /// How many buckets it has.
@@ -65,7 +66,12 @@ impl Table {
     }
 
     fn word(&self, bucket: BucketIndex) -> &AtomicU64 {
-        &self.words[bucket.as_usize()]
+        self.words.of(bucket)
+    }
+
+    /// All words, for a pass over them.
+    pub(crate) fn words(&self) -> &Words {
+        &self.words
     }
 
     /// The word, for whoever decides nothing by it, or holds a pin.
@@ -332,7 +338,7 @@ impl Table {
 
     /// Replaces the word, before anybody else can see it.
     pub(crate) fn set_exclusive(&mut self, bucket: BucketIndex, word: Snapshot) {
-        self.words[bucket.as_usize()] = AtomicU64::new(word.bits());
+        self.words.set_exclusive(bucket, word);
     }
 }
 

@@ -1,12 +1,13 @@
 //! One device of a set: its table, its free lists, and who waits for them.
 
+use crate::ageing::AgeClock;
 use crate::ahead::Ahead;
 use crate::bell::Bell;
 use crate::config::{Config, DeviceTable};
 use crate::counter::{Available, Counter};
 use crate::error::{Cause, Error};
 use crate::reserves::{Found, Free, Reserves};
-use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, fence};
+use crate::sync::{Arc, AtomicU32, AtomicU64, Mutex, Ordering, fence};
 use crate::table::Table;
 use crate::wait::Waits;
 use tierce_core::{BucketIndex, DeviceIndex, Geometry, Mark, Reserve, Sizes, Snapshot};
@@ -98,7 +99,12 @@ impl DeviceCounters {
 impl Device {
     /// A device in which nothing can be invalidated yet: every bucket is metadata until the
     /// pointers that survived have been observed.
-    pub(crate) fn new(index: DeviceIndex, table: DeviceTable, config: &Config) -> Self {
+    pub(crate) fn new(
+        index: DeviceIndex,
+        table: DeviceTable,
+        config: &Config,
+        clock: Arc<AgeClock>,
+    ) -> Self {
         let cells = config.cpus.max(1) as usize;
         let geometry = table.geometry;
         let words = (0..).zip(&table.gens).map(|(b, &(prio, gen_))| {
@@ -110,7 +116,7 @@ impl Device {
             index,
             geometry,
             journal_buckets: table.journal_buckets,
-            table: Table::new(words),
+            table: Table::new(words, clock),
             reserves: Reserves::new(&table.sizes, config.cpus),
             sizes: table.sizes,
             waits: Waits::new(),
@@ -455,7 +461,7 @@ mod tests {
     fn the_prio_write_comes_before_waiters_who_are_due() {
         let geometry = Geometry::new(64, 1, 128, 8).expect("a legal shape");
         let table = DeviceTable::empty(geometry);
-        let device = Device::new(DeviceIndex::FIRST, table, &Config::default());
+        let device = Device::new(DeviceIndex::FIRST, table, &Config::default(), Arc::default());
         let waiter = device.waits.line_up(Reserve::None, Waker::noop());
         for _ in 0..PATIENCE {
             device.waits.serve(Some(Reserve::None), |_| None);

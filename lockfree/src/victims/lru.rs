@@ -33,6 +33,7 @@ use super::rank::{Keys, Rank};
 use super::scan::{Scan, Scanner};
 use super::vectors;
 use crate::table::Invalidated;
+use core::cmp::Reverse;
 use tierce_core::draws::Draws;
 use tierce_core::{BucketIndex, Geometry};
 
@@ -66,7 +67,8 @@ where
 {
     pass.write_early |= pass.far.iter().any(|&bucket| pass.table.peek(bucket).can_invalidate());
     let (table, geometry, far) = (pass.table, pass.geometry, pass.far);
-    let scan = Scan { table, geometry, keys: Keys { min_prio: pass.min_prio }, far };
+    let keys = Keys { epoch: table.epoch(), min_prio: pass.min_prio };
+    let scan = Scan { table, geometry, keys, far };
     let sampled = sample(&scan, &mut lru.sample);
     let rank = enough(pass.wanted.min(candidates), sampled, geometry.buckets().len());
     let mut left = candidates;
@@ -146,7 +148,11 @@ where
             rest.select_nth_unstable(run);
         }
         let (now, later) = rest.split_at_mut(run);
-        now.sort_unstable();
+        if cfg!(tierce_mutant = "lru_ties_by_place") {
+            now.sort_unstable_by_key(|rank| (rank.key(), Reverse(rank.bucket())));
+        } else {
+            now.sort_unstable();
+        }
         for (at, rank) in now.iter().enumerate() {
             if let Some(soon) = now.get(at + SOON) {
                 vectors::prefetch(pass.table.words().line(soon.bucket()));

@@ -2,7 +2,7 @@
 
 use tierce_core::policy::lru_key;
 use tierce_core::word::SECTORS_MAX;
-use tierce_core::{BucketIndex, Prio, Snapshot};
+use tierce_core::{AgeEpoch, BucketIndex, Prio, Snapshot};
 
 /// A bucket's place in the order: the key above the bucket's number. No two are the same, so
 /// whatever is the smallest of a table does not depend on who looks at it in which order.
@@ -30,40 +30,51 @@ impl Rank {
 /// What it takes to tell the key of a word, the same throughout a pass.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Keys {
+    /// The age epoch when the pass began: what is used after that is fresh at it, too.
+    pub(crate) epoch: AgeEpoch,
     /// The smallest prio that the last rescale left.
     pub(crate) min_prio: Prio,
 }
 
 impl Keys {
+    /// The key of a word as the table keeps it.
     pub(crate) fn key(self, word: Snapshot) -> u32 {
-        lru_key(word, self.min_prio)
+        lru_key(self.epoch.reveal(word), self.min_prio)
     }
 
     /// The key as a scan computes it.
     pub(crate) fn estimate(self) -> Estimate {
-        let min = u32::from(self.min_prio.get());
-        let offset = u32::from(Prio::FRESH.get()).saturating_sub(min) / 8;
-        Estimate { floor: min, add: offset.wrapping_sub(min) }
+        let oldest = Prio::FRESH.get().saturating_sub(self.min_prio.get());
+        let fresh = u32::from(oldest) + u32::from(oldest) / 8;
+        Estimate { epoch: self.epoch.stamp().bits(), oldest: oldest.into(), fresh }
     }
 }
 
 /// A lower bound of the key in as few instructions as possible, see [`super::scan`]. Whatever
 /// looks small enough by it is looked at again with the exact key.
+///
+/// Of a word that has the age a, counted in epochs, the key is `(fresh − min(a, oldest)) ·
+/// sectors`. The age is epoch − stamp modulo 65535, and here modulo 65536, which is one more
+/// where it goes round, so that the bucket seems older. Metadata and stamps of epochs that begin
+/// during the pass have no age, but keys above all others: they seem older in any case.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Estimate {
-    /// A prio below this counts as this.
-    pub(crate) floor: u32,
-    /// To be added to the prio, modulo 2^32.
-    pub(crate) add: u32,
+    /// The age epoch.
+    pub(crate) epoch: u16,
+    /// The age of a bucket of `min_prio`; who is older counts as if he were not.
+    pub(crate) oldest: u32,
+    /// What the sectors of a fresh bucket are multiplied by.
+    pub(crate) fresh: u32,
 }
 
 impl Estimate {
-    /// `(max(prio, min) − min + offset) · sectors`.
+    /// Of a word as the table keeps it.
     #[inline(always)]
     pub(crate) fn of(self, word: u64) -> u32 {
         let word = Snapshot::from_bits(word);
-        let prio = u32::from(word.prio().get()).max(self.floor).wrapping_add(self.add);
-        prio.wrapping_mul(u32::from(word.sectors()))
+        let later = u16::from(cfg!(tierce_mutant = "lru_estimate_too_high"));
+        let age = self.epoch.wrapping_sub(word.stamp().bits()).saturating_sub(later);
+        (self.fresh - u32::from(age).min(self.oldest)) * u32::from(word.sectors())
     }
 }
 

@@ -87,9 +87,9 @@ impl Scan<'_> {
             let begin = first + piece * PIECE;
             let end = last.min(begin + PIECE);
             // From the line behind that of the limit's bucket on, the limit's key is too large.
-            let limit_line = limit.bucket().as_usize() / LINE;
-            let split = (limit_line + 1).clamp(begin, end);
-            let split = if cfg!(tierce_mutant = "lru_ties_split_early") { begin } else { split };
+            let early = cfg!(tierce_mutant = "lru_ties_split_early");
+            let split = limit.bucket().as_usize() / LINE + if early { 0 } else { 1 };
+            let split = split.clamp(begin, end);
             let most = if cfg!(tierce_mutant = "lru_limit_exclusive") { 0 } else { 1 };
             self.part(begin..split, limit, limit.key() + most, scanner, found);
             self.part(split..end, limit, limit.key(), scanner, found);
@@ -121,7 +121,12 @@ impl Scan<'_> {
 
 /// Calls `passed` with the place, counted from that of the first, of every word in `lines` that is
 /// not busy and whose estimated key is below `bound`, ascending.
-fn portable(lines: &[Line], estimate: Estimate, bound: u32, passed: &mut impl FnMut(usize)) {
+pub(super) fn portable(
+    lines: &[Line],
+    estimate: Estimate,
+    bound: u32,
+    passed: &mut impl FnMut(usize),
+) {
     for (number, line) in lines.iter().enumerate() {
         vectors::prefetch_behind(line);
         for (at, word) in line.words().enumerate() {

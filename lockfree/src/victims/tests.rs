@@ -6,20 +6,26 @@
 
 use super::lru::{self, Lru};
 use super::rank::{Keys, Rank};
-use super::{Pass, Scanner, vectors};
+use super::scan::Scan;
+use super::{Pass, Scanner, scan, vectors};
+use crate::ageing::AgeClock;
 use crate::config::Config;
 use crate::table::{Invalidated, Table};
+use crate::words::{Line, Words};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tierce_core::draws::Draws;
 use tierce_core::policy::lru_key;
-use tierce_core::{BucketIndex, Gen, Geometry, Mark, Prio, Snapshot};
+use tierce_core::word::BUSY;
+use tierce_core::{AgeEpoch, BucketIndex, Gen, Geometry, Mark, Prio, Snapshot};
 
 /// A device with a table, and what a pass over it is given.
 struct Given {
     geometry: Geometry,
     words: Vec<Snapshot>,
+    epoch: AgeEpoch,
     min_prio: Prio,
     far: Vec<BucketIndex>,
     wanted: usize,
@@ -28,18 +34,20 @@ struct Given {
 
 impl Given {
     fn new(first: u32, words: Vec<Snapshot>) -> Self {
-        let nbuckets = u32::try_from(words.len()).unwrap();
-        let geometry = Geometry::new(nbuckets, first, 1024, 8).unwrap();
+        let nbuckets = u32::try_from(words.len()).expect("few");
+        let geometry = Geometry::new(nbuckets, first, 1024, 8).expect("a shape");
         let wanted = words.len().div_ceil(256);
         let (min_prio, far) = (Prio::OLDEST, Vec::new());
-        Self { geometry, words, min_prio, far, wanted, candidates: 2 * wanted }
+        let epoch = AgeEpoch::FIRST;
+        Self { geometry, words, epoch, min_prio, far, wanted, candidates: 2 * wanted }
     }
 
     /// By the definition: sort everything.
     fn expected(&self) -> Vec<BucketIndex> {
         let can =
             |&b: &BucketIndex| self.words[b.as_usize()].can_invalidate() && !self.far.contains(&b);
-        let key = |b: BucketIndex| lru_key(self.words[b.as_usize()], self.min_prio);
+        let kept = |w| self.epoch.reveal(self.epoch.stamped(w));
+        let key = |b: BucketIndex| lru_key(kept(self.words[b.as_usize()]), self.min_prio);
         let mut all: Vec<_> = self.geometry.buckets().filter(can).collect();
         all.sort_by_key(|&b| (key(b), b));
         all.truncate(self.wanted.min(self.candidates));
@@ -47,7 +55,7 @@ impl Given {
     }
 
     fn table(&self) -> Table {
-        Table::new(self.words.iter().copied())
+        Table::new(self.words.iter().copied(), Arc::new(AgeClock::at(self.epoch)))
     }
 
     /// What a pass takes from `table`, in its order, and whether a far bucket was in the way.
@@ -136,6 +144,7 @@ proptest! {
         first in 1u32..40,
         shape in 0..SHAPES.len(),
         seed: u64,
+        epoch in 0u16..65535,
         min_prio in prop_oneof![Just(0u16), 0u16..=32768],
         wanted in prop_oneof![1usize..20, 1usize..9000],
         candidates in prop_oneof![1usize..40, 1usize..9000],
@@ -143,6 +152,7 @@ proptest! {
     ) {
         let first = first.min(nbuckets - 1);
         let mut given = Given::new(first, SHAPES[shape].words(nbuckets, seed));
+        given.epoch = AgeEpoch::from_bits(epoch).expect("not metadata");
         given.min_prio = Prio::new(min_prio);
         (given.wanted, given.candidates) = (wanted, candidates);
         given.far = given.expected().into_iter().step_by(3).take(far).collect();
@@ -153,10 +163,39 @@ proptest! {
         }
     }
 
+    /// A scan finds everything up to its limit and nothing else, among equal keys too: whatever
+    /// rank the limit is, and if it is the last.
+    #[test]
+    fn a_scan_finds_everything_up_to_its_limit(
+        nbuckets in 8u32..900,
+        shape in 0..SHAPES.len(),
+        seed: u64,
+        epoch in 0u16..65535,
+        at: proptest::sample::Index,
+    ) {
+        let mut given = Given::new(1, SHAPES[shape].words(nbuckets, seed));
+        given.epoch = AgeEpoch::from_bits(epoch).expect("not metadata");
+        (given.wanted, given.candidates) = (usize::MAX, usize::MAX);
+        let (table, expected) = (given.table(), given.expected());
+        let keys = Keys { epoch: given.epoch, min_prio: given.min_prio };
+        let scan = Scan { table: &table, geometry: &given.geometry, keys, far: &[] };
+        let mut all: Vec<_> = expected.iter().filter_map(|&b| scan.rank(b)).collect();
+        prop_assert_eq!(all.len(), expected.len());
+        let limit = if all.is_empty() { Rank::LAST } else { *at.get(&all) };
+        all.retain(|&rank| rank <= limit);
+        for vectors in [false, true] {
+            let mut found = Vec::new();
+            scan.up_to(limit, &scanner(1, vectors), &mut found);
+            found.sort_unstable();
+            prop_assert_eq!(&found, &all);
+        }
+    }
+
     /// The scan may let through too much, never too little.
     #[test]
-    fn an_estimate_is_a_lower_bound(bits: u64, min_prio in 0u16..=32768) {
-        let keys = Keys { min_prio: Prio::new(min_prio) };
+    fn an_estimate_is_a_lower_bound(bits: u64, epoch in 0u16..65535, min_prio in 0u16..40000) {
+        let epoch = AgeEpoch::from_bits(epoch).expect("not metadata");
+        let keys = Keys { epoch, min_prio: Prio::new(min_prio) };
         let key = keys.key(Snapshot::from_bits(bits));
         prop_assert!(keys.estimate().of(bits) <= key);
         prop_assert!(Rank::new(key, BucketIndex::new(u32::MAX)) < Rank::LAST);
@@ -206,11 +245,34 @@ fn a_sample_that_misleads_costs_time_only() {
     }
 }
 
-/// On this machine both kernels are tested, or it has no AVX2.
+/// Both kernels let the same words pass, whatever their bits, with any bound.
 #[test]
-fn the_vector_path_runs_where_it_can() {
-    if vectors::Avx2::detect().is_none() {
-        eprintln!("skipped: no AVX2 here, passes run the portable path only");
+fn vectors_compute_what_the_portable_scan_does() {
+    let Some(avx2) = vectors::Avx2::detect() else {
+        eprintln!("skipped: no AVX2 here, passes run the portable scan only");
+        return;
+    };
+    let mut draws = Draws::new(3);
+    for round in 0..200 {
+        let idle = if round % 2 == 0 { !BUSY } else { u64::MAX };
+        let word = |draws: &mut Draws| {
+            let [high, low] = [0; 2].map(|_| u64::from(draws.below(u32::MAX)));
+            Snapshot::from_bits((high << 32 | low) & idle)
+        };
+        let words: Vec<_> = (0..draws.below(700)).map(|_| word(&mut draws)).collect();
+        let words = Words::new(words.into_iter());
+        let epoch = AgeEpoch::from_bits(draws.below(65535) as u16).expect("not metadata");
+        let keys = Keys { epoch, min_prio: Prio::new(draws.below(32769) as u16) };
+        let bound = draws.below(1 << 28);
+        let (mut scalar, mut vector) = (Vec::new(), Vec::new());
+        scan::portable(words.lines(), keys.estimate(), bound, &mut |at| scalar.push(at));
+        avx2.scan(words.lines(), keys.estimate(), bound, &mut |at| vector.push(at));
+        assert_eq!(vector, scalar, "{keys:?}, bound {bound}");
+        let by_definition = words.lines().iter().flat_map(Line::words).enumerate();
+        let passes = |word: u64| word & BUSY == 0 && keys.estimate().of(word) < bound;
+        let expected: Vec<_> =
+            by_definition.filter(|&(_, w)| passes(w)).map(|(at, _)| at).collect();
+        assert_eq!(scalar, expected);
     }
 }
 
@@ -222,8 +284,10 @@ fn while_others_change_words_only_what_may_be_taken_is() {
     const N: u32 = 40_000;
     // Every other bucket is quiet. The busy ones are younger than all that is wanted, but they
     // are empty at times, which makes them the smallest.
-    let quiet = |bucket: BucketIndex| bucket.get() % 2 == 0;
-    let age = |n: u32| if n % 2 == 0 { word((n % 1000) as u16, 1024) } else { word(32000, 1024) };
+    let quiet = |bucket: BucketIndex| bucket.get().is_multiple_of(2);
+    let age = |n: u32| {
+        if n.is_multiple_of(2) { word((n % 1000) as u16, 1024) } else { word(32000, 1024) }
+    };
     for vectors in [false, true] {
         let given = Given::new(1, (0..N).map(age).collect());
         let table = given.table();

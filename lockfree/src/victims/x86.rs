@@ -26,11 +26,11 @@ use super::rank::Estimate;
 use crate::words::{LINE, Line};
 use core::arch::asm;
 use core::arch::x86_64::{
-    __m128i, __m256i, _MM_HINT_T0, _mm_prefetch, _mm256_add_epi32, _mm256_and_si256,
-    _mm256_castps_si256, _mm256_castsi128_si256, _mm256_castsi256_ps, _mm256_cmpeq_epi32,
-    _mm256_cmpgt_epi32, _mm256_inserti128_si256, _mm256_max_epu32, _mm256_movemask_ps,
-    _mm256_mullo_epi32, _mm256_set1_epi32, _mm256_setzero_si256, _mm256_shuffle_ps,
-    _mm256_srli_epi32,
+    __m128i, __m256i, _MM_HINT_T0, _mm_prefetch, _mm256_and_si256, _mm256_castps_si256,
+    _mm256_castsi128_si256, _mm256_castsi256_ps, _mm256_cmpeq_epi32, _mm256_cmpgt_epi32,
+    _mm256_inserti128_si256, _mm256_min_epu32, _mm256_movemask_ps, _mm256_mullo_epi32,
+    _mm256_set1_epi32, _mm256_setzero_si256, _mm256_shuffle_ps, _mm256_srli_epi32,
+    _mm256_sub_epi16, _mm256_sub_epi32,
 };
 use tierce_core::word::BUSY;
 
@@ -132,9 +132,11 @@ fn bits_below([one, other]: [__m256i; 2], estimate: Estimate, bound: u32) -> u8 
     let high = _mm256_castps_si256(_mm256_shuffle_ps(one, other, 0b11_01_11_01));
     let all = |value: u32| _mm256_set1_epi32(value.cast_signed());
 
-    let prio = _mm256_max_epu32(_mm256_srli_epi32(low, 16), all(estimate.floor));
+    let epoch = all(u32::from(estimate.epoch) << 16);
+    let age = _mm256_srli_epi32(_mm256_sub_epi16(epoch, low), 16);
+    let age = _mm256_min_epu32(age, all(estimate.oldest));
     let sectors = _mm256_and_si256(_mm256_srli_epi32(high, 3), all(0x1fff));
-    let key = _mm256_mullo_epi32(_mm256_add_epi32(prio, all(estimate.add)), sectors);
+    let key = _mm256_mullo_epi32(_mm256_sub_epi32(all(estimate.fresh), age), sectors);
 
     let busy = _mm256_and_si256(high, all((BUSY >> 32) as u32));
     let idle = _mm256_cmpeq_epi32(busy, _mm256_setzero_si256());

@@ -432,7 +432,7 @@ impl Reclaimer {
         if !allocator.gc_state().marks_valid() {
             return false;
         }
-        let room = self.room();
+        let (room, before) = (self.room(), self.free_inc.len());
         let far = device.ahead.far(device.table());
         let (free_inc, events) = (&mut self.free_inc, &mut self.events);
         let shift = device.geometry().sector_shift();
@@ -445,7 +445,6 @@ impl Reclaimer {
             wanted: room,
             taken: |bucket, invalidated: crate::table::Invalidated| {
                 allocator.gc_state().note_gc_gen(invalidated.after.gc_gen());
-                device.counters.invalidated.add(1);
                 free_inc.push_back(bucket);
                 if let Some(events) = events {
                     let bucket = BucketId::new(device.index(), bucket);
@@ -463,6 +462,7 @@ impl Reclaimer {
             Policy::Random => victims::random::pass(&mut pass, &mut self.draws),
         }
         self.write_early = pass.write_early;
+        device.counters.invalidated.add((self.free_inc.len() - before) as i64);
         allocator.ring_if_gc_due();
         true
     }

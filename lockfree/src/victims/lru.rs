@@ -51,7 +51,7 @@ const SAMPLED_LEAST: usize = 64;
 const SEED: u64 = 0;
 
 /// How many buckets ahead memory is asked for where buckets are visited out of order.
-const SOON: usize = 16;
+const SOON: usize = 32;
 
 /// Memory of one device's passes, kept from one to the next.
 #[derive(Debug, Default)]

@@ -108,14 +108,19 @@ impl Scan<'_> {
         let first = lines.start * LINE;
         let estimate = self.keys.estimate();
         let lines = &self.table.words().lines()[lines];
-        let mut passed = |at: usize| {
-            let bucket = BucketIndex::new((first + at) as u32);
-            found.extend(self.rank(bucket).filter(|&rank| rank <= limit));
-        };
+        let mut passed = |at: usize| self.passed(first + at, limit, found);
         match scanner.avx2 {
             Some(avx2) => avx2.scan(lines, estimate, bound, &mut passed),
             None => portable(lines, estimate, bound, &mut passed),
         }
+    }
+
+    /// Step 3, for one word. Rare, and kept out of the loops.
+    #[cold]
+    #[inline(never)]
+    fn passed(&self, place: usize, limit: Rank, found: &mut Vec<Rank>) {
+        let rank = self.rank(BucketIndex::new(place as u32));
+        found.extend(rank.filter(|&rank| rank <= limit));
     }
 }
 

@@ -82,16 +82,18 @@ const BLOCK: usize = u64::BITS as usize / LINE;
 
 #[target_feature(enable = "avx2")]
 fn scan(lines: &[Line], estimate: Estimate, bound: u32, found: &mut impl FnMut(usize)) {
-    for (number, block) in lines.chunks(BLOCK).enumerate() {
+    let mut first = 0;
+    for block in lines.chunks(BLOCK) {
         let mut below = 0u64;
         for (at, line) in block.iter().enumerate() {
             prefetch_behind(line);
             below |= u64::from(bits_below(load(line), estimate, bound)) << (LINE * at);
         }
         while below != 0 {
-            found(number * BLOCK * LINE + below.trailing_zeros() as usize);
+            found(first + below.trailing_zeros() as usize);
             below &= below - 1;
         }
+        first += BLOCK * LINE;
     }
 }
 

@@ -27,9 +27,9 @@
 //!    If one is, he leaves the request to who makes it, who looks again in the same CAS that
 //!    would end his turn: no request is stranded, no two rescales overlap, and nobody waits.
 //! 3. The epoch goes on by one. From here on every bucket is one older.
-//! 4. Each word is loaded once. Only pinned ones, which must not age, and very old ones, whose
-//!    stamps must not come round, are written ([`AgeEpoch::rescale`]), each by a CAS that is
-//!    repeated when the word has changed.
+//! 4. Each word is looked at (`rescale.rs`). Only pinned ones, which must not age, and very old
+//!    ones, whose stamps must not come round, are written ([`AgeEpoch::rescale`]), each by a
+//!    CAS that is repeated when the word has changed.
 //! 5. `min_prio` is stored.
 //!
 //! # What holds when others are at work
@@ -51,9 +51,9 @@
 //!    pinned, so if a rescale begins between their two accesses and has looked at the word
 //!    before the second, the bucket is at 32767 for as long as it is free.
 //! 5. No stamp is ahead of the epoch: the pinned ones' follow it, but stop at it.
-//! 6. No stamp comes round: a hit's CAS only succeeds on a word that is as it was loaded before
-//!    the epoch was, and a word that no rescale has written meanwhile was not
-//!    looked at 49152 times.
+//! 6. No stamp comes round. A hit's CAS only succeeds if the word is as it was loaded, before the
+//!    epoch was; and a word that nobody else changes a rescale changes before it is 49152 epochs
+//!    old. So the epoch that is stamped is not older than that, however long the hit slept.
 //!
 //! Prios are hints. Whatever they are, a bucket is reused only if its word allows it; marks, gens
 //! and pins are never changed by a rescale. So it may run during a garbage collection, in place
@@ -107,7 +107,7 @@ impl AgeClock {
     }
 
     /// One more rescale begins. Returns the new epoch. One thread at a time.
-    fn advance(&self) -> AgeEpoch {
+    pub(crate) fn advance(&self) -> AgeEpoch {
         let next = self.now().next();
         // Relaxed: see the top of the file.
         self.epoch.store(next.stamp().bits().into(), Ordering::Relaxed);
@@ -205,7 +205,7 @@ impl Ageing {
     fn again(&self) -> bool {
         let next = |due| {
             let another = due >= REQUEST && !cfg!(tierce_mutant = "rescale_request_stranded");
-            Some(if another { due - REQUEST } else { due - MAKING })
+            Some(if another { due - REQUEST } else { due & !MAKING })
         };
         // Release: who makes the next rescale sees what this one left; pairs with the Acquire in
         // `begin`. Relaxed (failure): only to try again.

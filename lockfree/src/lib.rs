@@ -18,7 +18,7 @@
 //! * **Readers do not pin** (`readers.rs`): they check gen and GC epoch before and after.
 //! * **Garbage collection** (`gc.rs`) collects its findings in shadows and publishes them with
 //!   one CAS per bucket, while invalidation goes on.
-//! * **The reclaimer** (`reclaimer.rs`) ages buckets (`ageing.rs`), chooses victims
+//! * **The reclaimer** (`reclaimer.rs`) ages buckets (`ageing.rs`, `rescale.rs`), chooses victims
 //!   (`victims/`: by LRU in one pass over all words, with vector instructions; the only unsafe
 //!   code is there), has the gens written (`prio_write.rs`) and releases what has become safe.
 //! * **Some gens advance without waiting**: unused buckets (`unused.rs`), freed index nodes,
@@ -73,6 +73,7 @@ mod cells;
 mod counter;
 mod device;
 mod hint;
+mod rescale;
 mod sync;
 mod table;
 mod victims;

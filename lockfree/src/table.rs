@@ -23,7 +23,7 @@
 //! | allocate | AcqRel | the caller popped the bucket: the list ordered it. Release → readers that acquire the word |
 //! | dirty | Relaxed | published by the later unpin |
 //! | touch | Relaxed | nothing: a hint. The word is loaded before the epoch, see [`crate::ageing`] |
-//! | rescale | Relaxed | nothing: see [`crate::ageing`] |
+//! | rescale (`rescale.rs`) | Relaxed | nothing: see [`crate::ageing`] |
 //! | gc_publish | AcqRel | Acquire ← unpin; Release → invalidate, which relies on the mark |
 //! | free, give_back | AcqRel | as unpin and invalidate |
 //! | unused, bump_gen | AcqRel | as invalidate |
@@ -39,7 +39,6 @@
 use crate::ageing::AgeClock;
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::words::Words;
-use tierce_core::age::Rescaled;
 use tierce_core::word::{ONE_PIN, Purpose};
 use tierce_core::{AgeEpoch, BucketIndex, Gen, Mark, Prio, Snapshot};
 
@@ -96,7 +95,7 @@ impl Table {
         self.words.of(bucket)
     }
 
-    /// All words, for a pass over them.
+    /// The words, for whoever reads them all: by relaxed loads only.
     pub(crate) fn words(&self) -> &Words {
         &self.words
     }
@@ -115,7 +114,7 @@ impl Table {
 
     /// The one update loop: replaces the word by `next(word)` until nobody interferes.
     /// `Err` with the word for which `next` had no successor.
-    fn update(
+    pub(crate) fn update(
         &self,
         bucket: BucketIndex,
         success: Ordering,
@@ -231,27 +230,6 @@ impl Table {
         // Relaxed (both): prio is a hint; the CAS keeps the other fields.
         let _ =
             word.compare_exchange(now, next.bits(), Ordering::Relaxed, Ordering::Relaxed).is_ok();
-    }
-
-    /// The looks at all words in the rescale with which `epoch` began. Returns the smallest prio
-    /// of the buckets that aged.
-    pub(crate) fn rescale(&self, epoch: AgeEpoch) -> Option<Prio> {
-        let buckets = (0..self.words.len() as u32).map(BucketIndex::new);
-        buckets.filter_map(|bucket| self.rescale_one(bucket, epoch)).min()
-    }
-
-    /// The look at one word in the rescale with which `epoch` began. Returns the prio after it
-    /// if the bucket aged.
-    fn rescale_one(&self, bucket: BucketIndex, epoch: AgeEpoch) -> Option<Prio> {
-        let next = |w: Snapshot| match epoch.rescale(w) {
-            Rescaled::Write(next) => Some(next),
-            Rescaled::Aged(_) | Rescaled::Stays => None,
-        };
-        // Relaxed: prio is a hint.
-        match self.update(bucket, Ordering::Relaxed, next).map_err(|w| epoch.rescale(w)) {
-            Err(Rescaled::Aged(prio)) => Some(prio),
-            Ok(_) | Err(_) => None,
-        }
     }
 
     /// GC's result for a bucket, see [`Snapshot::gc_publish`]. Returns the word after it.
@@ -406,7 +384,7 @@ impl Table {
 
 /// A word before and after an update.
 #[derive(Clone, Copy, Debug)]
-struct Update {
+pub(crate) struct Update {
     #[expect(dead_code, reason = "shown by Debug in failing tests")]
     before: Snapshot,
     after: Snapshot,

@@ -1,6 +1,7 @@
 //! Rescales while others are at work, `lockfree/src/ageing.rs`: the numbered promises there.
 //!
-//! The age epoch begins at its last value, so that in every model it comes round.
+//! The age epoch begins at its last but one, so that it comes round where a model has two
+//! rescales; the first one looks at words in groups, the second one is thorough.
 //!
 //! Breaks that must turn these red: `rescales_overlap`, `rescale_turn_relaxed`,
 //! `rescale_request_stranded`, `rescale_past_the_epoch`, `touch_by_an_old_epoch`.
@@ -20,11 +21,13 @@ const AGED: Prio = Prio::new(6);
 /// Fresh, and then one rescale.
 const FRESH_ONCE: Prio = Prio::new(32767);
 
-/// Two buckets used some time ago, the second one pinned.
+/// Two buckets used some time ago, the second one pinned. With two of metadata they are as many
+/// as are looked at together.
 fn table() -> Arc<Table> {
     let used = Snapshot::default().with_prio(USED);
-    let epoch = AgeEpoch::from_bits(65534).expect("the last one");
-    Arc::new(Table::at(epoch, &[used, used.with_pin(1)]))
+    let epoch = AgeEpoch::from_bits(65533).expect("the last but one");
+    let metadata = used.with_prio(Prio::METADATA);
+    Arc::new(Table::at(epoch, &[used, used.with_pin(1), metadata, metadata]))
 }
 
 fn spawn<T: 'static>(table: &Arc<Table>, work: fn(&Table) -> T) -> JoinHandle<T> {

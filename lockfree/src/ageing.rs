@@ -100,6 +100,7 @@ impl AgeClock {
     }
 
     /// The age epoch.
+    #[inline]
     pub(crate) fn now(&self) -> AgeEpoch {
         // Relaxed: see the top of the file.
         let bits = self.epoch.load(Ordering::Relaxed) as u16;

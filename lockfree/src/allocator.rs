@@ -76,7 +76,7 @@ impl Allocator {
             policy: AtomicU32::new(config.policy.number().into()),
             gc: GcState::new(cells),
             ageing: Ageing::new(step, cells, clock),
-            open: OpenBuckets::new(config.open_buckets, cells),
+            open: OpenBuckets::new(config.open_buckets, config.cpus),
             counters: Counters::new(cells),
             prio_blocks: PrioBlocks::new(),
             scanner: Scanner::new(&config),
@@ -215,6 +215,7 @@ impl Allocator {
     /// # Errors
     ///
     /// [`Error::Closed`] or [`Error::DeviceFailed`].
+    #[inline]
     pub fn try_alloc_sectors(&self, request: &SectorRequest) -> Result<Option<Extent<'_>>, Error> {
         self.open.alloc(self, request, Wait::No)
     }
@@ -225,6 +226,7 @@ impl Allocator {
     /// # Errors
     ///
     /// [`Error::TimedOut`], [`Error::Closed`] or [`Error::DeviceFailed`].
+    #[inline]
     pub fn alloc_sectors_until(
         &self,
         request: &SectorRequest,
@@ -282,6 +284,7 @@ impl Allocator {
 /// Reading, ageing, garbage collection.
 impl Allocator {
     /// Begins a read. Call it *before* looking the key up. Wait-free.
+    #[inline]
     pub fn begin_read(&self) -> Read<'_> {
         Read::begin(self)
     }
@@ -387,11 +390,13 @@ impl Allocator {
     }
 
     /// The table that `pointer` leads into, if it names a bucket that could be allocated.
+    #[inline]
     pub(crate) fn table_of(&self, pointer: BucketRef) -> Option<&Table> {
         let device = self.devices.get(pointer.device().as_usize())?;
         device.geometry().contains(pointer.bucket()).then_some(device.table())
     }
 
+    #[inline]
     pub(crate) fn devices(&self) -> &[Device] {
         &self.devices
     }
@@ -400,6 +405,7 @@ impl Allocator {
         &mut self.devices
     }
 
+    #[inline]
     pub(crate) fn gc_state(&self) -> &GcState {
         &self.gc
     }

@@ -33,6 +33,7 @@ enum End {
 pub(crate) struct Device {
     index: DeviceIndex,
     geometry: Geometry,
+    units: Units,
     sizes: Sizes,
     journal_buckets: u32,
     table: Table,
@@ -61,6 +62,27 @@ pub(crate) struct Device {
     ended: AtomicU32,
     end: Mutex<Option<End>>,
     pub(crate) counters: DeviceCounters,
+}
+
+/// The unit in which the words count sectors, and what it makes of the geometry.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Units {
+    /// A unit is `1 << shift` sectors.
+    pub(crate) shift: u32,
+    /// Units of a bucket.
+    pub(crate) bucket: u32,
+    /// Units of a block, rounded up.
+    pub(crate) block: u32,
+}
+
+impl Units {
+    fn of(geometry: &Geometry) -> Self {
+        Self {
+            shift: geometry.sector_shift(),
+            bucket: geometry.units(geometry.bucket_sectors()),
+            block: geometry.units(geometry.block_sectors()),
+        }
+    }
 }
 
 /// What is counted per device.
@@ -114,6 +136,7 @@ impl Device {
         });
         Self {
             index,
+            units: Units::of(&geometry),
             geometry,
             journal_buckets: table.journal_buckets,
             table: Table::new(words, clock),
@@ -140,6 +163,7 @@ impl Device {
         self.index
     }
 
+    #[inline]
     pub(crate) fn geometry(&self) -> &Geometry {
         &self.geometry
     }
@@ -148,6 +172,7 @@ impl Device {
         &self.sizes
     }
 
+    #[inline]
     pub(crate) fn table(&self) -> &Table {
         &self.table
     }
@@ -173,7 +198,20 @@ impl Device {
 
     /// A whole bucket in the units of the words.
     pub(crate) fn bucket_units(&self) -> u32 {
-        self.units(self.geometry.bucket_sectors())
+        self.units.bucket
+    }
+
+    /// The unit in which the words count sectors.
+    #[inline]
+    pub(crate) fn sector_units(&self) -> Units {
+        self.units
+    }
+
+    /// Whether nothing more is handed out.
+    #[inline]
+    pub(crate) fn has_ended(&self) -> bool {
+        // Relaxed: the cause is under the lock.
+        self.ended.load(Ordering::Relaxed) != 0
     }
 
     /// The error that everybody gets once the device has ended.

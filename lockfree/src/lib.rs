@@ -19,8 +19,7 @@
 //! * **Garbage collection** (`gc.rs`) collects its findings in shadows and publishes them with
 //!   one CAS per bucket, while invalidation goes on.
 //! * **The reclaimer** (`reclaimer.rs`) ages buckets (`ageing.rs`, `rescale.rs`), chooses victims
-//!   (`victims/`: by LRU in one pass over all words, with vector instructions; the only unsafe
-//!   code is there), has the gens written (`prio_write.rs`) and releases what has become safe.
+//!   (`victims/`: by LRU in one pass over all words, with vector instructions), has the gens written (`prio_write.rs`) and releases what has become safe.
 //! * **Some gens advance without waiting**: unused buckets (`unused.rs`), freed index nodes,
 //!   whose owner holds prio writes back (`prio_block.rs`); `ahead.rs` keeps what is durable for
 //!   them. `moving.rs` chooses what is worth moving out of nearly empty buckets.
@@ -41,6 +40,7 @@
 //! | try_alloc from the shared queue | waits for a thread stopped inside `ArrayQueue` |
 //! | alloc_until, alloc_on | waits for a bucket; woken by release, failure, close, deadline |
 //! | releasing, giving back | as try_alloc; a short lock if somebody waits in line |
+// The files that need it say why: `hint/cpu.rs`, `victims/x86.rs`.
 #![cfg_attr(not(tierce_loom), deny(unsafe_code))]
 
 pub mod allocation;
@@ -88,6 +88,7 @@ pub use config::{Config, DeviceTable};
 pub use error::{Cause, Error};
 pub use future::AllocFuture;
 pub use gc::{Gc, Marked};
+pub use hint::CpuHint;
 pub use prio_block::{Bump, PrioBlock};
 pub use prio_write::PrioWrite;
 pub use readers::{OpenRead, Read};

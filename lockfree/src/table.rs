@@ -70,6 +70,7 @@ impl Table {
     }
 
     /// The age epoch of the set, by which stamps are decoded.
+    #[inline]
     pub(crate) fn epoch(&self) -> AgeEpoch {
         self.clock.now()
     }
@@ -91,6 +92,7 @@ impl Table {
         self.words.len()
     }
 
+    #[inline]
     fn word(&self, bucket: BucketIndex) -> &AtomicU64 {
         self.words.of(bucket)
     }
@@ -101,15 +103,35 @@ impl Table {
     }
 
     /// The word with its stamp, for whoever decides nothing by it, or holds a pin.
+    #[inline]
     pub(crate) fn peek(&self, bucket: BucketIndex) -> Snapshot {
         // Relaxed: a hint; what it leads to is decided by a CAS.
         Snapshot::from_bits(self.word(bucket).load(Ordering::Relaxed))
     }
 
     /// The word with its stamp, and everything that those who unpinned it did before.
+    #[inline]
     pub(crate) fn read(&self, bucket: BucketIndex) -> Snapshot {
+        Self::read_word(self.word(bucket))
+    }
+
+    /// Where the word of `bucket` is, for whoever reads it several times.
+    #[inline]
+    pub(crate) fn find(&self, bucket: BucketIndex) -> Option<&AtomicU64> {
+        self.words.get(bucket)
+    }
+
+    /// As [`read`](Self::read), of a word that was found before.
+    #[inline]
+    pub(crate) fn read_word(word: &AtomicU64) -> Snapshot {
         // Acquire: pairs with the Release in `unpin` and `invalidate`.
-        Snapshot::from_bits(self.word(bucket).load(Ordering::Acquire))
+        Snapshot::from_bits(word.load(Ordering::Acquire))
+    }
+
+    /// Whether a touch of a bucket with this word would change nothing.
+    #[inline]
+    pub(crate) fn is_fresh(&self, word: Snapshot) -> bool {
+        word.stamp() == self.epoch().stamp()
     }
 
     /// The one update loop: replaces the word by `next(word)` until nobody interferes.
@@ -173,6 +195,7 @@ impl Table {
     }
 
     /// `n` pins fewer. Returns the word after it.
+    #[inline]
     pub(crate) fn unpin(&self, bucket: BucketIndex, n: u16) -> Snapshot {
         // Release: publishes what the holder wrote; pairs with the Acquire in `invalidate` and
         // in GC's snapshot.

@@ -78,6 +78,12 @@ impl Words {
         &self.lines[at / LINE].0[at % LINE]
     }
 
+    /// The word of a bucket, if there is such a bucket.
+    #[inline]
+    pub(crate) fn get(&self, bucket: BucketIndex) -> Option<&AtomicU64> {
+        (bucket.as_usize() < self.len).then(|| self.of(bucket))
+    }
+
     /// Replaces the word of a bucket before anybody else can see it.
     pub(crate) fn set_exclusive(&mut self, bucket: BucketIndex, word: Snapshot) {
         let at = bucket.as_usize();

@@ -27,21 +27,21 @@ const ORDERS: [(Order, &str); 4] = [
 ];
 
 /// P5: LRU.
-pub(super) fn lru(bench: &mut Bench<'_>) {
-    let sizes: &[(u32, &str)] = match bench.plan.quick {
-        true => &[(1 << 20, "1 Mi")],
-        false => &[(64 << 10, "64 Ki"), (1 << 20, "1 Mi"), (16 << 20, "16 Mi")],
-    };
-    for &(nbuckets, size) in sizes {
+pub(super) fn lru<S: Space>(bench: &mut Bench<'_>) {
+    for nbuckets in bench.buckets(&[64 << 10, 1 << 20], &[64 << 10, 1 << 20, 16 << 20]) {
+        let size = super::buckets_name(nbuckets);
         let mut random = [f64::NAN; 2];
         for (order, name) in ORDERS {
             let full = Full::new(nbuckets, order);
             let setting = format!("{size} buckets, {name}");
-            let vectors = lru_by_one_thread(bench, &full, &setting, random[0]);
-            let portable = lru_portable(bench, &full, &setting, random[1]);
-            lru_by_two_threads(bench, &full, &setting);
+            let own = lru_by_one_thread::<S>(bench, &full, &setting, random[0]);
+            let mut portable = f64::NAN;
+            if S::NAME == Lockfree::NAME {
+                portable = lru_portable(bench, &full, &setting, random[1]);
+                lru_by_two_threads(bench, &full, &setting);
+            }
             if order == Order::Random {
-                random = [vectors, portable];
+                random = [own, portable];
             }
         }
     }
@@ -57,18 +57,23 @@ fn at_most(random: f64, goal: f64) -> Goal {
     Goal::AtMost(if random.is_nan() { goal } else { (2.0 * random * 100.0).round() / 100.0 })
 }
 
-/// CPU time of one thread, with vectors if there are any. Returns what it was.
-fn lru_by_one_thread(bench: &mut Bench<'_>, full: &Full, setting: &str, random: f64) -> f64 {
+/// CPU time of one thread with default settings: vectors if there are any. Returns what it was.
+fn lru_by_one_thread<S: Space>(
+    bench: &mut Bench<'_>,
+    full: &Full,
+    setting: &str,
+    random: f64,
+) -> f64 {
     let figure = Figure::new("P5", "LRU pass", setting, "CPU ns/bucket", Better::Less);
     let figure = figure.goals(at_most(random, 0.9), Goal::AtMost(0.5));
-    let (lockfree, original) = (passes(full, 1, true), Original::start(full));
+    let (own, original) = (S::start(full), Original::start(full));
     let subjects = vec![
-        lru_on(Lockfree::NAME, &lockfree, full.nbuckets, cpu),
+        lru_on(S::NAME, &own, full.nbuckets, cpu),
         lru_on(Original::NAME, &original, full.nbuckets, cpu),
         bare_scan(full.nbuckets),
     ];
     bench.measure(&[figure], subjects);
-    bench.rows.last().map_or(f64::NAN, |row| row.value)
+    bench.results.rows.last().map_or(f64::NAN, |row| row.value)
 }
 
 /// CPU time per word of reading as many words as there are buckets.
@@ -93,7 +98,7 @@ fn lru_portable(bench: &mut Bench<'_>, full: &Full, setting: &str, random: f64) 
         lru_on("vectors", &vectors, full.nbuckets, cpu),
     ];
     bench.measure(&[figure], subjects);
-    bench.rows.last().map_or(f64::NAN, |row| row.value)
+    bench.results.rows.last().map_or(f64::NAN, |row| row.value)
 }
 
 /// Wall time with one helper beside that of the reclaimer alone, and what two threads that share
@@ -156,17 +161,14 @@ fn lru_on<'a, S: Space>(
 }
 
 /// P6: rescale.
-pub(super) fn rescale(bench: &mut Bench<'_>) {
-    let sizes: &[(u32, &str)] = match bench.plan.quick {
-        true => &[(1 << 20, "1 Mi")],
-        false => &[(64 << 10, "64 Ki"), (1 << 20, "1 Mi"), (16 << 20, "16 Mi")],
-    };
-    for &(nbuckets, size) in sizes {
+pub(super) fn rescale<S: Space>(bench: &mut Bench<'_>) {
+    for nbuckets in bench.buckets(&[64 << 10, 1 << 20], &[64 << 10, 1 << 20, 16 << 20]) {
+        let size = super::buckets_name(nbuckets);
         let full = Full::new(nbuckets, Order::Random);
         let setting = format!("{size} buckets");
         let figure = Figure::new("P6", "rescale", setting, "CPU ns/bucket", Better::Less);
         let figure = figure.goals(Goal::AtMost(2.6), Goal::AtMost(0.5));
-        let spaces = (Lockfree::start(&full), Original::start(&full));
+        let spaces = (S::start(&full), Original::start(&full));
         let locked = Locked::start(&full);
         let subjects = vec![
             rescale_on(&spaces.0, &full),

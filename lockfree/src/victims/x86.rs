@@ -1,7 +1,6 @@
 //! A scan with the 256-bit vectors of x86, eight words at a time.
 //!
-//! This is the only file of the crate with unsafe code, outside its models. There are three
-//! pieces of it: a hint, a call that needs a processor with AVX2, and the loads.
+//! There are three pieces of unsafe code: a hint, a call that needs a processor with AVX2, and the loads.
 //!
 //! # Why the loads are sound
 //!

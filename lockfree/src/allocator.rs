@@ -17,6 +17,7 @@ use crate::start::Startup;
 use crate::stats::{Counters, Stats};
 use crate::sync::{Arc, AtomicU32, Ordering};
 use crate::table::Table;
+use crate::victims::Scanner;
 use crate::watch::Watches;
 use std::cmp::Reverse;
 use std::time::Instant;
@@ -54,6 +55,7 @@ pub struct Allocator {
     open: OpenBuckets,
     counters: Counters,
     prio_blocks: PrioBlocks,
+    scanner: Scanner,
 }
 
 /// Opening and closing.
@@ -80,6 +82,7 @@ impl Allocator {
             open: OpenBuckets::new(config.open_buckets, config.cpus),
             counters: Counters::new(cells),
             prio_blocks: PrioBlocks::new(),
+            scanner: Scanner::new(&config),
             config,
             devices,
         }
@@ -431,6 +434,10 @@ impl Allocator {
 
     pub(crate) fn prio_blocks(&self) -> &PrioBlocks {
         &self.prio_blocks
+    }
+
+    pub(crate) fn scanner(&self) -> &Scanner {
+        &self.scanner
     }
 
     pub(crate) fn open_buckets(&self) -> &OpenBuckets {

@@ -513,7 +513,7 @@ pub(crate) enum Hunger {
     Unblocked = 3,
 }
 
-#[cfg(all(test, not(tierce_loom)))]
+#[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]
 mod tests {
     use super::*;
     use crate::wait::{PATIENCE, Turn};

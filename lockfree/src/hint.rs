@@ -171,7 +171,7 @@ fn thread_slot() -> usize {
     SLOT.try_with(|slot| *slot).unwrap_or(0)
 }
 
-#[cfg(all(test, not(tierce_loom), not(tierce_shuttle)))]
+#[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]
 mod tests {
     use super::*;
 

@@ -41,6 +41,7 @@ use crate::device::{Device, Hunger};
 use crate::events::event;
 use crate::prio_write::PrioWrite;
 use crate::sync::{Arc, Ordering};
+use crate::victims::lru::Lru;
 use crate::victims::{self, Pass};
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -176,6 +177,7 @@ pub struct Reclaimer {
     /// What happened, if anybody asked for it.
     events: Option<Vec<Event>>,
     draws: Draws,
+    lru: Lru,
 }
 
 impl Reclaimer {
@@ -200,6 +202,7 @@ impl Reclaimer {
             after_write: Phase::Drain,
             loose: None,
             events: None,
+            lru: Lru::default(),
         }
     }
 
@@ -450,7 +453,7 @@ impl Reclaimer {
         if !allocator.gc_state().marks_valid() {
             return false;
         }
-        let room = self.room();
+        let (room, before) = (self.room(), self.free_inc.len());
         let far = device.ahead.far(device.table());
         let (free_inc, events) = (&mut self.free_inc, &mut self.events);
         let shift = device.geometry().sector_shift();
@@ -463,7 +466,6 @@ impl Reclaimer {
             wanted: room,
             taken: |bucket, invalidated: crate::table::Invalidated| {
                 allocator.gc_state().note_gc_gen(invalidated.after.gc_gen());
-                device.counters.invalidated.add(1);
                 free_inc.push_back(bucket);
                 let sectors = u32::from(invalidated.after.sectors()) << shift;
                 event!(
@@ -480,11 +482,15 @@ impl Reclaimer {
             },
         };
         match allocator.policy() {
-            Policy::Lru => victims::lru::pass(&mut pass, device.sizes().candidates as usize),
+            Policy::Lru => {
+                let candidates = device.sizes().candidates as usize;
+                victims::lru::pass(&mut pass, candidates, &mut self.lru, allocator.scanner());
+            }
             Policy::Fifo => victims::fifo::pass(&mut pass, &mut self.fifo_cursor),
             Policy::Random => victims::random::pass(&mut pass, &mut self.draws),
         }
         self.write_early = pass.write_early;
+        device.counters.invalidated.add((self.free_inc.len() - before) as i64);
         allocator.ring_if_gc_due();
         true
     }
@@ -506,7 +512,7 @@ impl Reclaimer {
     }
 }
 
-#[cfg(all(test, not(tierce_loom)))]
+#[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]
 mod tests {
     use super::*;
     use crate::config::{Config, DeviceTable};

@@ -113,7 +113,7 @@ impl Allocator {
     }
 }
 
-#[cfg(all(test, not(tierce_loom)))]
+#[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]
 mod tests {
     use crate::{Allocator, Config, DeviceTable, Error};
     use std::sync::Arc;

@@ -215,7 +215,7 @@ pub(crate) fn first_fill(allocator: &Allocator, device: &Device) -> Vec<(BucketI
     released
 }
 
-#[cfg(all(test, not(tierce_loom)))]
+#[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]
 mod tests {
     use super::*;
     use tierce_core::Geometry;

@@ -4,6 +4,7 @@
 
 #![cfg(not(any(tierce_loom, tierce_shuttle)))]
 
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -270,7 +271,7 @@ fn who_watches_in_vain_is_told() {
 fn a_thread_that_may_not_wait_is_caught() {
     let (allocator, _reclaimers) = start(2, Config::default());
     let held = NoWait::new("the lock of a node");
-    let waits: [&(dyn Fn() + std::panic::RefUnwindSafe); 5] = [
+    let waits: [&dyn Fn(); 5] = [
         &|| drop(allocator.alloc_until(DeviceIndex::FIRST, Reserve::None, None)),
         &|| drop(allocator.alloc_set_until(Reserve::None, 2, None)),
         &|| drop(allocator.alloc_sectors_until(&SectorRequest::new(8), None)),
@@ -278,7 +279,7 @@ fn a_thread_that_may_not_wait_is_caught() {
         &|| drop(allocator.alloc_until(DeviceIndex::FIRST, Reserve::None, Some(Instant::now()))),
     ];
     for wait in waits {
-        let panic = std::panic::catch_unwind(wait).expect_err("it holds a lock");
+        let panic = std::panic::catch_unwind(AssertUnwindSafe(wait)).expect_err("it holds a lock");
         let text = panic.downcast_ref::<String>().expect("a text");
         assert_eq!(text, "waiting for a bucket while holding the lock of a node");
     }

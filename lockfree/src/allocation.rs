@@ -31,6 +31,7 @@ pub struct Allocation<'a> {
 }
 
 impl<'a> Allocation<'a> {
+    #[inline]
     pub(crate) fn new(
         allocator: &'a Allocator,
         device: DeviceIndex,
@@ -43,6 +44,7 @@ impl<'a> Allocation<'a> {
 
     /// The bucket, with the gen that pointers to it carry.
     #[must_use]
+    #[inline]
     pub fn bucket_ref(&self) -> BucketRef {
         self.bucket
     }
@@ -53,6 +55,7 @@ impl<'a> Allocation<'a> {
         self.allocator.geometry(self.bucket.device()).first_sector(self.bucket.bucket())
     }
 
+    #[inline]
     fn device(&self) -> &'a Device {
         &self.allocator.devices()[self.bucket.device().as_usize()]
     }
@@ -64,6 +67,7 @@ impl<'a> Allocation<'a> {
 
     /// It has content, and its key is in the index: the holder lets go, and the bucket is reused
     /// when its turn comes.
+    #[inline]
     pub fn written(self) {
         self.device().table().unpin(self.bucket.bucket(), 1);
         core::mem::forget(self);
@@ -85,6 +89,7 @@ impl<'a> Allocation<'a> {
 }
 
 impl Drop for Allocation<'_> {
+    #[inline]
     fn drop(&mut self) {
         self.device().give_back(Free { bucket: self.bucket.bucket(), home: self.home });
     }

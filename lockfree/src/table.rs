@@ -15,12 +15,13 @@
 //! | pin | Acquire | what follows the pin stays below it; the gen it saw stays frozen |
 //! | prepay | Relaxed | the caller holds a pin already |
 //! | unpin | Release | the Acquire of invalidate and of GC's snapshot |
-//! | allocate | AcqRel | the caller popped the bucket: the list ordered it. Release → readers that acquire the word |
+//! | allocate | AcqRel | the caller popped the bucket: the list ordered it. Release → readers that acquire the word. Nothing is written if the word is already as it should be: then Acquire |
 //! | dirty | Relaxed | published by the later unpin |
 //! | touch | Relaxed | nothing: a hint |
 //! | rescale | Relaxed | nothing |
 //! | gc_publish | AcqRel | Acquire ← unpin; Release → invalidate, which relies on the mark |
-//! | free, give_back | AcqRel | as unpin and invalidate |
+//! | free | AcqRel | as unpin and invalidate |
+//! | give_back | AcqRel, or nothing is written | the list, to which the bucket goes next, orders it |
 //! | unused, bump_gen | AcqRel | as invalidate |
 //! | gc_clear, gc_mark, renew_metadata | AcqRel | as gc_publish; invalidation has stopped meanwhile |
 //! | set_moving | Relaxed | nothing: a hint |
@@ -64,17 +65,20 @@ impl Table {
         self.words.len()
     }
 
+    #[inline]
     fn word(&self, bucket: BucketIndex) -> &AtomicU64 {
         &self.words[bucket.as_usize()]
     }
 
     /// The word, for whoever decides nothing by it, or holds a pin.
+    #[inline]
     pub(crate) fn peek(&self, bucket: BucketIndex) -> Snapshot {
         // Relaxed: a hint; what it leads to is decided by a CAS.
         Snapshot::from_bits(self.word(bucket).load(Ordering::Relaxed))
     }
 
     /// The word, and everything that those who unpinned it did before.
+    #[inline]
     pub(crate) fn read(&self, bucket: BucketIndex) -> Snapshot {
         // Acquire: pairs with the Release in `unpin` and `invalidate`.
         Snapshot::from_bits(self.word(bucket).load(Ordering::Acquire))
@@ -82,6 +86,7 @@ impl Table {
 
     /// The one update loop: replaces the word by `next(word)` until nobody interferes.
     /// `Err` with the word for which `next` had no successor.
+    #[inline]
     fn update(
         &self,
         bucket: BucketIndex,
@@ -140,6 +145,7 @@ impl Table {
     }
 
     /// `n` pins fewer. Returns the word after it.
+    #[inline]
     pub(crate) fn unpin(&self, bucket: BucketIndex, n: u16) -> Snapshot {
         // Release: publishes what the holder wrote; pairs with the Acquire in `invalidate` and
         // in GC's snapshot.
@@ -153,15 +159,25 @@ impl Table {
     }
 
     /// The bucket leaves a free list. `Err` with its word if a foreign pin is on it.
+    ///
+    /// A bucket that was given back, or reused for the same, often is as it should be; then its
+    /// word is only read. A foreign pin that comes after that read comes after the allocation, as
+    /// it could in any case.
+    #[inline]
     pub(crate) fn allocate(
         &self,
         bucket: BucketIndex,
         purpose: Purpose,
         sectors: u32,
     ) -> Result<Snapshot, Snapshot> {
+        let before = self.read(bucket);
+        let next = |w: Snapshot| w.allocate(purpose, sectors);
+        if next(before) == Some(before) {
+            return Ok(before);
+        }
         // AcqRel: Acquire, so that nothing of the new life moves above it; Release, so that
         // GC and readers who see the new mark see the list's history too.
-        self.update(bucket, Ordering::AcqRel, |w| w.allocate(purpose, sectors)).map(|u| u.after)
+        self.update(bucket, Ordering::AcqRel, next).map(|u| u.after)
     }
 
     /// The bucket holds the only copy of something from now on. The caller holds a pin.
@@ -210,10 +226,14 @@ impl Table {
     }
 
     /// The bucket was taken in vain and goes back to a free list.
+    #[inline]
     pub(crate) fn give_back(&self, bucket: BucketIndex) {
-        // AcqRel: as `free`.
-        let next = |w: Snapshot| Some(w.free().with_prio(Prio::FRESH));
-        let _ = self.update(bucket, Ordering::AcqRel, next);
+        // Only its owner and the list's next taker care for what this changes.
+        let before = self.peek(bucket);
+        if before.give_back() != before {
+            // AcqRel: as `free`.
+            let _ = self.update(bucket, Ordering::AcqRel, |w| Some(w.give_back()));
+        }
     }
 
     /// A dead bucket is about to go to a free list without an invalidation.

@@ -19,7 +19,7 @@
 //! | [`measure`] | latency histograms, memory, CPU time, rounds, the machine |
 //! | [`bars`] | what the allocator is measured for, and what it must reach |
 //! | [`kill`] | the test that kills a cache in mid-run and checks what it serves afterwards |
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod backend;
 pub mod bars;

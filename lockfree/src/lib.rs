@@ -45,6 +45,8 @@
 
 pub mod allocation;
 pub mod allocator;
+#[doc(hidden)]
+pub mod bare;
 pub mod bell;
 pub mod bucket_ref;
 pub mod config;

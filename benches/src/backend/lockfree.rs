@@ -62,6 +62,7 @@ impl Lockfree {
                             std::hint::black_box((prio, gen_));
                         });
                     }
+                    assert!(write.confirm(), "nobody holds prio writes back");
                     reclaimer.prio_durable(write);
                 }
                 Step::Discard(_) => reclaimer.discarded(),
@@ -79,7 +80,7 @@ impl Space for Lockfree {
         let gens = (0..full.nbuckets).map(|b| (full.prio(b), Gen::default())).collect();
         let table = DeviceTable::empty(full.geometry()).with_sizes(full.sizes());
         let table = table.with_prios(gens, Vec::new(), 0);
-        let config = Config { sync: false, ..Config::default() };
+        let config = Config { sync: full.sync, ..Config::default() };
         let mut startup = Allocator::start(config, vec![table]).expect("settings are constants");
         for bucket in full.buckets() {
             let id = BucketId::new(DeviceIndex::FIRST, bucket);

@@ -9,6 +9,7 @@
 //! | `sectors.rs` | P7: sectors of open buckets |
 //! | `reads.rs` | P8: read hits |
 //! | `memory.rs` | P11: bytes per bucket |
+//! | `fairness.rs` | P16: who waits is woken soon, and in turn |
 //! | `row.rs`, `table.rs` | figures, goals, verdicts, and how they are shown |
 //!
 //! # Method
@@ -20,6 +21,7 @@
 //! the machine used meanwhile stands in every row; a row during which it was more than
 //! [`DISTURBED`] CPUs says so.
 
+mod fairness;
 mod memory;
 mod pairs;
 mod passes;
@@ -122,7 +124,7 @@ pub fn run(plan: &Plan, progress: &dyn Fn(&str)) -> Vec<Row> {
     let mut bench = Bench { plan, rows: Vec::new(), progress };
     type Measure = fn(&mut Bench<'_>);
     // Memory first: what other bars have freed would count as free memory.
-    let bars: [(&str, Measure); 9] = [
+    let bars: [(&str, Measure); 10] = [
         ("P11", memory::memory),
         ("P1", pairs::alone),
         ("P2", pairs::crowded),
@@ -132,6 +134,7 @@ pub fn run(plan: &Plan, progress: &dyn Fn(&str)) -> Vec<Row> {
         ("P6", passes::rescale),
         ("P7", sectors::sectors),
         ("P8", reads::reads),
+        ("P16", fairness::fairness),
     ];
     for (_, measure) in bars.iter().filter(|(bar, _)| plan.covers(bar)) {
         measure(&mut bench);

@@ -81,7 +81,7 @@ impl Row {
             // whoever finds the cell empty.
             Ordering::AcqRel
         };
-        for cell in self.0.iter().take(per_row) {
+        for cell in &self.0[..per_row.min(PLACES)] {
             // Acquire: an empty cell may be what a pop left; pairs with its Release, see above.
             let word = cell.load(Ordering::Acquire);
             let Some(bucket) = bucket_in(word) else { continue };
@@ -104,7 +104,7 @@ impl Row {
             Ordering::SeqCst
         };
         let version = if cfg!(tierce_mutant = "insert_uncounted") { 0 } else { ONE_VERSION };
-        for cell in self.0.iter().take(per_row) {
+        for cell in &self.0[..per_row.min(PLACES)] {
             // Relaxed: the exchange decides.
             let word = cell.load(Ordering::Relaxed);
             if word & BUCKET != 0 {

@@ -24,6 +24,7 @@ thread_local! {
 }
 
 /// This thread's place among `copies` copies.
+#[inline]
 pub(crate) fn place(copies: usize) -> usize {
     // A thread that is being torn down has lost its number: any place will do.
     let slot = SLOT.try_with(|slot| *slot).unwrap_or(0);

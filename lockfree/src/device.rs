@@ -1,5 +1,6 @@
 //! One device of a set: its table, its free lists, and who waits for them.
 
+use crate::ageing::AgeClock;
 use crate::ahead::Ahead;
 use crate::attention::{Attention, BUCKETS, ENDED, HUNGRY, ROOM, UNBLOCKED, WAITING};
 use crate::bell::Bell;
@@ -7,7 +8,7 @@ use crate::config::{Config, DeviceTable};
 use crate::counter::{Available, Counter, Counts};
 use crate::error::{Cause, Error};
 use crate::reserves::{Found, Free, Reserves};
-use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, fence};
+use crate::sync::{Arc, AtomicU32, AtomicU64, Mutex, Ordering, fence};
 use crate::table::Table;
 use crate::wait::{Sleepers, Waits};
 use std::collections::VecDeque;
@@ -34,6 +35,7 @@ enum End {
 pub(crate) struct Device {
     index: DeviceIndex,
     geometry: Geometry,
+    units: Units,
     sizes: Sizes,
     journal_buckets: u32,
     table: Table,
@@ -59,6 +61,27 @@ pub(crate) struct Device {
     /// Why [`ENDED`] is set.
     end: Mutex<Option<End>>,
     pub(crate) counters: DeviceCounters,
+}
+
+/// The unit in which the words count sectors, and what it makes of the geometry.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Units {
+    /// A unit is `1 << shift` sectors.
+    pub(crate) shift: u32,
+    /// Units of a bucket.
+    pub(crate) bucket: u32,
+    /// Units of a block, rounded up.
+    pub(crate) block: u32,
+}
+
+impl Units {
+    fn of(geometry: &Geometry) -> Self {
+        Self {
+            shift: geometry.sector_shift(),
+            bucket: geometry.units(geometry.bucket_sectors()),
+            block: geometry.units(geometry.block_sectors()),
+        }
+    }
 }
 
 /// What is counted per device.
@@ -98,7 +121,12 @@ impl DeviceCounters {
 impl Device {
     /// A device in which nothing can be invalidated yet: every bucket is metadata until the
     /// pointers that survived have been observed.
-    pub(crate) fn new(index: DeviceIndex, table: DeviceTable, config: &Config) -> Self {
+    pub(crate) fn new(
+        index: DeviceIndex,
+        table: DeviceTable,
+        config: &Config,
+        clock: Arc<AgeClock>,
+    ) -> Self {
         let cpus = config.cpus as usize;
         let geometry = table.geometry;
         let words = (0..).zip(&table.gens).map(|(b, &(prio, gen_))| {
@@ -108,9 +136,10 @@ impl Device {
         });
         Self {
             index,
+            units: Units::of(&geometry),
             geometry,
             journal_buckets: table.journal_buckets,
-            table: Table::new(words),
+            table: Table::new(words, clock),
             reserves: Reserves::new(&table.sizes, config.cpus),
             sizes: table.sizes,
             waits: Waits::new(),
@@ -132,6 +161,7 @@ impl Device {
         self.index
     }
 
+    #[inline]
     pub(crate) fn geometry(&self) -> &Geometry {
         &self.geometry
     }
@@ -140,6 +170,7 @@ impl Device {
         &self.sizes
     }
 
+    #[inline]
     pub(crate) fn table(&self) -> &Table {
         &self.table
     }
@@ -165,9 +196,22 @@ impl Device {
 
     /// A whole bucket in the units of the words.
     pub(crate) fn bucket_units(&self) -> u32 {
-        self.units(self.geometry.bucket_sectors())
+        self.units.bucket
     }
 
+    /// The unit in which the words count sectors.
+    #[inline]
+    pub(crate) fn sector_units(&self) -> Units {
+        self.units
+    }
+
+    /// Whether nothing more is handed out.
+    #[inline]
+    pub(crate) fn has_ended(&self) -> bool {
+        self.attention().now() & ENDED != 0
+    }
+
+    #[inline]
     fn attention(&self) -> &Attention {
         &self.waits.attention
     }
@@ -175,7 +219,7 @@ impl Device {
     /// The error that everybody gets once the device has ended.
     #[inline]
     pub(crate) fn check(&self) -> Result<(), Error> {
-        if self.attention().now() & ENDED == 0 { Ok(()) } else { self.why_ended() }
+        if self.has_ended() { self.why_ended() } else { Ok(()) }
     }
 
     #[cold]
@@ -559,7 +603,7 @@ mod tests {
     fn the_prio_write_comes_before_those_who_wait() {
         let geometry = Geometry::new(64, 1, 128, 8).expect("a legal shape");
         let table = DeviceTable::empty(geometry);
-        let device = Device::new(DeviceIndex::FIRST, table, &Config::default());
+        let device = Device::new(DeviceIndex::FIRST, table, &Config::default(), Arc::default());
         let waiter = device.waits.line_up(Reserve::None, Waker::noop());
         let [first, second] = [1, 2].map(BucketIndex::new);
         assert_eq!(device.release(first), Ok(Reserve::Prio));

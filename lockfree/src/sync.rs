@@ -15,13 +15,15 @@
 //!   the models of what must be ordered around an empty list use cells.
 //! * loom takes sequentially consistent accesses for acquire and release ones. Where such a load
 //!   stands in for a fence ([`load_after_rmw`]) the model has the fence.
+//! * what chooses an open bucket is a dozen relaxed words that order nothing, but would multiply
+//!   the orders to look at: [`unmodelled`] keeps them out.
 
 #[cfg(not(tierce_loom))]
 mod imp {
     pub(crate) use core::sync::atomic::{
         AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
     };
-    pub(crate) use std::sync::{Arc, MutexGuard};
+    pub(crate) use std::sync::{Arc, MutexGuard, OnceLock};
     pub(crate) use std::thread::{Thread, current, park};
     pub(crate) use std::thread_local;
 
@@ -202,6 +204,12 @@ mod imp {
     pub(crate) fn cpus() -> usize {
         2
     }
+}
+
+/// Atomics that the checker does not see: for hints, which are accessed by relaxed loads and
+/// stores only and decide nothing that matters.
+pub(crate) mod unmodelled {
+    pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64};
 }
 
 pub(crate) use imp::*;

@@ -13,7 +13,7 @@
 
 use super::Bench;
 use super::row::{Better, Figure, Goal};
-use crate::backend::{Full, Locked, Lockfree, Order, Original, Space};
+use crate::backend::{Full, Locked, Order, Original, Space};
 use crate::measure::{Latency, Priority, Subject, run_for};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -21,21 +21,18 @@ use std::time::{Duration, Instant};
 /// Pairs that all threads together try to make.
 const PER_SECOND: u32 = 20_000;
 
-pub(super) fn tail(bench: &mut Bench<'_>) {
-    let sizes: &[(u32, &str)] = match bench.plan.quick {
-        true => &[(1 << 20, "1 Mi")],
-        false => &[(1 << 20, "1 Mi"), (16 << 20, "16 Mi")],
-    };
+pub(super) fn tail<S: Space>(bench: &mut Bench<'_>) {
     let permitted = std::thread::spawn(|| Priority::RealTime.set()).join().unwrap_or(false);
-    for &(nbuckets, name) in sizes {
+    for nbuckets in bench.buckets(&[1 << 20], &[1 << 20, 16 << 20]) {
+        let name = super::buckets_name(nbuckets);
         let full = Full::new(nbuckets, Order::Random);
         let full = Full { none: nbuckets / 64, sync: true, ..full };
-        let lockfree = Lockfree::start(&full);
+        let subject = S::start(&full);
         let (original, locked) = (Original::start(&full), Locked::start(&full));
-        lockfree.reclaim();
+        subject.reclaim();
         original.reclaim();
         locked.reclaim();
-        for &threads in &[2, 32] {
+        for threads in bench.threads(&[2, 32], &[1, 2, 32]) {
             let priority = if permitted { "" } else { ", normal priority" };
             let setting = format!("{name} buckets, {}{priority}", super::threads_name(threads));
             let figure =
@@ -53,7 +50,7 @@ pub(super) fn tail(bench: &mut Bench<'_>) {
             // At least one pass of each kind of a large device should fit.
             let time = bench.plan.sample * if nbuckets > 1 << 20 { 10 } else { 4 };
             let subjects = vec![
-                tail_on(&lockfree, &full, threads, time),
+                tail_on(&subject, &full, threads, time),
                 tail_on(&original, &full, threads, time),
                 tail_on(&locked, &full, threads, time),
             ];

@@ -9,31 +9,33 @@
 //!
 //! # State and protocol
 //!
-//! For the set one line per reserve of those who watch, under one lock; `registered`, how many in
-//! all. One bucket wakes the first of each line that could use it: he counts what is free.
+//! For the set one line per reserve of those who watch, under one lock; per device the bit
+//! `WATCHED` of its word of attention, set and cleared under that lock. A bucket wakes the first of
+//! each line: he counts what is free.
 //!
-//! 1. A watcher counts; if there is too little he lines up and raises `registered`;
-//!    `fence(SeqCst)`; he counts again; he sleeps.
-//! 2. Whoever made a bucket free does `fence(SeqCst)`, loads `registered`, and unless that is 0
-//!    wakes the first watcher of each line that could use the bucket.
+//! 1. A watcher counts; if there is too little he lines up and sets the bits; he counts again; he
+//!    sleeps.
+//! 2. Whoever made buckets free looks at the word of attention, and if it says so wakes the first
+//!    watcher of each line.
 //! 3. A watcher who wakes up and finds enough leaves the line and wakes the next in it: he has
 //!    taken nothing. One who finds too little goes on sleeping at his place.
 //!
 //! # Memory ordering
 //!
-//! As in `wait.rs`: of the two fences one comes first, so either the watcher's second count finds
-//! the bucket or its releaser finds the watcher.
+//! As in `attention.rs`: either the watcher's second count finds the bucket or its releaser finds
+//! the bit.
 //!
 //! # Progress
 //!
-//! With nobody watching: one relaxed load. A watcher waits for buckets, and for those of his line
+//! With nobody watching: nothing. A watcher waits for buckets, and for those of his line
 //! who came before him and want more.
 
 use crate::allocator::Allocator;
+use crate::device::Device;
 use crate::error::Error;
 use crate::future;
 use crate::no_wait;
-use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, fence};
+use crate::sync::{Arc, AtomicUsize, Mutex, Ordering};
 use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
@@ -60,58 +62,46 @@ impl Watches {
 
     /// How many watch.
     pub(crate) fn len(&self) -> usize {
-        // Relaxed: ordered by the caller's fence, or a hint.
+        // Relaxed: a hint.
         self.registered.load(Ordering::Relaxed)
     }
 
-    fn line_up(&self, reserve: Reserve, waker: &Waker) -> Arc<Watcher> {
+    fn line_up(&self, reserve: Reserve, waker: &Waker, devices: &[Device]) -> Arc<Watcher> {
         let watcher = Arc::new(Watcher(Mutex::new(waker.clone())));
         let mut lines = self.lines.lock();
         lines[reserve.as_usize()].push_back(Arc::clone(&watcher));
-        // Relaxed: ordered by the fence; under the lock only, so a plain store loses nothing.
+        // Relaxed: a statistic, written under the lock only.
         self.registered.store(lines.iter().map(VecDeque::len).sum(), Ordering::Relaxed);
-        drop(lines);
-        // SeqCst: of this fence and the one before `offered` one comes first, see above.
-        fence(Ordering::SeqCst);
+        devices.iter().for_each(|device| device.set_watched(true));
         watcher
     }
 
     /// Leaves the line; the next in it is woken.
-    fn leave(&self, reserve: Reserve, watcher: &Arc<Watcher>) {
+    fn leave(&self, reserve: Reserve, watcher: &Arc<Watcher>, devices: &[Device]) {
         let mut lines = self.lines.lock();
         let line = &mut lines[reserve.as_usize()];
         line.retain(|other| !Arc::ptr_eq(other, watcher));
         let next = line.front().cloned();
+        let left = lines.iter().map(VecDeque::len).sum();
         // Relaxed: as in `line_up`.
-        self.registered.store(lines.iter().map(VecDeque::len).sum(), Ordering::Relaxed);
+        self.registered.store(left, Ordering::Relaxed);
+        if left == 0 {
+            devices.iter().for_each(|device| device.set_watched(false));
+        }
         drop(lines);
         wake(next);
     }
 
-    /// A bucket was put on the list of `reserve`, or, `None`, on one that is not known. The caller
-    /// has a SeqCst fence behind that.
-    pub(crate) fn offered(&self, reserve: Option<Reserve>) {
-        if self.len() != 0 {
-            self.wake_first(reserve);
-        }
-    }
-
-    #[cold]
-    fn wake_first(&self, offered: Option<Reserve>) {
+    /// Buckets were put on some list, and a device's word of attention says that somebody watches.
+    pub(crate) fn offered(&self) {
         let lines = self.lines.lock();
-        let serves_all = matches!(offered, None | Some(Reserve::None));
-        let fits = |reserve: &Reserve| serves_all || offered == Some(*reserve);
-        let firsts = Reserve::ALL.into_iter().filter(fits);
-        let firsts: Vec<_> =
-            firsts.filter_map(|reserve| lines[reserve.as_usize()].front().cloned()).collect();
+        let firsts: Vec<_> = lines.iter().filter_map(|line| line.front().cloned()).collect();
         drop(lines);
         firsts.into_iter().for_each(|first| wake(Some(first)));
     }
 
     /// A device has ended: everybody looks.
     pub(crate) fn wake_all(&self) {
-        // SeqCst: as in `line_up`; what ended the device comes before.
-        fence(Ordering::SeqCst);
         let lines = self.lines.lock();
         let all: Vec<_> = lines.iter().flatten().cloned().collect();
         drop(lines);
@@ -178,7 +168,7 @@ impl FreeFuture<'_> {
 
     fn leave(&mut self) {
         if let Some(watcher) = self.watcher.take() {
-            self.allocator.watches().leave(self.reserve, &watcher);
+            self.allocator.watches().leave(self.reserve, &watcher, self.allocator.devices());
         }
     }
 }
@@ -203,8 +193,9 @@ impl future::Decided for FreeFuture<'_> {
             if self.watcher.is_some() {
                 return None;
             }
-            self.watcher = Some(self.allocator.watches().line_up(self.reserve, waker));
-            self.allocator.devices().iter().for_each(crate::device::Device::feel_demand);
+            let devices = self.allocator.devices();
+            self.watcher = Some(self.allocator.watches().line_up(self.reserve, waker, devices));
+            devices.iter().for_each(Device::feel_demand);
         }
     }
 

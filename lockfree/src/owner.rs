@@ -47,6 +47,7 @@ pub(crate) struct Owners {
     taken: AtomicU64,
 }
 
+#[cfg_attr(tierce_shuttle, expect(dead_code, reason = "no number is used twice there"))]
 impl Owners {
     #[cfg(not(any(tierce_loom, tierce_shuttle)))]
     const fn new() -> Self {

@@ -188,7 +188,7 @@ impl Ring {
     }
 
     /// How many there are, at no particular instant.
-    #[cfg(not(any(tierce_loom, tierce_shuttle)))] // the model of everything else has a queue of its own
+    #[cfg(not(tierce_loom))] // the model of everything else has a queue of its own
     pub(crate) fn len(&self) -> usize {
         // Relaxed (both): a hint. Either may lag behind the other.
         let (head, tail) = (self.head.load(Ordering::Relaxed), self.tail.load(Ordering::Relaxed));
@@ -196,13 +196,13 @@ impl Ring {
     }
 
     /// How many fit.
-    #[cfg(not(any(tierce_loom, tierce_shuttle)))] // the model of everything else has a queue of its own
+    #[cfg(not(tierce_loom))] // the model of everything else has a queue of its own
     pub(crate) fn capacity(&self) -> usize {
         self.slots.len()
     }
 
     /// All items, oldest first, at no particular instant.
-    #[cfg(not(any(tierce_loom, tierce_shuttle)))] // the model of everything else has a queue of its own
+    #[cfg(not(tierce_loom))] // the model of everything else has a queue of its own
     pub(crate) fn items(&self) -> Vec<u32> {
         // Relaxed (all): a look for tests and tools.
         let head = self.head.load(Ordering::Relaxed);

@@ -188,6 +188,9 @@ mod imp {
 
     pub(crate) const OWNERS: usize = 8;
 
+    /// The real thing: its accesses are shuttle's.
+    pub(crate) type Queue = crate::ring::Ring;
+
     /// All accesses are sequentially consistent here.
     pub(crate) fn load_after_rmw(word: &AtomicU32) -> u32 {
         // SeqCst: shuttle knows no other.
@@ -225,8 +228,8 @@ mod imp {
     }
 }
 
-/// What stands for the real thing under a checker.
-#[cfg(any(tierce_loom, tierce_shuttle))]
+/// What stands for the queue under the model checker.
+#[cfg(tierce_loom)]
 mod modelled {
     use super::imp::{AtomicU32, Mutex, Ordering};
     use std::collections::VecDeque;
@@ -290,5 +293,5 @@ pub(crate) mod unmodelled {
 }
 
 pub(crate) use imp::*;
-#[cfg(any(tierce_loom, tierce_shuttle))]
+#[cfg(tierce_loom)]
 pub(crate) use modelled::Queue;

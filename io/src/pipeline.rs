@@ -35,6 +35,7 @@
 use crate::device::DeviceExt;
 use crate::error::Error;
 use crate::volume::StateWriter;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use tierce_core::{BucketIndex, DeviceIndex};
@@ -96,11 +97,18 @@ impl Pipeline {
     ///
     /// [`Error::Setup`] if no thread can be had. Then the device is out of use in the allocator.
     pub fn start(reclaimer: Reclaimer, writer: StateWriter) -> Result<Self, Error> {
-        let (allocator, device) = (reclaimer.allocator().clone(), reclaimer.device());
-        let name = writer.device().name().clone();
-        let stats = Arc::new(Mutex::default());
-        let mut work = Work::new(reclaimer, writer);
-        work.stats = Arc::clone(&stats);
+        Self::start_work(Work::new(reclaimer, writer))
+    }
+
+    /// Starts the thread for work that was set up before.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_work(work: Work) -> Result<Self, Error> {
+        let (allocator, device) = (work.reclaimer.allocator().clone(), work.reclaimer.device());
+        let name = work.writer.device().name().clone();
+        let stats = Arc::clone(&work.stats);
         let thread = std::thread::Builder::new()
             .name("tierce-reclaim".into())
             .spawn(move || work.run())
@@ -186,6 +194,18 @@ pub struct Work {
     reclaimer: Reclaimer,
     writer: StateWriter,
     stats: Arc<Mutex<PipelineStats>>,
+    before_durable: Option<BeforeDurable>,
+}
+
+/// See [`Work::before_durable`].
+struct BeforeDurable(Box<Hook>);
+
+type Hook = dyn FnMut(&[BucketIndex]) -> Result<(), Error> + Send;
+
+impl fmt::Debug for BeforeDurable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BeforeDurable(..)")
+    }
 }
 
 /// What a step of [`Work`] did.
@@ -212,7 +232,19 @@ impl Work {
     /// The work of `reclaimer`, whose device `writer` writes.
     #[must_use]
     pub fn new(reclaimer: Reclaimer, writer: StateWriter) -> Self {
-        Self { reclaimer, writer, stats: Arc::default() }
+        Self { reclaimer, writer, stats: Arc::default(), before_durable: None }
+    }
+
+    /// Has `hook` called with the buckets that are about to lose their content for good: their
+    /// new gens become durable next, unless it returns an error, which fails the device. What it
+    /// wrote to this device and saw completed is durable no later than they are.
+    #[must_use]
+    pub fn before_durable(
+        mut self,
+        hook: impl FnMut(&[BucketIndex]) -> Result<(), Error> + Send + 'static,
+    ) -> Self {
+        self.before_durable = Some(BeforeDurable(Box::new(hook)));
+        self
     }
 
     /// What was done so far.
@@ -281,6 +313,11 @@ impl Work {
             if !write.wait_unblocked() {
                 return Ok(());
             }
+        }
+        if let Some(BeforeDurable(hook)) = &mut self.before_durable
+            && let Err(error) = hook(write.batch())
+        {
+            return Err(self.failed(write, error));
         }
         if let Err(error) = self.writer.commit(&chain) {
             return Err(self.failed(write, error));

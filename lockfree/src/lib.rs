@@ -76,7 +76,7 @@ mod table;
 mod victims;
 mod wait;
 
-pub use allocation::{Allocation, PinGuard};
+pub use allocation::{Allocation, OwnedAllocation, PinGuard};
 pub use allocator::Allocator;
 pub use bell::Bell;
 pub use bucket_ref::BucketRef;

@@ -12,7 +12,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tierce_io::Pipeline;
+use tierce_io::{Device, Pipeline};
 
 /// A key-value cache on one or more devices, shared by any number of threads and tasks.
 ///
@@ -68,6 +68,32 @@ impl Cache {
     pub fn open(config: Config) -> Result<Self, Error> {
         let space_timeout = config.space_timeout;
         Ok(Self { background: open::open(&config)?, space_timeout, types: PhantomData })
+    }
+
+    /// Opens the cache on devices that are open already, for who brings devices of his own. The
+    /// paths of `config` are not looked at.
+    ///
+    /// ```
+    /// use tierce_cache::{Cache, Config};
+    /// use tierce_io::{FormatOptions, Sim, SimOptions, format_on};
+    /// let device = Sim::new(&SimOptions::default());
+    /// format_on(&*device, &FormatOptions { bucket: 64 << 10, ..Default::default() })?;
+    /// let cache = Cache::open_on(&Config::new("simulated"), vec![device.clone()])?;
+    /// cache.insert_durable(b"key", b"value")?;
+    ///
+    /// let after = device.power_loss();
+    /// drop(cache);
+    /// let cache = Cache::open_on(&Config::new("simulated"), vec![after])?;
+    /// assert_eq!(cache.get(b"key")?.as_deref(), Some(&b"value"[..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_on(config: &Config, devices: Vec<Arc<dyn Device>>) -> Result<Self, Error> {
+        let space_timeout = config.space_timeout;
+        Ok(Self { background: open::open_on(config, devices)?, space_timeout, types: PhantomData })
     }
 
     /// The same cache for keys and values of other types. What was stored as something else is

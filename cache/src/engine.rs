@@ -22,14 +22,16 @@ use crate::config::{Config, Put, WhenFull};
 use crate::error::Error;
 use crate::flights::Flights;
 use crate::index::{Index, KeyHash, Location};
-use crate::layout::{BucketHeader, GRAIN, Kind, Layout, Record};
+use crate::layout::{BucketHeader, Dead, GRAIN, Kind, Layout, Record};
 use crate::life::{Life, Lives, Owner};
 use crate::lineage::Lineage;
 use crate::spread::{self, Part};
 use crate::stats::Counters;
 use crate::stream::{Need, Room, Streams, longest_value, space};
+use crate::void::Void;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tierce_core::geometry::SECTOR_BYTES;
 use tierce_core::{BucketId, BucketIndex, DeviceIndex, Reserve};
@@ -53,6 +55,8 @@ pub(crate) struct Engine {
     /// The next version, and the next life's number.
     pub(crate) clock: AtomicU64,
     pub(crate) when_full: WhenFull,
+    /// Devices that failed, now or in an earlier run.
+    pub(crate) void: Mutex<Void>,
     pub(crate) own: OnceLock<Weak<Self>>,
 }
 
@@ -246,7 +250,7 @@ impl Engine {
             now_ms().saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)).max(1)
         });
         let stream = self.streams.choose(put.write_point.unwrap_or_else(this_thread));
-        let bytes = space(key.len(), value.len(), self.index.grain());
+        let bytes = space(key.len(), value.len(), self.layout.grain);
         if self.is_better_spread(stream, bytes) {
             let pointers = self.scatter(stream, value).await?;
             let record = Record { kind: Kind::Spread, version: 0, expires, key, value: &pointers };
@@ -281,7 +285,7 @@ impl Engine {
     async fn scatter(&self, stream: usize, value: &[u8]) -> Result<Vec<u8>, Error> {
         let mut pointers = Vec::new();
         let mut rest = value;
-        let grain = self.index.grain();
+        let grain = self.layout.grain;
         let whole = longest_value(self.layout.record_max(), 0, grain);
         while !rest.is_empty() {
             let left = longest_value(self.streams.left(stream), 0, grain);
@@ -299,25 +303,27 @@ impl Engine {
 
     /// Puts a record of a key into a bucket and the key into the index.
     async fn put(&self, stream: usize, hash: KeyHash, record: Record<'_>) -> Result<(), Error> {
-        let bytes = space(record.key.len(), record.value.len(), self.index.grain()) as u32;
+        let bytes = space(record.key.len(), record.value.len(), self.layout.grain) as u32;
         let room = self.room(stream, bytes).await?;
         let location = room.location(record.bytes());
-        let (version, old) = {
+        let version = {
             let mut shard = self.index.shard(hash);
-            (self.tick(), shard.replace(hash, location))
+            // Under the lock: nobody takes this one's place before it is noted whose it took.
+            self.note(location, shard.replace(hash, location));
+            self.tick()
         };
-        self.note(hash, version, location.bucket.id(), old);
         self.counters.user_bytes_written.add((record.key.len() + record.value.len()) as u64);
         room.push(hash, &Record { version, ..record });
         Ok(())
     }
 
     /// `old` is not the newest any more.
-    fn note(&self, hash: KeyHash, version: u64, newer: BucketId, old: Option<Location>) {
+    fn note(&self, newer: Location, old: Option<Location>) {
         let Some(old) = old else { return };
         let life = self.lives.get(old.bucket.id()).number;
         if self.is_current(old.bucket) {
-            self.lineage.note(hash.0, version, newer, (old.bucket.id(), life));
+            let newer = (newer.bucket.id(), newer.offset);
+            self.lineage.note(newer, (old.bucket.id(), old.offset), life);
         }
     }
 
@@ -326,7 +332,7 @@ impl Engine {
         if self.index.get(hash).is_none() {
             return Ok(false);
         }
-        let bytes = space(key.len(), 0, self.index.grain()) as u32;
+        let bytes = space(key.len(), 0, self.layout.grain) as u32;
         let stream = self.streams.choose(this_thread());
         let room = match self.room(stream, bytes).await {
             Ok(room) => room,
@@ -337,14 +343,16 @@ impl Engine {
             }
         };
         let location = room.location(bytes);
-        let (version, old) = {
+        let (version, was_there) = {
             let mut shard = self.index.shard(hash);
-            (self.tick(), shard.remove_if(hash, |_| true))
+            let old = shard.remove_if(hash, |_| true);
+            let was_there = old.is_some_and(|old| self.is_current(old.bucket));
+            if was_there {
+                self.note(location, old);
+            }
+            (self.tick(), was_there)
         };
-        let Some(old) = old else { return Ok(false) };
-        let was_there = self.is_current(old.bucket);
         if was_there {
-            self.note(hash, version, location.bucket.id(), Some(old));
             let record = Record { kind: Kind::Tombstone, version, expires: 0, key, value: &[] };
             room.push(hash, &record);
             self.counters.removes.add_one();
@@ -448,26 +456,80 @@ impl Engine {
         buckets: &[BucketIndex],
     ) -> Result<(), tierce_io::Error> {
         let ids = buckets.iter().map(|&bucket| BucketId::new(device, bucket));
-        let changed = self.lineage.evict(ids, &self.lives, &self.layout);
-        let mut others = Vec::new();
-        for (id, (life, dead)) in changed {
-            let disk = &self.devices[id.device().as_usize()].device;
-            let bucket = u64::from(id.bucket().get()) * u64::from(self.layout.bucket_bytes);
-            let offset = bucket + u64::from(self.layout.dead);
-            let written = disk.write_at(offset, &dead.encode(&self.layout, life));
-            self.counters.dead_lists_written.add_one();
-            match written {
-                Ok(()) if id.device() == device => {}
-                Ok(()) => others.push(id.device()),
-                Err(error) if id.device() == device => return Err(error),
-                // That device is lost, and with it what should not come back from it.
-                Err(error) => self.allocator.fail(id.device(), Arc::new(error)),
+        let mut changed = self.lineage.evict(ids, &self.lives, &self.layout);
+        let mut void = Vec::new();
+        while !changed.is_empty() {
+            let lost = self.write_dead(device, &changed)?;
+            changed.clear();
+            for (other, error) in lost {
+                self.allocator.fail(other, Arc::new(error));
+                // It will not come back, so it is as if all of its buckets went now.
+                let mut gone = self.lineage.noted();
+                gone.retain(|id| id.device() == other);
+                let more = self.lineage.evict(gone.into_iter(), &self.lives, &self.layout);
+                changed.extend(more);
+                void.push(other);
             }
         }
-        others.dedup();
-        for other in others {
-            if let Err(error) = self.devices[other.as_usize()].device.flush() {
-                self.allocator.fail(other, Arc::new(error));
+        // Only now: what its records took the place of is dead.
+        void.into_iter().try_for_each(|other| self.declare_void(other, device))
+    }
+
+    /// Writes lists of dead records, durably but for those on `device`. Returns the devices that
+    /// cannot be written.
+    fn write_dead(
+        &self,
+        device: DeviceIndex,
+        changed: &BTreeMap<BucketId, (u64, Dead)>,
+    ) -> Result<Vec<(DeviceIndex, tierce_io::Error)>, tierce_io::Error> {
+        let (mut others, mut lost) = (BTreeSet::new(), Vec::new());
+        for (id, (life, dead)) in changed {
+            let Disk { device: disk, uuid, .. } = &self.devices[id.device().as_usize()];
+            let is_lost = lost.iter().any(|(lost, _)| *lost == id.device());
+            if is_lost || self.void().contains(*uuid, *life) {
+                continue;
+            }
+            let bucket = u64::from(id.bucket().get()) * u64::from(self.layout.bucket_bytes);
+            let offset = bucket + u64::from(self.layout.dead);
+            self.counters.dead_lists_written.add_one();
+            match disk.write_at(offset, &dead.encode(&self.layout, *life)) {
+                Ok(()) if id.device() == device => {}
+                Ok(()) => drop(others.insert(id.device().get())),
+                Err(error) if id.device() == device => return Err(error),
+                Err(error) => lost.push((id.device(), error)),
+            }
+        }
+        for other in others.into_iter().map(DeviceIndex::new) {
+            let is_lost = lost.iter().any(|(lost, _)| *lost == other);
+            if !is_lost && let Err(error) = self.devices[other.as_usize()].device.flush() {
+                lost.push((other, error));
+            }
+        }
+        Ok(lost)
+    }
+
+    fn void(&self) -> MutexGuard<'_, Void> {
+        // No code that can panic runs under the lock.
+        self.void.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `lost` goes on without knowing what happens from now on: the others say so, `teller` among
+    /// them.
+    fn declare_void(&self, lost: DeviceIndex, teller: DeviceIndex) -> Result<(), tierce_io::Error> {
+        let void = {
+            let mut void = self.void();
+            void.insert(self.devices[lost.as_usize()].uuid, self.tick());
+            void.clone()
+        };
+        for (number, disk) in (0..).zip(&self.devices) {
+            let number = DeviceIndex::new(number);
+            if number == lost || cfg!(tierce_mutant = "no_void") {
+                continue;
+            }
+            match void.write(&*disk.device) {
+                Err(error) if number == teller => return Err(error),
+                Err(error) => self.allocator.fail(number, Arc::new(error)),
+                Ok(()) => {}
             }
         }
         Ok(())

@@ -13,6 +13,7 @@
 //!
 //! A shard's lock is held for one operation of its table, never across I/O or while waiting.
 
+use crate::layout::GRAINS_MAX;
 use hashbrown::HashTable;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tierce_core::{BucketId, Gen};
@@ -22,7 +23,7 @@ use twox_hash::XxHash3_64;
 const SHARD_BITS: u32 = 10;
 const TAG_BITS: u32 = 35;
 const BUCKET_BITS: u32 = 28;
-const GRAIN_BITS: u32 = 15;
+const GRAIN_BITS: u32 = GRAINS_MAX.ilog2();
 const LENGTH_BITS: u32 = 8;
 
 /// Where a record is.
@@ -43,12 +44,6 @@ pub(crate) struct Scale {
 }
 
 impl Scale {
-    /// For buckets of up to `bucket_bytes` bytes.
-    pub(crate) fn new(bucket_bytes: u32) -> Self {
-        let least = bucket_bytes.div_ceil(1 << GRAIN_BITS).next_power_of_two();
-        Self { grain: least.max(crate::layout::GRAIN) }
-    }
-
     /// A length as 4 bits of exponent and 4 of mantissa, rounded up.
     fn length(self, bytes: u32) -> u64 {
         let grains = bytes.div_ceil(self.grain).max(1);
@@ -185,15 +180,10 @@ impl std::fmt::Debug for Index {
 }
 
 impl Index {
-    /// Empty, for buckets of up to `bucket_bytes`.
-    pub(crate) fn new(bucket_bytes: u32) -> Self {
+    /// Empty. Offsets are multiples of `grain`, of which a bucket has at most [`GRAINS_MAX`].
+    pub(crate) fn new(grain: u32) -> Self {
         let shards = (0..1 << SHARD_BITS).map(|_| Mutex::default()).collect();
-        Self { shards, scale: Scale::new(bucket_bytes) }
-    }
-
-    /// What it can point at, offsets being multiples of it.
-    pub(crate) const fn grain(&self) -> u32 {
-        self.scale.grain
+        Self { shards, scale: Scale { grain } }
     }
 
     fn lock(shard: &Mutex<HashTable<Packed>>) -> MutexGuard<'_, HashTable<Packed>> {
@@ -255,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_stale_finding_removes_only_itself() {
-        let index = Index::new(1 << 20);
+        let index = Index::new(32);
         let key = KeyHash::of(1, b"key");
         let (a, b) = (location(1, 64, 64), location((1 << 25) - 1, 1 << 19, 512));
         assert_eq!(index.shard(key).replace(key, a), None);
@@ -270,7 +260,7 @@ mod tests {
     #[test]
     fn lengths_are_rounded_up() {
         for bucket in [64 << 10, 512 << 10, 2 << 20, 16 << 20] {
-            let scale = Scale::new(bucket);
+            let scale = Scale { grain: (bucket >> 15).max(16) };
             for bytes in (1..bucket).step_by(997).chain([bucket]) {
                 let said = scale.bytes(scale.length(bytes));
                 assert!(said >= bytes, "{bytes} became {said}");
@@ -281,7 +271,7 @@ mod tests {
 
     #[test]
     fn ten_million_entries_take_less_than_24_bytes_each() {
-        let index = Index::new(1 << 20);
+        let index = Index::new(32);
         // A fortieth of it, in a fortieth of the shards: they fill alike.
         let entries = 250_000;
         for n in 0..entries {

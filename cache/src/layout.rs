@@ -15,8 +15,8 @@
 //! * **summary** and **footer**: where each record is, its key's hash, its version. Written when
 //!   the bucket is full. A bucket without one was being written when the cache ended; its records
 //!   are found by reading them one after the other.
-//! * **dead records**: sectors written in place, each by itself, that name records of this bucket
-//!   that must not come back at a restart, see [`crate::lineage`].
+//! * **dead records**: a bit for every place where a record can begin: it must not come back at a
+//!   restart, see [`crate::lineage`]. Written in place, each sector standing for itself.
 //!
 //! # Which life
 //!
@@ -26,13 +26,16 @@
 //!
 //! Everything is little-endian.
 
+use std::collections::BTreeSet;
 use twox_hash::XxHash3_64;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// Records begin at multiples of this many bytes.
+/// Records begin at multiples of at least this many bytes.
 pub(crate) const GRAIN: u32 = 16;
-/// The unit in which dead records are named: what a device writes whole or not at all.
+/// Places in a bucket where a record can begin, at most.
+pub(crate) const GRAINS_MAX: u32 = 1 << 15;
+/// What a device writes whole or not at all: each sector of dead records stands for itself.
 pub(crate) const SECTOR: usize = 512;
 
 const HEADER_MAGIC: u64 = 0x6564_6165_6863_7274; // "trcheade"
@@ -42,7 +45,7 @@ const RECORD_MAGIC: u16 = 0x6372; // "rc"
 const VERSION: u32 = 1;
 
 /// A checksum that starts from a life's number.
-fn checksum(life: u64, bytes: &[u8]) -> U64 {
+pub(crate) fn checksum(life: u64, bytes: &[u8]) -> U64 {
     U64::new(XxHash3_64::oneshot_with_seed(life, bytes))
 }
 
@@ -53,16 +56,22 @@ pub(crate) struct Layout {
     pub(crate) block: u32,
     pub(crate) footer: u32,
     pub(crate) dead: u32,
+    /// Records begin at multiples of it.
+    pub(crate) grain: u32,
 }
 
 impl Layout {
     /// The layout of buckets of `bucket_bytes` in blocks of `block` bytes; `None` if so small a
     /// bucket has no room for records.
     pub(crate) fn new(bucket_bytes: u32, block: u32) -> Option<Self> {
-        let dead_bytes = (bucket_bytes / 128).max(SECTOR as u32).next_multiple_of(block);
+        // What the index can say.
+        let least = bucket_bytes.div_ceil(GRAINS_MAX).next_power_of_two();
+        let grain = least.max(GRAIN);
+        let dead_sectors = bucket_bytes.div_ceil(grain).div_ceil(DEAD_PER_SECTOR);
+        let dead_bytes = (dead_sectors * SECTOR as u32).next_multiple_of(block);
         let dead = bucket_bytes.checked_sub(dead_bytes)?;
         let footer = dead.checked_sub(block)?;
-        let layout = Self { bucket_bytes, block, footer, dead };
+        let layout = Self { bucket_bytes, block, footer, dead, grain };
         (layout.record_max() >= 1024).then_some(layout)
     }
 
@@ -374,47 +383,46 @@ impl RawEntry {
 struct RawDead {
     checksum: U64,
     magic: U32,
-    count: U32,
-    records: [[U64; 2]; DEAD_PER_SECTOR],
-    unused: [u8; 16],
+    sector: U32,
+    bits: [u8; SECTOR - 16],
 }
-
-/// Dead records that a sector names.
-pub(crate) const DEAD_PER_SECTOR: usize = 30;
 const _: () = assert!(size_of::<RawDead>() == SECTOR);
-/// The count of a sector that says: no record of this bucket must come back.
-const ALL_DEAD: u32 = u32::MAX;
 
-/// Records that must not come back: those of a hash up to a version.
+/// Places that a sector has a bit for.
+const DEAD_PER_SECTOR: u32 = (SECTOR as u32 - 16) * 8;
+
+/// Records that must not come back, by where they begin, in grains.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Dead {
-    pub(crate) records: Vec<(u64, u64)>,
-    /// None of the bucket's.
-    pub(crate) all: bool,
-}
+pub(crate) struct Dead(BTreeSet<u32>);
 
 impl Dead {
-    pub(crate) fn contains(&self, hash: u64, version: u64) -> bool {
-        self.all || self.records.iter().any(|&(dead, upto)| dead == hash && version <= upto)
+    pub(crate) fn contains(&self, layout: &Layout, offset: u32) -> bool {
+        self.0.contains(&(offset / layout.grain))
+    }
+
+    /// False if it was there already.
+    pub(crate) fn insert(&mut self, layout: &Layout, offset: u32) -> bool {
+        self.0.insert(offset / layout.grain)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The whole area, to be written at [`Layout::dead`].
     pub(crate) fn encode(&self, layout: &Layout, life: u64) -> Vec<u8> {
         let mut out = Vec::with_capacity(layout.dead_sectors() * SECTOR);
-        let all = self.all || self.records.len() > layout.dead_sectors() * DEAD_PER_SECTOR;
-        let mut chunks = self.records.chunks(DEAD_PER_SECTOR);
-        for sector in 0..layout.dead_sectors() {
-            let chunk = if all { &[] } else { chunks.next().unwrap_or(&[]) };
-            let count = if all && sector == 0 { ALL_DEAD } else { chunk.len() as u32 };
+        for sector in 0..layout.dead_sectors() as u32 {
             let mut raw = RawDead {
                 checksum: U64::ZERO,
                 magic: U32::new(DEAD_MAGIC),
-                count: U32::new(count),
-                records: [[U64::ZERO; 2]; DEAD_PER_SECTOR],
-                unused: [0; 16],
+                sector: U32::new(sector),
+                bits: [0; SECTOR - 16],
             };
-            for (out, &(hash, version)) in raw.records.iter_mut().zip(chunk) {
-                *out = [U64::new(hash), U64::new(version)];
+            let first = sector * DEAD_PER_SECTOR;
+            for grain in self.0.range(first..first + DEAD_PER_SECTOR) {
+                let bit = grain - first;
+                raw.bits[bit as usize / 8] |= 1 << (bit % 8);
             }
             raw.checksum = checksum(life, &raw.as_bytes()[8..]);
             out.extend_from_slice(raw.as_bytes());
@@ -424,20 +432,19 @@ impl Dead {
 
     /// What the area says in that life. Sectors of other lives say nothing.
     pub(crate) fn decode(life: u64, area: &[u8]) -> Self {
-        let mut dead = Self::default();
-        for sector in area.chunks_exact(SECTOR) {
+        let mut dead = BTreeSet::new();
+        for (number, sector) in (0..).zip(area.chunks_exact(SECTOR)) {
             let Ok(raw) = RawDead::ref_from_bytes(sector) else { continue };
             let valid = raw.magic.get() == DEAD_MAGIC
+                && raw.sector.get() == number
                 && raw.checksum == checksum(life, &raw.as_bytes()[8..]);
-            match raw.count.get() {
-                _ if !valid => {}
-                ALL_DEAD => dead.all = true,
-                count => dead.records.extend(
-                    raw.records.iter().take(count as usize).map(|[h, v]| (h.get(), v.get())),
-                ),
+            if valid {
+                let is_set = |bit: &u32| raw.bits[*bit as usize / 8] >> (bit % 8) & 1 == 1;
+                let set = (0..DEAD_PER_SECTOR).filter(is_set);
+                dead.extend(set.map(|bit| number * DEAD_PER_SECTOR + bit));
             }
         }
-        dead
+        Self(dead)
     }
 }
 
@@ -446,7 +453,7 @@ mod tests {
     use super::*;
 
     const LAYOUT: Layout =
-        Layout { bucket_bytes: 65_536, block: 512, footer: 64_512, dead: 65_024 };
+        Layout { bucket_bytes: 65_536, block: 512, footer: 64_000, dead: 64_512, grain: 16 };
 
     #[test]
     fn places_do_not_overlap() {
@@ -527,16 +534,20 @@ mod tests {
     #[test]
     fn the_dead_are_named() {
         let layout = Layout::new(2 << 20, 4096).expect("room");
-        let records: Vec<_> = (0..100).map(|n| (n, 10)).collect();
-        let dead = Dead { records, all: false };
+        assert_eq!((layout.grain, layout.dead_sectors()), (64, 16));
+        let mut dead = Dead::default();
+        for offset in (4096..1 << 21).step_by(64 * 331) {
+            assert!(dead.insert(&layout, offset));
+        }
+        assert!(!dead.insert(&layout, 4096));
         let mut area = dead.encode(&layout, 7);
         assert_eq!(Dead::decode(7, &area), dead);
-        assert!(dead.contains(3, 10) && !dead.contains(3, 11) && !dead.contains(100, 1));
+        assert!(dead.contains(&layout, 4096) && !dead.contains(&layout, 4160));
         assert_eq!(Dead::decode(8, &area), Dead::default(), "another life");
         area[600] ^= 1;
-        assert_eq!(Dead::decode(7, &area).records.len(), 70, "the other sectors hold");
-        let many = Dead { records: (0..100_000).map(|n| (n, 1)).collect(), all: false };
-        let area = many.encode(&layout, 7);
-        assert!(Dead::decode(7, &area).all, "too many to name");
+        let left = Dead::decode(7, &area);
+        assert!(left.contains(&layout, 4096) && left != dead, "the other sectors hold");
+        area.copy_within(0..SECTOR, SECTOR);
+        assert_eq!(Dead::decode(7, &area), left, "a sector is for its own place");
     }
 }

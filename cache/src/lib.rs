@@ -47,6 +47,7 @@
 //! | `index.rs` | where each key's value is: 12 bytes per place |
 //! | `recover.rs`, `open.rs` | coming back warm |
 //! | `lineage.rs` | why what was removed or overwritten never comes back |
+//! | `void.rs` | what a device that failed may not bring back |
 //! | `spread.rs` | values that do not fit what is left of a bucket, or a bucket |
 //! | `budget.rs`, `flights.rs`, `block.rs` | waiting: for memory, for who fetches the same key, without a runtime |
 //! | `collector.rs` | garbage collection: a thread that sleeps until it is due |
@@ -79,6 +80,7 @@ mod open;
 mod recover;
 mod spread;
 mod stream;
+mod void;
 
 pub use cache::Cache;
 pub use codec::{BadCode, Code};

@@ -10,43 +10,48 @@
 //! # Protocol
 //!
 //! 1. Whenever a record takes the place of an older one in another bucket, that is noted under the
-//!    *newer* one's bucket ([`Lineage::note`]).
+//!    *newer* one's bucket ([`Lineage::note`]). If both are in one bucket they go together; it is
+//!    noted so that they die together, too.
 //! 2. Before a bucket's new gen becomes durable ([`Lineage::evict`], called by the pipeline), the
-//!    notes under it are looked at: what is left of the older records' buckets gets them written
-//!    into its list of dead records ([`crate::layout`]), in place. The pipeline's flush makes that
+//!    notes under it are looked at: the older records that are still there become *dead*, written
+//!    into their own bucket's list ([`crate::layout`]), in place. The pipeline's flush makes that
 //!    durable no later than the new gen.
 //! 3. A restart leaves out dead records, and makes the notes anew from what it finds.
 //!
 //! # Why that is enough
 //!
-//! For every record that can be found and is not dead, all newer records of its key that can be
-//! found are found as well, or none was ever made durable. A record goes only by step 2, and then
-//! its immediate predecessor is gone, dead, or goes with it. Older predecessors are noted under
-//! their own successors. An index entry that was dropped because its bucket had been reused left no
-//! predecessor: that bucket was invalidated before, so its new gen is durable no later.
+//! Claim: if a record can be found and is not dead, its immediate successor can be found, or was
+//! never durable. A successor goes only by step 2, with its bucket, and that makes the record dead
+//! no later; or by dying itself, and then its own successor went, which made it dead: then whoever
+//! is in the same bucket before it dies with it, and whoever is in another bucket is still noted
+//! under the bucket that both records' notes lead to: the dead record's bucket, whose going makes
+//! them dead. By then nothing newer can be found either, so it must not wait: see [`Lineage::kill`].
+//! An index entry that was dropped because its bucket had been reused left no predecessor: that
+//! bucket was invalidated before, so its new gen is durable no later.
 //!
 //! # Cost
 //!
-//! 24 bytes of memory for every record that overwrote another that is still there, and one write of
+//! 16 bytes of memory for every record that overwrote another that is still there, and one write of
 //! a few blocks per older bucket concerned, when newer ones go first: never under FIFO, rarely
 //! under LRU.
 
-use crate::layout::{DEAD_PER_SECTOR, Dead, Layout};
+use crate::layout::{Dead, Layout};
 use crate::life::Lives;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tierce_core::BucketId;
 
-const SHARDS: usize = 64;
+/// Where a record is: its bucket and its offset there, in bytes.
+pub(crate) type Place = (BucketId, u32);
 
 /// A record whose place was taken.
 #[derive(Clone, Copy, Debug)]
 struct Old {
-    hash: u64,
-    /// Of the record that took it.
-    version: u64,
+    /// Where the record is that took it, in the bucket under which this is noted.
+    newer: u32,
     bucket: u32,
-    /// The low half of its life's number.
+    offset: u32,
+    /// The low half of the number of its bucket's life.
     life: u32,
 }
 
@@ -59,6 +64,8 @@ pub(crate) struct Lineage {
 }
 
 type Notes = HashMap<BucketId, Vec<Old>>;
+
+const SHARDS: usize = 64;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No code that can panic runs under these locks.
@@ -75,35 +82,24 @@ impl Lineage {
         lock(&self.notes[id.bucket().as_usize() % SHARDS])
     }
 
-    /// The record of `hash` with `version`, in `newer`, took the place of one in `older`, whose
-    /// life is `life`.
-    pub(crate) fn note(
-        &self,
-        hash: u64,
-        version: u64,
-        newer: BucketId,
-        (older, life): (BucketId, u64),
-    ) {
-        if newer == older {
-            return; // they go together
-        }
-        let old = Old { hash, version, bucket: older.pack(), life: life as u32 };
-        self.shard(newer).entry(newer).or_default().push(old);
+    /// The record at `newer` took the place of the one at `older`, in a life of that number.
+    pub(crate) fn note(&self, newer: Place, older: Place, life: u64) {
+        let (bucket, offset) = (older.0.pack(), older.1);
+        let old = Old { newer: newer.1, bucket, offset, life: life as u32 };
+        self.shard(newer.0).entry(newer.0).or_default().push(old);
     }
 
     /// What a restart found in a bucket's list.
     pub(crate) fn found_dead(&self, id: BucketId, dead: Dead) {
-        if dead != Dead::default() {
+        if !dead.is_empty() {
             lock(&self.dead).insert(id, dead);
         }
     }
 
     /// Buckets under which something is noted.
     pub(crate) fn noted(&self) -> Vec<BucketId> {
-        self.notes
-            .iter()
-            .flat_map(|shard| lock(shard).keys().copied().collect::<Vec<_>>())
-            .collect()
+        let keys = |shard: &Mutex<Notes>| lock(shard).keys().copied().collect::<Vec<_>>();
+        self.notes.iter().flat_map(keys).collect()
     }
 
     /// The content of `buckets` is about to go for good. Returns what has to be written before:
@@ -114,34 +110,49 @@ impl Lineage {
         lives: &Lives,
         layout: &Layout,
     ) -> BTreeMap<BucketId, (u64, Dead)> {
-        {
-            let mut dead = lock(&self.dead);
-            for id in buckets.clone() {
-                lives.set(id, 0);
-                dead.remove(&id);
-            }
+        for id in buckets.clone() {
+            lives.set(id, 0);
+            lock(&self.dead).remove(&id);
         }
         let mut changed = BTreeMap::new();
         for id in buckets {
-            for old in self.shard(id).remove(&id).unwrap_or_default() {
-                let bucket = BucketId::unpack(old.bucket);
-                let life = lives.get(bucket).number;
-                if life == 0 || life as u32 != old.life || cfg!(tierce_mutant = "no_lineage") {
-                    continue; // gone, or going with us
+            let notes = self.shard(id).remove(&id).unwrap_or_default();
+            for old in notes {
+                if !cfg!(tierce_mutant = "no_lineage") {
+                    self.kill(old, lives, layout, &mut changed);
                 }
-                let mut dead = lock(&self.dead);
-                let list = dead.entry(bucket).or_default();
-                if !list.contains(old.hash, old.version) {
-                    list.records.push((old.hash, old.version));
-                }
-                list.all |= list.records.len() > layout.dead_sectors() * DEAD_PER_SECTOR;
-                if list.all {
-                    list.records = Vec::new();
-                }
-                changed.insert(bucket, (life, list.clone()));
             }
         }
         changed
+    }
+
+    /// Makes a record dead, unless its bucket is gone, and then whoever it took the place of.
+    fn kill(
+        &self,
+        first: Old,
+        lives: &Lives,
+        layout: &Layout,
+        changed: &mut BTreeMap<BucketId, (u64, Dead)>,
+    ) {
+        let mut doomed = vec![first];
+        while let Some(old) = doomed.pop() {
+            let id = BucketId::unpack(old.bucket);
+            let life = lives.get(id).number;
+            if life == 0 || life as u32 != old.life {
+                continue; // gone, or going with us
+            }
+            let mut dead = lock(&self.dead);
+            let list = dead.entry(id).or_default();
+            if !list.insert(layout, old.offset) {
+                continue;
+            }
+            changed.insert(id, (life, list.clone()));
+            drop(dead);
+            // Its note is of no use any more: what it led to dies now.
+            if let Some(notes) = self.shard(id).get_mut(&id) {
+                doomed.extend(notes.extract_if(.., |note| note.newer == old.offset));
+            }
+        }
     }
 
     /// Bytes of memory that the notes take, about.
@@ -162,23 +173,39 @@ mod tests {
         BucketId::new(DeviceIndex::FIRST, BucketIndex::new(number))
     }
 
-    #[test]
-    fn the_older_dies_with_the_newer_unless_it_is_gone() {
+    fn some() -> (Layout, Lives, Lineage) {
         let layout = Layout::new(64 << 10, 512).expect("room");
         let lives = Lives::new([10].into_iter());
-        let lineage = Lineage::new();
-        for n in 1..6 {
+        for n in 1..9 {
             lives.set(bucket(n), 100 + u64::from(n));
         }
-        lineage.note(7, 50, bucket(2), (bucket(1), 101));
-        lineage.note(8, 51, bucket(2), (bucket(3), 103));
-        lineage.note(9, 52, bucket(2), (bucket(2), 102));
-        lineage.note(6, 53, bucket(2), (bucket(4), 99));
-        lineage.note(5, 54, bucket(2), (bucket(1), 101));
+        (layout, lives, Lineage::new())
+    }
+
+    #[test]
+    fn the_older_dies_with_the_newer_unless_it_is_gone() {
+        let (layout, lives, lineage) = some();
+        lineage.note((bucket(2), 512), (bucket(1), 1024), 101);
+        lineage.note((bucket(2), 768), (bucket(3), 1024), 103);
+        lineage.note((bucket(2), 1024), (bucket(4), 1024), 99);
         let evicted = [bucket(2), bucket(3)];
         let changed = lineage.evict(evicted.into_iter(), &lives, &layout);
-        let dead = Dead { records: vec![(7, 50), (5, 54)], all: false };
+        let mut dead = Dead::default();
+        dead.insert(&layout, 1024);
         assert_eq!(changed.into_iter().collect::<Vec<_>>(), [(bucket(1), (101, dead))]);
         assert!(lineage.evict(evicted.into_iter(), &lives, &layout).is_empty(), "done already");
+    }
+
+    /// 1@512 → 1@1024 → 5@512 → 2@512: when 2 goes, all of them must.
+    #[test]
+    fn the_dead_take_their_predecessors_along() {
+        let (layout, lives, lineage) = some();
+        lineage.note((bucket(1), 1024), (bucket(1), 512), 101);
+        lineage.note((bucket(5), 512), (bucket(1), 1024), 101);
+        lineage.note((bucket(2), 512), (bucket(5), 512), 105);
+        let changed = lineage.evict([bucket(2)].into_iter(), &lives, &layout);
+        let (_, of_1) = &changed[&bucket(1)];
+        assert!(of_1.contains(&layout, 512) && of_1.contains(&layout, 1024));
+        assert!(changed[&bucket(5)].1.contains(&layout, 512));
     }
 }

@@ -14,10 +14,11 @@ use crate::lineage::Lineage;
 use crate::recover::{self, Found, Source};
 use crate::stats::Counters;
 use crate::stream::Streams;
+use crate::void::{self, Void};
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use tierce_core::{BucketId, DeviceIndex, Geometry, Mark, Reserve, Sizes};
 use tierce_io::{Device, OpenOptions, Owner, Pipeline, StateWriter, Volume, Work};
 use tierce_lockfree::{Allocator, DeviceTable, Reclaimer, Startup};
@@ -38,15 +39,23 @@ pub(crate) fn open(config: &Config) -> Result<Background, Error> {
     open_volumes(config, config.paths.iter().map(open).collect::<Result<_, _>>()?)
 }
 
+/// Opens devices that somebody else opened.
+pub(crate) fn open_on(config: &Config, devices: Vec<Arc<dyn Device>>) -> Result<Background, Error> {
+    let open = |device| Volume::open_on(device, Owner::Engine).map_err(Error::from);
+    open_volumes(config, devices.into_iter().map(open).collect::<Result<_, _>>()?)
+}
+
 /// Makes a cache of devices that are open.
-pub(crate) fn open_volumes(config: &Config, volumes: Vec<Volume>) -> Result<Background, Error> {
+fn open_volumes(config: &Config, volumes: Vec<Volume>) -> Result<Background, Error> {
     let first = volumes.first().map(Volume::superblock);
     let (policy, discard) = first.map_or((None, false), |s| (Some(s.policy), s.discard));
     let opened = volumes.into_iter().map(adopt).collect::<Result<Vec<_>, _>>()?;
     let layout = alike(&opened)?;
+    let void = heard(&opened)?;
     let (found, clock) = {
         let sources: Vec<_> = (0..).zip(&opened).map(|(n, o)| o.source(n)).collect();
-        let found = recover::scan(&sources, &layout);
+        let mut found = recover::scan(&sources, &layout);
+        found.retain(|found| !void.contains(found.header.uuid, found.header.life));
         let clock = recover::clock(&sources, &found);
         (found, clock)
     };
@@ -55,13 +64,15 @@ pub(crate) fn open_volumes(config: &Config, volumes: Vec<Volume>) -> Result<Back
         policy: config.policy.or(policy).unwrap_or_default(),
         cpus: config.cpus.unwrap_or(defaults.cpus),
         discard,
+        // Not the same draws in every run: they would fall on what was written last.
+        seed: RandomState::new().hash_one("the seed of the random policy"),
         ..defaults
     };
     let (tables, disks): (Vec<_>, Vec<_>) = opened.into_iter().map(Opened::split).unzip();
     let (disks, writers): (Vec<_>, Vec<_>) = disks.into_iter().unzip();
     let streams = streams(config, &tables, settings.cpus);
     let mut startup = Allocator::start(settings, tables)?;
-    let engine = Parts { layout, disks, streams, clock, found: &found };
+    let engine = Parts { layout, disks, streams, clock, void, found: &found };
     engine.observe(&mut startup);
     let (allocator, reclaimers) = startup.finish();
     let engine = engine.assemble(config, allocator);
@@ -93,6 +104,11 @@ fn alike(opened: &[Opened]) -> Result<Layout, Error> {
     let Some(first) = opened.first() else {
         return Err(tierce_lockfree::Error::Devices { found: 0 }.into());
     };
+    let bucket_bytes = first.layout.bucket_bytes;
+    if opened.len() > 1 && bucket_bytes < void::BUCKET_BYTES_MIN {
+        let device = first.device.name().to_string();
+        return Err(Error::SmallBuckets { device, bucket_bytes });
+    }
     match opened.iter().find(|other| shape(other) != shape(first)) {
         None => Ok(first.layout),
         Some(other) => Err(Error::Geometry {
@@ -101,6 +117,17 @@ fn alike(opened: &[Opened]) -> Result<Layout, Error> {
             wanted: shape(first),
         }),
     }
+}
+
+/// What the devices say of each other.
+fn heard(opened: &[Opened]) -> Result<Void, Error> {
+    let mut void = Void::default();
+    if opened.len() > 1 {
+        for opened in opened {
+            void.merge(&Void::read(&*opened.device)?);
+        }
+    }
+    Ok(void)
 }
 
 /// How many buckets are filled at a time: open buckets are half empty, so not too many of them on
@@ -144,6 +171,7 @@ struct Parts<'a> {
     disks: Vec<Disk>,
     streams: usize,
     clock: u64,
+    void: Void,
     found: &'a [Found],
 }
 
@@ -152,14 +180,14 @@ impl Parts<'_> {
     /// superseded: it may be what keeps an older record from coming back.
     fn observe(&self, startup: &mut Startup) {
         for found in self.found {
-            startup.observe(found.bucket, found.sectors(), Mark::Reclaimable);
+            startup.observe(found.bucket, found.sectors(&self.layout), Mark::Reclaimable);
         }
     }
 
     fn assemble(self, config: &Config, allocator: Arc<Allocator>) -> Arc<Engine> {
-        let index = Index::new(self.layout.bucket_bytes);
+        let index = Index::new(self.layout.grain);
         let (segment, memory) = Engine::buffers(config, &self.layout, self.streams);
-        let streams = Streams::new(self.streams, segment, index.grain());
+        let streams = Streams::new(self.streams, segment, self.layout.grain);
         let nbuckets = (0..self.disks.len() as u8)
             .map(|number| allocator.geometry(DeviceIndex::new(number)).nbuckets());
         let seed = self.found.first().map(|found| found.header.hash_seed);
@@ -177,6 +205,7 @@ impl Parts<'_> {
             streams,
             clock: AtomicU64::new(self.clock),
             when_full: config.when_full,
+            void: Mutex::new(self.void),
             own: OnceLock::new(),
         };
         let engine = Arc::new(engine);
@@ -194,9 +223,9 @@ impl Engine {
             self.lives.set(bucket.bucket.id(), bucket.header.life);
             self.lineage.found_dead(bucket.bucket.id(), bucket.dead.clone());
         }
-        recover::rebuild(found, &self.index, |hash, version, newer, older| {
-            let newer = newer.bucket.id();
-            self.lineage.note(hash, version, newer, (older.bucket.id(), older.header.life));
+        recover::rebuild(found, &self.layout, &self.index, |[newer, older]| {
+            let place = |(found, entry): (&Found, u32)| (found.bucket.id(), entry);
+            self.lineage.note(place(newer), place(older), older.0.header.life);
         });
         let is_gone = |id: &BucketId| {
             let found = found.iter().find(|found| found.bucket.id() == *id);

@@ -20,6 +20,7 @@
 
 use crate::index::{Index, KeyHash, Location};
 use crate::layout::{BucketHeader, Dead, Entry, Kind, Layout, Record, decode_footer};
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tierce_core::geometry::SECTOR_BYTES;
 use tierce_core::{BucketId, BucketIndex, DeviceIndex, Gen};
@@ -55,8 +56,8 @@ pub(crate) struct Found {
 
 impl Found {
     /// Sectors of records that are not dead.
-    pub(crate) fn sectors(&self) -> u32 {
-        let live = self.entries.iter().filter(|e| !self.dead.contains(e.hash, e.version));
+    pub(crate) fn sectors(&self, layout: &Layout) -> u32 {
+        let live = self.entries.iter().filter(|e| !self.dead.contains(layout, e.offset));
         let bytes: u64 = live.map(|entry| u64::from(entry.bytes)).sum();
         (bytes.div_ceil(u64::from(SECTOR_BYTES)) as u32).max(1)
     }
@@ -133,7 +134,6 @@ fn read_bucket(source: &Source<'_>, layout: &Layout, bucket: BucketIndex) -> Opt
 
 /// The records of a bucket that has no summary.
 fn follow(layout: &Layout, header: BucketHeader, bytes: &[u8]) -> Vec<Entry> {
-    let grain = Index::new(layout.bucket_bytes).grain() as usize;
     let mut entries = Vec::new();
     let mut at = layout.first_record() as usize;
     while at < bytes.len() {
@@ -152,7 +152,7 @@ fn follow(layout: &Layout, header: BucketHeader, bytes: &[u8]) -> Vec<Entry> {
         };
         let (version, kind, length) = (record.version, record.kind, record.bytes());
         entries.push(Entry { hash, version, offset: at as u32, bytes: length, kind });
-        at = (at + length as usize).next_multiple_of(grain);
+        at = (at + length as usize).next_multiple_of(layout.grain as usize);
     }
     entries
 }
@@ -176,11 +176,12 @@ struct Sorted {
 }
 
 /// Enters the newest value of every key into the index. `superseded` is told of each record that
-/// has a newer one: hash, version of the newer one, its bucket, the older one's.
+/// has a newer one: the newer's bucket and offset, and the older's.
 pub(crate) fn rebuild(
     found: &[Found],
+    layout: &Layout,
     index: &Index,
-    superseded: impl Fn(u64, u64, &Found, &Found) + Sync,
+    superseded: impl Fn([(&Found, u32); 2]) + Sync,
 ) {
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(16);
     std::thread::scope(|scope| {
@@ -192,7 +193,7 @@ pub(crate) fn rebuild(
                 // A few shards at a time: sorting needs memory for these only.
                 for first in mine.clone().step_by(64) {
                     let part = first..(first + 64).min(mine.end);
-                    enter(&collect(found, &part), found, index, superseded);
+                    enter(&collect(found, layout, &part), found, index, superseded);
                 }
             });
         }
@@ -200,13 +201,13 @@ pub(crate) fn rebuild(
 }
 
 /// The records of some shards, by key, newest first.
-fn collect(found: &[Found], shards: &std::ops::Range<usize>) -> Vec<Sorted> {
+fn collect(found: &[Found], layout: &Layout, shards: &Range<usize>) -> Vec<Sorted> {
     let mut records = Vec::new();
     for (bucket, found) in (0..).zip(found) {
         for (entry, record) in (0..).zip(&found.entries) {
             let wanted = record.kind != Kind::Part
                 && shards.contains(&KeyHash(record.hash).shard())
-                && !found.dead.contains(record.hash, record.version);
+                && !found.dead.contains(layout, record.offset);
             if wanted {
                 let Entry { hash, version, .. } = *record;
                 records.push(Sorted { hash, version, bucket, entry });
@@ -221,7 +222,7 @@ fn enter(
     records: &[Sorted],
     found: &[Found],
     index: &Index,
-    superseded: &impl Fn(u64, u64, &Found, &Found),
+    superseded: &impl Fn([(&Found, u32); 2]),
 ) {
     // The records of a shard lie together: it grows once, to what it needs.
     for shard in records.chunk_by(|a, b| KeyHash(a.hash).shard() == KeyHash(b.hash).shard()) {
@@ -239,9 +240,10 @@ fn enter(
             index.shard(hash).replace(hash, location);
         }
         for pair in key.windows(2) {
-            let [newer, older] = [&pair[0], &pair[1]];
-            let buckets = [newer, older].map(|record| &found[record.bucket as usize]);
-            superseded(newer.hash, newer.version, buckets[0], buckets[1]);
+            superseded([&pair[0], &pair[1]].map(|record| {
+                let found = &found[record.bucket as usize];
+                (found, found.entries[record.entry as usize].offset)
+            }));
         }
     }
 }

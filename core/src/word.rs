@@ -25,6 +25,11 @@
 //! | sectors | 13 | live sectors, saturating at [`SECTORS_MAX`] |
 //! | pin | 16 | while above 0 the bucket is not invalidated |
 //!
+//! In the concurrent table the prio field holds a [`Stamp`] from which the prio is worked out, so
+//! that ageing needs not write every word: [`crate::age`] explains it, and
+//! [`AgeEpoch::reveal`](crate::AgeEpoch::reveal) makes the one of the other. The transitions
+//! below speak of prios.
+//!
 //! Pin is on top so that its carry and borrow leave the word instead of entering a neighbour.
 //!
 //! # Transitions
@@ -43,10 +48,12 @@
 //! | [`touch`](Snapshot::touch) | gen equal ∧ prio ∉ {fresh, metadata} | prio fresh |
 //! | [`rescale`](Snapshot::rescale) | pin 0 ∧ prio ∉ {0, metadata} | prio − 1 |
 //! | [`gc_publish`](Snapshot::gc_publish) | – | last_gc; mark and sectors unless pinned or reused since |
+//! | [`give_back`](Snapshot::give_back) | owner | none if the mark is reclaimable; else mark none, sectors 0, prio fresh |
 //! | [`free`](Snapshot::free) | – | mark none, sectors 0 |
 //! | [`unused`](Snapshot::unused) | as invalidate ∧ gen = durable gen | as invalidate, mark none |
 //! | [`bump_gen`](Snapshot::bump_gen) | both lags < 96 | gen + 1 |
 
+use crate::age::Stamp;
 use crate::bucket::{GC_GEN_LIMIT, Gen, Mark, Prio};
 use core::fmt;
 
@@ -161,6 +168,12 @@ impl Snapshot {
         Prio::new((self.0 >> PRIO) as u16)
     }
 
+    /// The age as the concurrent table has it: in the place of the prio.
+    #[must_use]
+    pub const fn stamp(self) -> Stamp {
+        Stamp::from_bits((self.0 >> PRIO) as u16)
+    }
+
     /// What GC found, or what allocation promised.
     #[must_use]
     pub const fn mark(self) -> Mark {
@@ -212,6 +225,12 @@ impl Snapshot {
     #[must_use]
     pub const fn with_prio(self, value: Prio) -> Self {
         self.replace(PRIO, 16, value.get() as u64)
+    }
+
+    /// With this stamp in the place of the prio.
+    #[must_use]
+    pub const fn with_stamp(self, value: Stamp) -> Self {
+        self.replace(PRIO, 16, value.bits() as u64)
     }
 
     /// With this mark.
@@ -335,6 +354,20 @@ impl Snapshot {
             return next;
         }
         next.with_mark(mark).with_sectors(sectors)
+    }
+
+    /// The bucket was taken in vain and goes back to a free list, its gen unchanged.
+    ///
+    /// What a free bucket's mark and sectors say means nothing: it is pinned, so nobody chooses
+    /// it, and allocation sets both. One that was invalidated keeps those of its last content; one
+    /// that was taken for data stays as it was taken, so that who takes it next need not change
+    /// its word. Only marks that would count as content in statistics are cleared.
+    #[must_use]
+    pub const fn give_back(self) -> Self {
+        match self.mark() {
+            Mark::Reclaimable => self,
+            Mark::None | Mark::Dirty | Mark::Metadata => self.free().with_prio(Prio::FRESH),
+        }
     }
 
     /// What the bucket holds is dead. The gen stays: reuse goes through invalidation.
@@ -483,6 +516,8 @@ mod tests {
                 prop_assert_eq!(next.prio().get() + 1, w.prio().get());
             }
             unchanged_but(w, w.free(), &["mark", "sectors"]);
+            unchanged_but(w, w.give_back(), &["mark", "sectors", "prio"]);
+            prop_assert!(w.give_back().mark().is_reclaimable());
             if let Some(next) = w.unused(pointer) {
                 unchanged_but(w, next, &["gen", "prio", "pin", "mark"]);
                 prop_assert_eq!(next.mark(), Mark::None);
@@ -521,6 +556,19 @@ mod tests {
         let w = Snapshot::from_bits(u64::MAX).with_pin(3);
         assert_eq!(w.unpin(3), Some(w.with_pin(0)));
         assert_eq!((w.unpin(4), w.unpin(u16::MAX)), (None, None));
+    }
+
+    /// Taking for data, giving back and taking again leaves the word alone from the second time.
+    #[test]
+    fn a_data_bucket_given_back_is_as_the_next_allocation_wants_it() {
+        let invalidated = Snapshot::default().with_sectors(5).invalidate().unwrap();
+        let taken = invalidated.allocate(Purpose::Data, 128).unwrap();
+        assert_ne!(taken, invalidated);
+        assert_eq!(taken.give_back().allocate(Purpose::Data, 128), Some(taken));
+        for held in [taken.dirty().unwrap(), taken.allocate(Purpose::Metadata, 128).unwrap()] {
+            let back = held.give_back();
+            assert_eq!((back.mark(), back.sectors(), back.prio()), (Mark::None, 0, Prio::FRESH));
+        }
     }
 
     /// The diagram at the top of this file, field by field.

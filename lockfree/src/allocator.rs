@@ -1,6 +1,6 @@
 //! The allocator as its users see it: it composes what the other files explain.
 
-use crate::ageing::Ageing;
+use crate::ageing::{AgeClock, Ageing};
 use crate::allocation::{Allocation, PinGuard};
 use crate::bucket_ref::BucketRef;
 use crate::config::{Config, DeviceTable};
@@ -13,8 +13,9 @@ use crate::readers::Read;
 use crate::sectors::{Extent, OpenBuckets, SectorRequest, Wait};
 use crate::start::Startup;
 use crate::stats::{Counters, Stats};
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{Arc, AtomicU32, Ordering};
 use crate::table::Table;
+use crate::victims::Scanner;
 use std::cmp::Reverse;
 use std::time::Instant;
 use tierce_core::{BucketId, DeviceIndex, Geometry, Policy, Reserve};
@@ -51,6 +52,7 @@ pub struct Allocator {
     open: OpenBuckets,
     counters: Counters,
     prio_blocks: PrioBlocks,
+    scanner: Scanner,
 }
 
 /// Opening and closing.
@@ -64,7 +66,7 @@ impl Allocator {
         Startup::new(config, devices)
     }
 
-    pub(crate) fn new(config: Config, devices: Box<[Device]>) -> Self {
+    pub(crate) fn new(config: Config, devices: Box<[Device]>, clock: Arc<AgeClock>) -> Self {
         let cells = config.cpus.max(1) as usize;
         let sectors = |device: &Device| {
             u64::from(device.geometry().nbuckets()) * u64::from(device.geometry().bucket_sectors())
@@ -72,11 +74,12 @@ impl Allocator {
         let step = devices.iter().map(sectors).sum::<u64>() / 1024;
         Self {
             policy: AtomicU32::new(config.policy.number().into()),
-            gc: GcState::new(cells),
-            ageing: Ageing::new(step, cells),
-            open: OpenBuckets::new(config.open_buckets, cells),
-            counters: Counters::new(cells),
+            gc: GcState::new(config.cpus as usize),
+            ageing: Ageing::new(step, cells, clock),
+            open: OpenBuckets::new(config.open_buckets, config.cpus),
+            counters: Counters::new(config.cpus as usize),
             prio_blocks: PrioBlocks::new(),
+            scanner: Scanner::new(&config),
             config,
             devices,
         }
@@ -105,25 +108,55 @@ impl Allocator {
     /// A bucket of device 0 of the set, or of the next device that has one: from `none`, else
     /// from `reserve`. `None` if nothing is free.
     ///
-    /// Wait-free while this thread's cells hold a bucket; otherwise it may wait for a thread
-    /// that was stopped inside the shared queue. `None` means that at some instant inside the
-    /// call nothing was free, or that another thread was just then carrying buckets between
-    /// lists.
+    /// Wait-free while this thread's cells hold a bucket and nobody waits in line; otherwise
+    /// lock-free, with a short lock if somebody waits: a bucket that is free while they do is
+    /// theirs. `None` means that at some instant inside the call nothing was free for the caller,
+    /// or that another thread was just then carrying a bucket between lists.
     ///
     /// # Errors
     ///
     /// [`Error::Closed`], or [`Error::DeviceFailed`] if every device has failed.
+    #[inline]
     pub fn try_alloc(&self, reserve: Reserve) -> Result<Option<Allocation<'_>>, Error> {
-        let mut error = None;
-        for device in &self.devices {
-            match self.try_alloc_on(device.index(), reserve) {
-                Ok(None) => error = Some(Ok(None)),
-                Err(e) if error.is_none() => error = Some(Err(e)),
+        match self.take_from(&self.devices[0], reserve) {
+            Ok(Some(allocation)) => Ok(Some(allocation)),
+            other => self.try_alloc_on_others(reserve, other),
+        }
+    }
+
+    /// Device 0 had nothing.
+    #[cold]
+    fn try_alloc_on_others<'a>(
+        &'a self,
+        reserve: Reserve,
+        first: Result<Option<Allocation<'a>>, Error>,
+    ) -> Result<Option<Allocation<'a>>, Error> {
+        let mut result = first;
+        for device in &self.devices[1..] {
+            match self.take_from(device, reserve) {
+                Ok(None) => result = Ok(None),
                 Err(_) => {}
                 found => return found,
             }
         }
-        error.unwrap_or(Ok(None))
+        result
+    }
+
+    #[inline]
+    fn take_from<'a>(
+        &'a self,
+        device: &'a Device,
+        reserve: Reserve,
+    ) -> Result<Option<Allocation<'a>>, Error> {
+        match device.take(reserve)? {
+            Some((free, word)) => {
+                Ok(Some(Allocation::new(self, device.index(), free, word.gen_())))
+            }
+            None => {
+                device.counters.alloc_fails.add(1);
+                Ok(None)
+            }
+        }
     }
 
     /// As [`try_alloc`](Self::try_alloc), on one device.
@@ -131,23 +164,18 @@ impl Allocator {
     /// # Errors
     ///
     /// [`Error::Closed`] or [`Error::DeviceFailed`].
+    #[inline]
     pub fn try_alloc_on(
         &self,
         device: DeviceIndex,
         reserve: Reserve,
     ) -> Result<Option<Allocation<'_>>, Error> {
-        let device = &self.devices[device.as_usize()];
-        device.check()?;
-        let taken = device.take(reserve);
-        if taken.is_none() {
-            device.counters.alloc_fails.add(1);
-        }
-        Ok(taken.map(|(free, word)| Allocation::new(self, device.index(), free, word.gen_())))
+        self.take_from(&self.devices[device.as_usize()], reserve)
     }
 
-    /// A bucket of `device`, as soon as one is free. Fair: waiters are served in the order in
-    /// which they came, and a waiter who was passed over four times by others who did not have
-    /// to wait gets the next bucket directly.
+    /// A bucket of `device`, as soon as one is free. Fair: those who wait for the same reserve are
+    /// served in the order in which they came, and nobody who comes later gets a bucket before
+    /// them (except the prio write, which makes buckets free).
     ///
     /// Do not call it holding anything that garbage collection, the walk over the index or the
     /// prio write needs: they are what makes buckets free.
@@ -212,6 +240,7 @@ impl Allocator {
     /// # Errors
     ///
     /// [`Error::Closed`] or [`Error::DeviceFailed`].
+    #[inline]
     pub fn try_alloc_sectors(&self, request: &SectorRequest) -> Result<Option<Extent<'_>>, Error> {
         self.open.alloc(self, request, Wait::No)
     }
@@ -222,6 +251,7 @@ impl Allocator {
     /// # Errors
     ///
     /// [`Error::TimedOut`], [`Error::Closed`] or [`Error::DeviceFailed`].
+    #[inline]
     pub fn alloc_sectors_until(
         &self,
         request: &SectorRequest,
@@ -244,7 +274,7 @@ impl Allocator {
         };
         // Whatever the ranking said, failing means that nobody had anything.
         for device in &ranked {
-            if let Some((free, word)) = device.take(reserve) {
+            if let Ok(Some((free, word))) = device.take(reserve) {
                 return Ok(Some(Allocation::new(self, device.index(), free, word.gen_())));
             }
         }
@@ -287,6 +317,7 @@ impl Allocator {
 /// Reading, ageing, garbage collection.
 impl Allocator {
     /// Begins a read. Call it *before* looking the key up. Wait-free.
+    #[inline]
     pub fn begin_read(&self) -> Read<'_> {
         Read::begin(self)
     }
@@ -382,20 +413,23 @@ impl Allocator {
         &self.config
     }
 
-    /// The state of a bucket at this instant; `None` if there is no such bucket.
+    /// The state of a bucket at this instant; `None` if there is no such bucket. While a rescale
+    /// is under way the prio of a pinned bucket may be one step off.
     #[must_use]
     pub fn snapshot(&self, bucket: BucketId) -> Option<tierce_core::Snapshot> {
         let device = self.devices.get(bucket.device().as_usize())?;
         let known = bucket.bucket().as_usize() < device.table().len();
-        known.then(|| device.table().read(bucket.bucket()))
+        known.then(|| device.table().snapshot(bucket.bucket()))
     }
 
     /// The table that `pointer` leads into, if it names a bucket that could be allocated.
+    #[inline]
     pub(crate) fn table_of(&self, pointer: BucketRef) -> Option<&Table> {
         let device = self.devices.get(pointer.device().as_usize())?;
         device.geometry().contains(pointer.bucket()).then_some(device.table())
     }
 
+    #[inline]
     pub(crate) fn devices(&self) -> &[Device] {
         &self.devices
     }
@@ -404,6 +438,7 @@ impl Allocator {
         &mut self.devices
     }
 
+    #[inline]
     pub(crate) fn gc_state(&self) -> &GcState {
         &self.gc
     }
@@ -418,6 +453,10 @@ impl Allocator {
 
     pub(crate) fn prio_blocks(&self) -> &PrioBlocks {
         &self.prio_blocks
+    }
+
+    pub(crate) fn scanner(&self) -> &Scanner {
+        &self.scanner
     }
 
     pub(crate) fn open_buckets(&self) -> &OpenBuckets {

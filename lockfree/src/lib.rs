@@ -5,20 +5,23 @@
 //!
 //! # The algorithm on one page
 //!
-//! * **One word per bucket** (`table.rs`) holds gen, prio, mark and pin. Every change is one
-//!   compare-and-swap, so invalidating a bucket and pinning it cannot both succeed.
+//! * **One word per bucket** (`table.rs`, in memory `words.rs`) holds gen, prio, mark and pin.
+//!   Every change is one compare-and-swap, so invalidating a bucket and pinning it cannot both
+//!   succeed.
 //! * **Free buckets** are in per-CPU cells (`cells.rs`) before the queues of four reserves
-//!   (`reserves.rs`). Failing is exact: version words tell whether something was inserted while
-//!   one looked.
+//!   (`reserves.rs`, `ring.rs`), none of which waits for a stopped thread. Failing is exact: cells
+//!   and queues count what is inserted, which tells whether something was while one looked.
 //! * **Who finds nothing free waits** in line (`wait.rs`) as a thread or a future (`future.rs`),
-//!   and wakes up with his bucket in hand.
+//!   and wakes up with his bucket in hand. One word (`attention.rs`) tells everybody else that he
+//!   does. Counts of what happened (`counter.rs`) need no atomic read-modify-write while threads
+//!   own a number (`owner.rs`).
 //! * **Writers take sectors** of open buckets (`sectors/`): one CAS on the word of a slot, pins
 //!   taken in advance, so that nothing is ever in flight unpinned.
 //! * **Readers do not pin** (`readers.rs`): they check gen and GC epoch before and after.
 //! * **Garbage collection** (`gc.rs`) collects its findings in shadows and publishes them with
 //!   one CAS per bucket, while invalidation goes on.
-//! * **The reclaimer** (`reclaimer.rs`) ages buckets (`ageing.rs`), chooses victims
-//!   (`victims/`), has the gens written (`prio_write.rs`) and releases what has become safe.
+//! * **The reclaimer** (`reclaimer.rs`) ages buckets (`ageing.rs`, `rescale.rs`), chooses victims
+//!   (`victims/`: by LRU in one pass over all words, with vector instructions), has the gens written (`prio_write.rs`) and releases what has become safe.
 //! * **Some gens advance without waiting**: unused buckets (`unused.rs`), freed index nodes,
 //!   whose owner holds prio writes back (`prio_block.rs`); `ahead.rs` keeps what is durable for
 //!   them. `moving.rs` chooses what is worth moving out of nearly empty buckets.
@@ -36,13 +39,16 @@
 //! | pin, begin_read, open, validate, mark_dirty, dropping a guard | lock-free or better |
 //! | sectors of an open bucket | lock-free |
 //! | try_alloc from this CPU's cells | wait-free |
-//! | try_alloc from the shared queue | waits for a thread stopped inside `ArrayQueue` |
+//! | try_alloc from the shared queues | lock-free |
 //! | alloc_until, alloc_on | waits for a bucket; woken by release, failure, close, deadline |
-//! | releasing, giving back | as try_alloc; a short lock if somebody waits in line |
-#![cfg_attr(not(tierce_loom), forbid(unsafe_code))]
+//! | allocating, releasing, giving back while somebody waits in line | a short lock |
+// The files that need it say why: `hint/cpu.rs`, `victims/x86.rs`.
+#![cfg_attr(not(tierce_loom), deny(unsafe_code))]
 
 pub mod allocation;
 pub mod allocator;
+#[doc(hidden)]
+pub mod bare;
 pub mod bell;
 pub mod bucket_ref;
 pub mod config;
@@ -67,14 +73,19 @@ pub mod unused;
 
 mod ageing;
 mod ahead;
+mod attention;
 mod cells;
 mod counter;
 mod device;
 mod hint;
+mod owner;
+mod rescale;
+mod ring;
 mod sync;
 mod table;
 mod victims;
 mod wait;
+mod words;
 
 pub use allocation::{Allocation, OwnedAllocation, PinGuard};
 pub use allocator::Allocator;
@@ -84,6 +95,7 @@ pub use config::{Config, DeviceTable};
 pub use error::{Cause, Error};
 pub use future::AllocFuture;
 pub use gc::{Gc, Marked};
+pub use hint::CpuHint;
 pub use prio_block::{Bump, PrioBlock};
 pub use prio_write::PrioWrite;
 pub use readers::{OpenRead, Read};

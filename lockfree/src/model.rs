@@ -1,29 +1,51 @@
 //! Handles by which the models of `loom-tests` reach the parts that are private otherwise. They
 //! add nothing to what they wrap, except [`lives`]; they exist only under `--cfg tierce_loom`.
 
+use crate::ageing::{AgeClock, Ageing};
 use crate::allocator::Allocator;
-use crate::{cells, reserves, table};
+use crate::sync::Arc;
+use crate::{attention, cells, counter, owner, reserves, ring, table};
 use tierce_core::word::Purpose;
-use tierce_core::{BucketId, BucketIndex, Gen, Mark, Prio, Reserve, Sizes, Snapshot};
+use tierce_core::{AgeEpoch, BucketId, BucketIndex, Gen, Mark, Prio, Reserve, Sizes, Snapshot};
 
-/// A table of words.
+/// A table of words, and what makes them age.
 #[derive(Debug)]
-pub struct Table(table::Table);
+pub struct Table(table::Table, Ageing);
 
 impl Table {
     /// With these words.
     #[must_use]
     pub fn new(words: &[Snapshot]) -> Self {
-        Self(table::Table::new(words.iter().copied()))
+        Self::at(AgeEpoch::FIRST, words)
     }
 
-    /// The word.
+    /// With these words at this age epoch.
+    #[must_use]
+    pub fn at(epoch: AgeEpoch, words: &[Snapshot]) -> Self {
+        let clock = Arc::new(AgeClock::at(epoch));
+        let table = table::Table::new(words.iter().copied(), Arc::clone(&clock));
+        Self(table, Ageing::new(1, 1, clock))
+    }
+
+    /// The word, with its prio.
     #[must_use]
     pub fn read(&self, bucket: BucketIndex) -> Snapshot {
-        self.0.read(bucket)
+        self.0.snapshot(bucket)
     }
 
-    /// The word after it, if it could be taken.
+    /// As a pass of the policy sees its prio, which has the age epoch from before.
+    #[must_use]
+    pub fn read_at(&self, epoch: AgeEpoch, bucket: BucketIndex) -> Snapshot {
+        epoch.reveal(self.0.peek(bucket))
+    }
+
+    /// The age epoch.
+    #[must_use]
+    pub fn epoch(&self) -> AgeEpoch {
+        self.0.epoch()
+    }
+
+    /// The word after it, with its stamp, if it could be taken.
     #[must_use]
     pub fn invalidate(&self, bucket: BucketIndex) -> Option<Snapshot> {
         self.0.invalidate(bucket).map(|invalidated| invalidated.after)
@@ -56,9 +78,20 @@ impl Table {
         self.0.touch(bucket, pointer);
     }
 
-    /// A step of ageing.
-    pub fn rescale(&self, bucket: BucketIndex) -> Option<Prio> {
-        self.0.rescale(bucket)
+    /// Asks for a rescale.
+    pub fn request_rescale(&self) {
+        assert!(self.1.account(2), "a step is one sector");
+    }
+
+    /// Makes those that are due, unless somebody is making them. Returns how many it made.
+    pub fn rescale_due(&self) -> u32 {
+        self.1.rescale_due([&self.0].into_iter())
+    }
+
+    /// The smallest prio that a rescale left.
+    #[must_use]
+    pub fn min_prio(&self) -> Prio {
+        self.1.min_prio()
     }
 
     /// What a collection found.
@@ -88,6 +121,97 @@ impl Cells {
     #[must_use]
     pub fn push(&self, bucket: BucketIndex) -> bool {
         self.0.push(bucket) || self.0.push_anywhere(bucket)
+    }
+}
+
+/// The queue behind the cells.
+#[derive(Debug)]
+pub struct Ring(ring::Ring);
+
+impl Ring {
+    /// Empty.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self(ring::Ring::new(capacity))
+    }
+
+    /// The oldest item.
+    #[must_use]
+    pub fn pop(&self) -> Option<u32> {
+        self.0.pop()
+    }
+
+    /// Whether there was room.
+    #[must_use]
+    pub fn push(&self, item: u32) -> bool {
+        self.0.push(item).is_ok()
+    }
+
+    /// How many were pushed.
+    #[must_use]
+    pub fn inserts(&self) -> u64 {
+        self.0.inserts()
+    }
+}
+
+/// What those who give back must look at.
+#[derive(Debug)]
+pub struct Attention(attention::Attention);
+
+impl Default for Attention {
+    fn default() -> Self {
+        Self(attention::Attention::new())
+    }
+}
+
+impl Attention {
+    /// Somebody is going to sleep, and looks once more.
+    pub fn wait(&self) {
+        self.0.set(attention::WAITING);
+    }
+
+    /// Whether somebody sleeps, for who inserted into a queue.
+    #[must_use]
+    pub fn somebody_waits(&self) -> bool {
+        self.0.after() & attention::WAITING != 0
+    }
+
+    /// Whether somebody sleeps, for who inserted into a cell.
+    #[must_use]
+    pub fn somebody_waits_for_a_cell(&self) -> bool {
+        self.0.after_cell() & attention::WAITING != 0
+    }
+}
+
+/// A count, and who owns the numbers under which it is kept.
+#[derive(Debug)]
+pub struct Count(owner::Owners, counter::Counts<1>);
+
+impl Default for Count {
+    fn default() -> Self {
+        Self(owner::Owners::new(), counter::Counts::new(1))
+    }
+}
+
+impl Count {
+    /// One more, by a thread that lives for just that.
+    pub fn add_and_end(&self) {
+        let number = self.0.take();
+        self.1.add_as(number, 0, 1);
+        if let Some(number) = number {
+            self.0.give_up(number);
+        }
+    }
+
+    /// One more, by a thread without a number.
+    pub fn add_without_number(&self) {
+        self.1.add_as(None, 0, 1);
+    }
+
+    /// The sum.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.1.total(0)
     }
 }
 

@@ -40,6 +40,7 @@ use crate::allocator::Allocator;
 use crate::device::{Device, Hunger};
 use crate::prio_write::PrioWrite;
 use crate::sync::{Arc, Ordering};
+use crate::victims::lru::Lru;
 use crate::victims::{self, Pass};
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -161,6 +162,7 @@ pub struct Reclaimer {
     /// What happened, if anybody asked for it.
     events: Option<Vec<Event>>,
     draws: Draws,
+    lru: Lru,
 }
 
 impl Reclaimer {
@@ -184,6 +186,7 @@ impl Reclaimer {
             after_write: Phase::Drain,
             loose: None,
             events: None,
+            lru: Lru::default(),
         }
     }
 
@@ -253,11 +256,13 @@ impl Reclaimer {
         self.dev().counters.free_inc.store(count as u64, Ordering::Relaxed);
     }
 
-    /// Makes the rescale passes that are due by now; [`step`](Self::step) begins with that.
+    /// Makes the rescales that are due by now, unless another reclaimer of the set is making
+    /// them; [`step`](Self::step) begins with that.
     pub fn age(&self) {
-        while self.allocator.ageing().take_request() {
-            self.allocator.ageing().rescale(self.allocator.devices());
-            self.allocator.counters().rescales.add(1);
+        let tables = self.allocator.devices().iter().map(Device::table);
+        let made = self.allocator.ageing().rescale_due(tables);
+        if made > 0 {
+            self.allocator.counters().rescales.add(i64::from(made));
         }
     }
 
@@ -267,10 +272,15 @@ impl Reclaimer {
         if !self.allocator.config().sync || unsafe_release {
             self.ready.append(&mut self.free_inc);
         }
+        if self.allocator.config().discard { self.drain_discarding() } else { self.drain_at_once() }
+    }
+
+    /// One by one, each after its discard.
+    fn drain_discarding(&mut self) -> Option<Step> {
         loop {
             let next = self.in_hand.take().or_else(|| Some((self.ready.pop_front()?, false)));
             let Some((bucket, discarded)) = next else { break };
-            if self.allocator.config().discard && !discarded {
+            if !discarded {
                 self.in_hand = Some((bucket, false));
                 return Some(Step::Discard(bucket));
             }
@@ -281,6 +291,40 @@ impl Reclaimer {
         }
         self.phase = Phase::Choose;
         None
+    }
+
+    /// As many as there is room for in one go.
+    fn drain_at_once(&mut self) -> Option<Step> {
+        if let Some((bucket, _)) = self.in_hand.take() {
+            self.ready.push_front(bucket);
+        }
+        self.release_ready();
+        if !self.ready.is_empty() {
+            self.dev().stay_hungry(Hunger::Room);
+            // Once more: a place may have become free before we said that we wait for one.
+            self.release_ready();
+        }
+        match self.ready.pop_front() {
+            Some(bucket) => {
+                self.in_hand = Some((bucket, true));
+                Some(Step::Wait(WaitFor::Room))
+            }
+            None => {
+                self.phase = Phase::Choose;
+                None
+            }
+        }
+    }
+
+    fn release_ready(&mut self) {
+        let (allocator, index) = (Arc::clone(&self.allocator), self.device);
+        let device = &allocator.devices()[index.as_usize()];
+        let (ready, events) = (&mut self.ready, &mut self.events);
+        device.release_all(ready, |bucket, reserve| {
+            if let Some(events) = events {
+                events.push(Event::Released { bucket: BucketId::new(index, bucket), reserve });
+            }
+        });
     }
 
     fn release(&mut self, bucket: BucketIndex) -> Result<(), BucketIndex> {
@@ -427,7 +471,7 @@ impl Reclaimer {
         if !allocator.gc_state().marks_valid() {
             return false;
         }
-        let room = self.room();
+        let (room, before) = (self.room(), self.free_inc.len());
         let far = device.ahead.far(device.table());
         let (free_inc, events) = (&mut self.free_inc, &mut self.events);
         let shift = device.geometry().sector_shift();
@@ -440,7 +484,6 @@ impl Reclaimer {
             wanted: room,
             taken: |bucket, invalidated: crate::table::Invalidated| {
                 allocator.gc_state().note_gc_gen(invalidated.after.gc_gen());
-                device.counters.invalidated.add(1);
                 free_inc.push_back(bucket);
                 if let Some(events) = events {
                     let bucket = BucketId::new(device.index(), bucket);
@@ -450,11 +493,15 @@ impl Reclaimer {
             },
         };
         match allocator.policy() {
-            Policy::Lru => victims::lru::pass(&mut pass, device.sizes().candidates as usize),
+            Policy::Lru => {
+                let candidates = device.sizes().candidates as usize;
+                victims::lru::pass(&mut pass, candidates, &mut self.lru, allocator.scanner());
+            }
             Policy::Fifo => victims::fifo::pass(&mut pass, &mut self.fifo_cursor),
             Policy::Random => victims::random::pass(&mut pass, &mut self.draws),
         }
         self.write_early = pass.write_early;
+        device.counters.invalidated.add((self.free_inc.len() - before) as i64);
         allocator.ring_if_gc_due();
         true
     }

@@ -95,13 +95,16 @@ fn live(mark: Mark) -> Live {
 
 impl Space for Original {
     const NAME: &'static str = "original";
+    const PASSES: bool = true;
+    const SECTORS: bool = true;
+    const READS: bool = true;
     type Bucket<'a> = Held<'a>;
 
     fn start(full: &Full) -> Self {
         let mut options = Options::bcache();
         options.record_events = false;
         let mut device = DeviceOptions::new(full.geometry(), full.sizes());
-        device.sync = false;
+        device.sync = full.sync;
         let records = (0..full.nbuckets).map(|b| (full.prio(b), Gen::default())).collect();
         let set = Set::open(options, vec![(device, Table::new(records))]);
         let mut set = set.expect("settings are constants");

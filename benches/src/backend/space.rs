@@ -1,7 +1,8 @@
 //! What an allocator must offer to be measured here.
 //!
-//! Implement [`Space`] for anything that hands out buckets. The first six items are needed; the
-//! others have a default that says "not offered", and the rows that need them leave it out.
+//! Implement [`Space`] for anything that hands out buckets. Items without a default are needed;
+//! the others say "not offered", and rows that need them are left out.
+//! `benches/examples/backend.rs` is a whole one.
 
 use std::sync::atomic::AtomicBool;
 use tierce_core::draws::Draws;
@@ -28,7 +29,7 @@ pub enum Order {
 }
 
 /// A device full of data, as every backend starts with it: the same shape, the same sizes of
-/// the free lists, the same policy (LRU), no prio writes, nothing free yet.
+/// the free lists, the same policy (LRU), nothing free yet.
 ///
 /// ```
 /// use tierce_bench::backend::{Full, Order};
@@ -47,13 +48,15 @@ pub struct Full {
     pub none: u32,
     /// How old its buckets are.
     pub order: Order,
+    /// Whether gens are made durable, by prio writes, before buckets are reused.
+    pub sync: bool,
 }
 
 impl Full {
     /// Buckets of 512 KiB, default sizes.
     #[must_use]
     pub const fn new(nbuckets: u32, order: Order) -> Self {
-        Self { nbuckets, bucket_sectors: 1024, none: 0, order }
+        Self { nbuckets, bucket_sectors: 1024, none: 0, order, sync: false }
     }
 
     /// The device's shape.
@@ -154,6 +157,15 @@ pub struct SpaceCounts {
 pub trait Space: Sync + Sized {
     /// How tables name it.
     const NAME: &'static str;
+
+    /// Whether it chooses victims by passes, ages buckets, and counts both: P3, P5, P6.
+    const PASSES: bool = false;
+
+    /// Whether [`sectors`](Self::sectors) does something: P7.
+    const SECTORS: bool = false;
+
+    /// Whether [`pointer`](Self::pointer) and [`read_hit`](Self::read_hit) do something: P8.
+    const READS: bool = false;
 
     /// A bucket in somebody's hands. Dropping it gives it back unwritten.
     type Bucket<'a>

@@ -1,6 +1,8 @@
 //! Subject and peers take turns, so that whatever the machine does meanwhile hits all of them.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use super::number::number;
 
 /// Median, smallest and largest of some samples.
 ///
@@ -9,14 +11,17 @@ use serde::Serialize;
 /// let spread = Spread::of(&[3.0, 1.0, 2.0]);
 /// assert_eq!((spread.median, spread.min, spread.max), (2.0, 1.0, 3.0));
 /// ```
-#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Spread {
     /// Half of the samples are at most this; the mean of the middle two of an even number.
+    #[serde(deserialize_with = "number")]
     pub median: f64,
     /// The smallest.
+    #[serde(deserialize_with = "number")]
     pub min: f64,
     /// The largest.
+    #[serde(deserialize_with = "number")]
     pub max: f64,
 }
 
@@ -60,6 +65,16 @@ impl<'a> Subject<'a> {
     pub fn new(name: &'static str, run: impl FnMut() -> Vec<f64> + 'a) -> Self {
         Self { name, run: Box::new(run) }
     }
+
+    /// One run: its figures.
+    ///
+    /// ```
+    /// use tierce_bench::measure::Subject;
+    /// assert_eq!(Subject::new("two", || vec![2.0]).run(), [2.0]);
+    /// ```
+    pub fn run(&mut self) -> Vec<f64> {
+        (self.run)()
+    }
 }
 
 /// The samples of one subject.
@@ -93,7 +108,7 @@ pub fn take_turns(rounds: usize, mut subjects: Vec<Subject<'_>>) -> Vec<Turns> {
     let mut all: Vec<_> = subjects.iter().map(turns).collect();
     for round in 0..=rounds {
         for (subject, turns) in subjects.iter_mut().zip(&mut all) {
-            let figures = (subject.run)();
+            let figures = subject.run();
             turns.figures.resize(figures.len(), Vec::new());
             if round > 0 {
                 turns.figures.iter_mut().zip(figures).for_each(|(all, one)| all.push(one));

@@ -29,7 +29,8 @@ pub(crate) fn collect(engine: &Engine) {
     engine.index.retain(|location| {
         let sectors = location.bytes.div_ceil(SECTOR_BYTES);
         let marked = gc.mark(location.bucket, sectors, Mark::Reclaimable);
-        matches!(marked, Marked::Live)
+        // A stale entry stays until its bucket's new gen is durable, see `lineage.rs`.
+        matches!(marked, Marked::Live) || engine.lives.may_come_back(location.bucket)
     });
     gc.finish();
 }

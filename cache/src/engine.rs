@@ -132,21 +132,17 @@ impl Engine {
         let Some(location) = self.index.get(hash) else { return false };
         let Some(open) = read.open(location.bucket) else {
             self.counters.stale.add_one();
-            self.index.remove_if(hash, location);
+            self.forget_stale(hash, location);
             return false;
         };
         let life = self.lives.get(location.bucket.id());
-        let Some(bytes) = self.bytes(location, life.buffered).await else {
-            self.index.remove_if(hash, location);
-            return false;
-        };
+        let Some(bytes) = self.bytes(location, life.buffered).await else { return false };
         if !open.validate() {
-            self.index.remove_if(hash, location);
+            self.forget_stale(hash, location);
             return false;
         }
         let Some(record) = Record::decode(life.number, &bytes) else {
             self.counters.corrupt.add_one();
-            self.index.remove_if(hash, location);
             return false;
         };
         if record.key != key {
@@ -155,7 +151,6 @@ impl Engine {
         }
         if record.expires != 0 && record.expires <= now_ms() {
             self.counters.expired.add_one();
-            self.index.remove_if(hash, location);
             return false;
         }
         match record.kind {
@@ -164,13 +159,21 @@ impl Engine {
                 if !self.gather(record.value, value).await {
                     value.clear();
                     self.counters.stale.add_one();
-                    self.index.remove_if(hash, location);
                     return false;
                 }
             }
             Kind::Tombstone | Kind::Part => return false,
         }
         true
+    }
+
+    /// Drops an entry whose bucket was reused, as soon as that is durable. Other entries that lead to
+    /// nothing (damaged, expired) stay as long as their record is there: whoever takes its place has
+    /// to know of it, see [`crate::lineage`].
+    fn forget_stale(&self, hash: KeyHash, location: Location) {
+        if !self.lives.may_come_back(location.bucket) {
+            self.index.remove_if(hash, location);
+        }
     }
 
     /// A record's bytes, from memory or from the device. `None`: the device cannot read them.
@@ -320,8 +323,8 @@ impl Engine {
     /// `old` is not the newest any more.
     fn note(&self, newer: Location, old: Option<Location>) {
         let Some(old) = old else { return };
-        let life = self.lives.get(old.bucket.id()).number;
-        if self.is_current(old.bucket) {
+        if self.lives.may_come_back(old.bucket) {
+            let life = self.lives.get(old.bucket.id()).number;
             let newer = (newer.bucket.id(), newer.offset);
             self.lineage.note(newer, (old.bucket.id(), old.offset), life);
         }
@@ -343,18 +346,20 @@ impl Engine {
             }
         };
         let location = room.location(bytes);
-        let (version, was_there) = {
+        let (version, old) = {
             let mut shard = self.index.shard(hash);
             let old = shard.remove_if(hash, |_| true);
-            let was_there = old.is_some_and(|old| self.is_current(old.bucket));
-            if was_there {
-                self.note(location, old);
-            }
-            (self.tick(), was_there)
+            self.note(location, old);
+            (self.tick(), old)
         };
-        if was_there {
+        let Some(old) = old else { return Ok(false) };
+        // Also for one whose bucket is just being reused: until that is durable it may come back.
+        if self.lives.may_come_back(old.bucket) {
             let record = Record { kind: Kind::Tombstone, version, expires: 0, key, value: &[] };
             room.push(hash, &record);
+        }
+        let was_there = self.is_current(old.bucket);
+        if was_there {
             self.counters.removes.add_one();
         }
         Ok(was_there)
@@ -455,8 +460,8 @@ impl Engine {
         device: DeviceIndex,
         buckets: &[BucketIndex],
     ) -> Result<(), tierce_io::Error> {
-        let ids = buckets.iter().map(|&bucket| BucketId::new(device, bucket));
-        let mut changed = self.lineage.evict(ids, &self.lives, &self.layout);
+        let ids = buckets.iter().map(|&bucket| BucketId::new(device, bucket)).collect();
+        let mut changed = self.lineage.evict(&ids, &self.lives, &self.layout);
         let mut void = Vec::new();
         while !changed.is_empty() {
             let lost = self.write_dead(device, &changed)?;
@@ -464,15 +469,23 @@ impl Engine {
             for (other, error) in lost {
                 self.allocator.fail(other, Arc::new(error));
                 // It will not come back, so it is as if all of its buckets went now.
-                let mut gone = self.lineage.noted();
-                gone.retain(|id| id.device() == other);
-                let more = self.lineage.evict(gone.into_iter(), &self.lives, &self.layout);
-                changed.extend(more);
+                let noted = self.lineage.noted().into_iter();
+                let gone = noted.filter(|id| id.device() == other).collect();
+                changed.extend(self.lineage.evict(&gone, &self.lives, &self.layout));
                 void.push(other);
             }
         }
         // Only now: what its records took the place of is dead.
         void.into_iter().try_for_each(|other| self.declare_void(other, device))
+    }
+
+    /// The content of `buckets` of `device` is gone for good.
+    pub(crate) fn gone(&self, device: DeviceIndex, buckets: &[BucketIndex]) {
+        for &bucket in buckets {
+            let id = BucketId::new(device, bucket);
+            self.lives.end(id);
+            self.lineage.gone(id);
+        }
     }
 
     /// Writes lists of dead records, durably but for those on `device`. Returns the devices that

@@ -33,7 +33,7 @@ use crate::layout::Layout;
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use tierce_core::BucketId;
@@ -51,6 +51,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The lives of all buckets.
 pub(crate) struct Lives {
     words: Box<[Box<[AtomicU64]>]>,
+    /// The gen of each life.
+    gens: Box<[Box<[AtomicU8]>]>,
     buffered: Box<[Mutex<Buffered>]>,
 }
 
@@ -74,9 +76,15 @@ impl std::fmt::Debug for Lives {
 impl Lives {
     /// No lives yet, for devices of so many buckets each.
     pub(crate) fn new(nbuckets: impl Iterator<Item = u32>) -> Self {
-        let words = |n| (0..n).map(|_| AtomicU64::new(0)).collect();
+        let (words, gens) = nbuckets
+            .map(|n| {
+                let words: Box<[_]> = (0..n).map(|_| AtomicU64::new(0)).collect();
+                let gens: Box<[_]> = (0..n).map(|_| AtomicU8::new(0)).collect();
+                (words, gens)
+            })
+            .unzip::<_, _, Vec<_>, Vec<_>>();
         let buffered = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { words: nbuckets.map(words).collect(), buffered }
+        Self { words: words.into(), gens: gens.into(), buffered }
     }
 
     fn word(&self, id: BucketId) -> &AtomicU64 {
@@ -94,16 +102,39 @@ impl Lives {
         LifeWord { number: word & !BUFFERED, buffered: word & BUFFERED != 0 }
     }
 
-    /// A life that was found on the device, or the end of one (0).
-    pub(crate) fn set(&self, id: BucketId, number: u64) {
-        // Release: as in `open`.
-        self.word(id).store(number, Ordering::Release);
+    fn gen_(&self, id: BucketId) -> &AtomicU8 {
+        &self.gens[id.device().as_usize()][id.bucket().as_usize()]
+    }
+
+    /// Whether what was in `bucket` may come back after a power loss: until its new gen is durable.
+    pub(crate) fn may_come_back(&self, bucket: BucketRef) -> bool {
+        // Acquire: the gen is that of the life that the word names, or of a later one; then the
+        // life that was asked for has ended.
+        let lives = self.word(bucket.id()).load(Ordering::Acquire) & !BUFFERED != 0;
+        // Relaxed: ordered by the load above.
+        lives && self.gen_(bucket.id()).load(Ordering::Relaxed) == bucket.gen_().get()
+    }
+
+    /// A life that was found on the device.
+    pub(crate) fn found(&self, bucket: BucketRef, number: u64) {
+        // Relaxed: ordered by the store below.
+        self.gen_(bucket.id()).store(bucket.gen_().get(), Ordering::Relaxed);
+        // Release: pairs with the Acquire in `may_come_back`.
+        self.word(bucket.id()).store(number, Ordering::Release);
+    }
+
+    /// The life of a bucket has ended for good.
+    pub(crate) fn end(&self, id: BucketId) {
+        // Release: as in `found`.
+        self.word(id).store(0, Ordering::Release);
     }
 
     /// A bucket is being filled.
     pub(crate) fn open(&self, life: &Arc<Life>) {
         let id = life.bucket.id();
         self.shard(id).insert(id, Arc::clone(life));
+        // Relaxed: ordered by the store below.
+        self.gen_(id).store(life.bucket.gen_().get(), Ordering::Relaxed);
         // Release: whoever sees the bit finds the life.
         self.word(id).store(life.number | BUFFERED, Ordering::Release);
     }

@@ -26,8 +26,8 @@
 //! is in the same bucket before it dies with it, and whoever is in another bucket is still noted
 //! under the bucket that both records' notes lead to: the dead record's bucket, whose going makes
 //! them dead. By then nothing newer can be found either, so it must not wait: see [`Lineage::kill`].
-//! An index entry that was dropped because its bucket had been reused left no predecessor: that
-//! bucket was invalidated before, so its new gen is durable no later.
+//! The index drops an entry only when its bucket's new gen is durable, so whoever is not in the index
+//! has no record that could come back.
 //!
 //! # Cost
 //!
@@ -37,7 +37,7 @@
 
 use crate::layout::{Dead, Layout};
 use crate::life::Lives;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tierce_core::BucketId;
 
@@ -106,30 +106,32 @@ impl Lineage {
     /// for each bucket concerned its life's number and its list.
     pub(crate) fn evict(
         &self,
-        buckets: impl Iterator<Item = BucketId> + Clone,
+        buckets: &BTreeSet<BucketId>,
         lives: &Lives,
         layout: &Layout,
     ) -> BTreeMap<BucketId, (u64, Dead)> {
-        for id in buckets.clone() {
-            lives.set(id, 0);
-            lock(&self.dead).remove(&id);
-        }
         let mut changed = BTreeMap::new();
         for id in buckets {
-            let notes = self.shard(id).remove(&id).unwrap_or_default();
+            let notes = self.shard(*id).remove(id).unwrap_or_default();
             for old in notes {
                 if !cfg!(tierce_mutant = "no_lineage") {
-                    self.kill(old, lives, layout, &mut changed);
+                    self.kill(old, buckets, lives, layout, &mut changed);
                 }
             }
         }
         changed
     }
 
+    /// The content of a bucket is gone for good.
+    pub(crate) fn gone(&self, id: BucketId) {
+        lock(&self.dead).remove(&id);
+    }
+
     /// Makes a record dead, unless its bucket is gone, and then whoever it took the place of.
     fn kill(
         &self,
         first: Old,
+        going: &BTreeSet<BucketId>,
         lives: &Lives,
         layout: &Layout,
         changed: &mut BTreeMap<BucketId, (u64, Dead)>,
@@ -138,7 +140,7 @@ impl Lineage {
         while let Some(old) = doomed.pop() {
             let id = BucketId::unpack(old.bucket);
             let life = lives.get(id).number;
-            if life == 0 || life as u32 != old.life {
+            if life == 0 || life as u32 != old.life || going.contains(&id) {
                 continue; // gone, or going with us
             }
             let mut dead = lock(&self.dead);
@@ -167,7 +169,8 @@ impl Lineage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tierce_core::{BucketIndex, DeviceIndex};
+    use tierce_core::{BucketIndex, DeviceIndex, Gen};
+    use tierce_lockfree::BucketRef;
 
     fn bucket(number: u32) -> BucketId {
         BucketId::new(DeviceIndex::FIRST, BucketIndex::new(number))
@@ -177,7 +180,8 @@ mod tests {
         let layout = Layout::new(64 << 10, 512).expect("room");
         let lives = Lives::new([10].into_iter());
         for n in 1..9 {
-            lives.set(bucket(n), 100 + u64::from(n));
+            let life = BucketRef::new(bucket(n), Gen::new(1));
+            lives.found(life, 100 + u64::from(n));
         }
         (layout, lives, Lineage::new())
     }
@@ -188,12 +192,12 @@ mod tests {
         lineage.note((bucket(2), 512), (bucket(1), 1024), 101);
         lineage.note((bucket(2), 768), (bucket(3), 1024), 103);
         lineage.note((bucket(2), 1024), (bucket(4), 1024), 99);
-        let evicted = [bucket(2), bucket(3)];
-        let changed = lineage.evict(evicted.into_iter(), &lives, &layout);
+        let evicted = BTreeSet::from([bucket(2), bucket(3)]);
+        let changed = lineage.evict(&evicted, &lives, &layout);
         let mut dead = Dead::default();
         dead.insert(&layout, 1024);
         assert_eq!(changed.into_iter().collect::<Vec<_>>(), [(bucket(1), (101, dead))]);
-        assert!(lineage.evict(evicted.into_iter(), &lives, &layout).is_empty(), "done already");
+        assert!(lineage.evict(&evicted, &lives, &layout).is_empty(), "done already");
     }
 
     /// 1@512 → 1@1024 → 5@512 → 2@512: when 2 goes, all of them must.
@@ -203,7 +207,7 @@ mod tests {
         lineage.note((bucket(1), 1024), (bucket(1), 512), 101);
         lineage.note((bucket(5), 512), (bucket(1), 1024), 101);
         lineage.note((bucket(2), 512), (bucket(5), 512), 105);
-        let changed = lineage.evict([bucket(2)].into_iter(), &lives, &layout);
+        let changed = lineage.evict(&BTreeSet::from([bucket(2)]), &lives, &layout);
         let (_, of_1) = &changed[&bucket(1)];
         assert!(of_1.contains(&layout, 512) && of_1.contains(&layout, 1024));
         assert!(changed[&bucket(5)].1.contains(&layout, 512));

@@ -18,9 +18,11 @@ use crate::void::{self, Void};
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, OnceLock};
-use tierce_core::{BucketId, DeviceIndex, Geometry, Mark, Reserve, Sizes};
-use tierce_io::{Device, OpenOptions, Owner, Pipeline, StateWriter, Volume, Work};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use tierce_core::{BucketIndex, DeviceIndex, Geometry, Mark, Reserve, Sizes};
+use tierce_io::{
+    Device, DeviceExt, Evicted, OpenOptions, Owner, Pipeline, StateWriter, Volume, Work,
+};
 use tierce_lockfree::{Allocator, DeviceTable, Reclaimer, Startup};
 
 /// A device that is open, not yet a cache's.
@@ -74,7 +76,13 @@ fn open_volumes(config: &Config, volumes: Vec<Volume>) -> Result<Background, Err
     let mut startup = Allocator::start(settings, tables)?;
     let engine = Parts { layout, disks, streams, clock, void, found: &found };
     engine.observe(&mut startup);
-    let (allocator, reclaimers) = startup.finish();
+    let (allocator, mut reclaimers) = startup.finish();
+    for reclaimer in &mut reclaimers {
+        let here = found.iter().filter(|found| found.bucket.device() == reclaimer.device());
+        let here = here.map(|found| (found.bucket.bucket().get(), found.header.life)).collect();
+        let nbuckets = allocator.geometry(reclaimer.device()).nbuckets();
+        reclaimer.set_fifo_next(fifo_next(here, nbuckets));
+    }
     let engine = engine.assemble(config, allocator);
     engine.settle(&found)?;
     start(engine, reclaimers, writers)
@@ -119,6 +127,19 @@ fn alike(opened: &[Opened]) -> Result<Layout, Error> {
     }
 }
 
+/// Where FIFO goes on: where most buckets in a row are empty, or at the oldest if few are. `found`
+/// are the buckets that hold something, and their lives.
+fn fifo_next(mut found: Vec<(u32, u64)>, nbuckets: u32) -> u32 {
+    /// Fewer in a row are what was about to be written.
+    const GAP_MIN: u32 = 64;
+    found.sort_unstable();
+    let Some(&(first, _)) = found.first() else { return 0 };
+    let next = found.iter().skip(1).map(|&(bucket, _)| bucket).chain([first + nbuckets]);
+    let gaps = found.iter().zip(next).map(|(&(bucket, _), next)| (next - bucket, bucket + 1));
+    let oldest = found.iter().min_by_key(|&&(_, life)| life).map_or(0, |&(bucket, _)| bucket);
+    gaps.max().filter(|&(gap, _)| gap > GAP_MIN).map_or(oldest, |(_, next)| next)
+}
+
 /// What the devices say of each other.
 fn heard(opened: &[Opened]) -> Result<Void, Error> {
     let mut void = Void::default();
@@ -142,7 +163,7 @@ impl Opened {
     fn source(&self, number: u8) -> Source<'_> {
         let first = self.table.geometry.first_bucket().get();
         let chain: HashSet<_> = self.table.chain.iter().copied().collect();
-        let is_data = |bucket: &tierce_core::BucketIndex| {
+        let is_data = |bucket: &BucketIndex| {
             // A bucket that was never invalidated was never handed out.
             bucket.get() >= first + self.table.journal_buckets
                 && self.table.gens[bucket.as_usize()].1.get() != 0
@@ -220,31 +241,31 @@ impl Engine {
     /// what that means for older records is written before anything else is.
     fn settle(&self, found: &[Found]) -> Result<(), Error> {
         for bucket in found {
-            self.lives.set(bucket.bucket.id(), bucket.header.life);
+            self.lives.found(bucket.bucket, bucket.header.life);
             self.lineage.found_dead(bucket.bucket.id(), bucket.dead.clone());
         }
         recover::rebuild(found, &self.layout, &self.index, |[newer, older]| {
             let place = |(found, entry): (&Found, u32)| (found.bucket.id(), entry);
             self.lineage.note(place(newer), place(older), older.0.header.life);
         });
-        let is_gone = |id: &BucketId| {
-            let found = found.iter().find(|found| found.bucket.id() == *id);
-            let now = self.allocator.snapshot(*id).map(|word| word.gen_());
-            found.is_some_and(|found| Some(found.bucket.gen_()) != now)
-        };
-        let moved = |found: &&Found| {
-            self.allocator.snapshot(found.bucket.id()).map(|w| w.gen_())
-                != Some(found.bucket.gen_())
-        };
-        if !found.iter().any(|found| moved(&found)) {
-            return Ok(());
-        }
-        let gone: Vec<_> = self.lineage.noted().into_iter().filter(is_gone).collect();
+        let current = |id| self.allocator.snapshot(id).map(|word| word.gen_());
+        let gone =
+            found.iter().filter(|found| current(found.bucket.id()) != Some(found.bucket.gen_()));
+        let gone: Vec<_> = gone.map(|found| found.bucket.id()).collect();
         for (number, disk) in (0..).zip(&self.devices) {
             let device = DeviceIndex::new(number);
             let here = gone.iter().filter(|id| id.device() == device);
-            self.evict(device, &here.map(|id| id.bucket()).collect::<Vec<_>>())?;
-            tierce_io::DeviceExt::flush(&*disk.device)?;
+            let here: Vec<_> = here.map(|id| id.bucket()).collect();
+            if !here.is_empty() {
+                self.evict(device, &here)?;
+                // Their new gens are not durable yet. Without a header nothing of them comes back.
+                for bucket in &here {
+                    let start = u64::from(bucket.get()) * u64::from(self.layout.bucket_bytes);
+                    disk.device.write_at(start, &vec![0; self.layout.block as usize])?;
+                }
+                disk.device.flush()?;
+                self.gone(device, &here);
+            }
         }
         Ok(())
     }
@@ -256,6 +277,25 @@ impl Engine {
     }
 }
 
+/// The pipeline of a device tells the engine what goes.
+#[derive(Debug)]
+struct Hook {
+    device: DeviceIndex,
+    engine: Weak<Engine>,
+}
+
+impl Evicted for Hook {
+    fn before_durable(&mut self, buckets: &[BucketIndex]) -> Result<(), tierce_io::Error> {
+        self.engine.upgrade().map_or(Ok(()), |engine| engine.evict(self.device, buckets))
+    }
+
+    fn after_durable(&mut self, buckets: &[BucketIndex]) {
+        if let Some(engine) = self.engine.upgrade() {
+            engine.gone(self.device, buckets);
+        }
+    }
+}
+
 fn start(
     engine: Arc<Engine>,
     reclaimers: Vec<Reclaimer>,
@@ -264,10 +304,8 @@ fn start(
     let mut background =
         Background { engine: Arc::clone(&engine), pipelines: Vec::new(), collector: None };
     for (reclaimer, writer) in reclaimers.into_iter().zip(writers) {
-        let (device, hooked) = (reclaimer.device(), Arc::downgrade(&engine));
-        let work = Work::new(reclaimer, writer).before_durable(move |batch| {
-            hooked.upgrade().map_or(Ok(()), |engine| engine.evict(device, batch))
-        });
+        let (device, engine) = (reclaimer.device(), Arc::downgrade(&engine));
+        let work = Work::new(reclaimer, writer).with_owner(Hook { device, engine });
         background.pipelines.push(Pipeline::start_work(work)?);
     }
     let collector = std::thread::Builder::new()
@@ -285,4 +323,18 @@ fn data_buckets(geometry: &Geometry, journal: u32, sizes: &Sizes) -> u64 {
     let metadata = journal + geometry.prio_buckets() + sizes.of(Reserve::Prio);
     let usable = geometry.buckets().len() as u64;
     usable.saturating_sub(u64::from(kept_free + metadata))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fifo_goes_on_where_it_was() {
+        assert_eq!(fifo_next(vec![], 1000), 0);
+        let written = (10..200).map(|bucket| (bucket, 1000 + u64::from(bucket)));
+        assert_eq!(fifo_next(written.clone().collect(), 1000), 200, "behind what was written");
+        let round = written.filter(|&(bucket, _)| !(100..110).contains(&bucket));
+        assert_eq!(fifo_next(round.collect(), 200), 10, "full: at the oldest");
+    }
 }

@@ -15,8 +15,9 @@ fn formatted(path: &Path) {
     tierce_io::format(path, &options).expect("a new file");
 }
 
+/// FIFO: what was written last is reused last. (LRU hardly knows old from new in so young a cache.)
 fn open(path: &Path) -> Cache {
-    Cache::open(Config::new(path)).expect("just formatted")
+    Cache::open(Config::new(path).policy(Policy::Fifo)).expect("just formatted")
 }
 
 fn get(cache: &Cache, key: &[u8]) -> Option<Vec<u8>> {
@@ -78,7 +79,6 @@ fn a_restart_is_warm() {
     let value = |run: u32, key: u32| vec![run as u8 ^ key as u8; 100 + 37 * key as usize];
     for run in 0u32..4 {
         let cache = open(&path);
-        let mut hits = 0;
         for key in 0u32..200 {
             let expected = match (run, key) {
                 (0, _) => None,
@@ -87,12 +87,8 @@ fn a_restart_is_warm() {
                 _ => Some(value(0, key)),
             };
             let found = get(&cache, &key.to_le_bytes());
-            // A bucket of them may have been reused: a young cache hardly knows old from new.
-            let fits = found == expected || found.is_none();
-            assert!(fits, "run {run}, key {key}: {:?}", cache.stats());
-            hits += usize::from(found.is_some());
+            assert!(found == expected, "run {run}, key {key}: {:?}", cache.stats());
         }
-        assert!(run == 0 || hits > 100, "{hits} of 171 came back");
         for key in (0u32..200).filter(|key| run == 0 || key % 3 == 0) {
             cache.insert(&key.to_le_bytes(), &value(run, key)).expect("space");
         }
@@ -127,18 +123,14 @@ fn values_of_all_sizes() {
         assert!(get(&cache, &n.to_le_bytes()) == Some(value(n)), "{n} at once");
     }
     for n in 0u32..600 {
-        // A bucket of them may have been reused: a young cache hardly knows old from new.
-        let found = get(&cache, &n.to_le_bytes());
-        assert!(found.is_none() || found == Some(value(n)), "{n} later");
+        assert!(get(&cache, &n.to_le_bytes()) == Some(value(n)), "{n} later");
     }
     cache.close().expect("flushed");
     let cache = open(&path);
     for n in 0u32..600 {
-        let found = get(&cache, &n.to_le_bytes());
-        assert!(found.is_none() || found == Some(value(n)), "{n} after a restart");
+        assert!(get(&cache, &n.to_le_bytes()) == Some(value(n)), "{n} after a restart");
     }
-    let stats = cache.stats();
-    assert!(stats.corrupt == 0 && stats.hits > 300, "{stats:?}");
+    assert_eq!(cache.stats().corrupt, 0);
 }
 
 #[test]

@@ -194,18 +194,40 @@ pub struct Work {
     reclaimer: Reclaimer,
     writer: StateWriter,
     stats: Arc<Mutex<PipelineStats>>,
-    before_durable: Option<BeforeDurable>,
+    owner: Option<Box<dyn Evicted>>,
 }
 
-/// See [`Work::before_durable`].
-struct BeforeDurable(Box<Hook>);
+/// Who has something in buckets, and wants to know when it goes.
+///
+/// ```
+/// use std::sync::{Arc, Mutex};
+/// use tierce_core::BucketIndex;
+/// use tierce_io::{Error, Evicted};
+///
+/// #[derive(Debug)]
+/// struct Log(Arc<Mutex<Vec<BucketIndex>>>);
+///
+/// impl Evicted for Log {
+///     fn before_durable(&mut self, _buckets: &[BucketIndex]) -> Result<(), Error> {
+///         Ok(())
+///     }
+///     fn after_durable(&mut self, buckets: &[BucketIndex]) {
+///         self.0.lock().unwrap().extend_from_slice(buckets);
+///     }
+/// }
+/// ```
+pub trait Evicted: Send + fmt::Debug {
+    /// The content of `buckets` is about to go for good: their new gens become durable next,
+    /// unless this returns an error, which fails the device. What was written to this device and
+    /// is complete when it returns is durable no later than they are.
+    ///
+    /// # Errors
+    ///
+    /// The owner's own.
+    fn before_durable(&mut self, buckets: &[BucketIndex]) -> Result<(), Error>;
 
-type Hook = dyn FnMut(&[BucketIndex]) -> Result<(), Error> + Send;
-
-impl fmt::Debug for BeforeDurable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("BeforeDurable(..)")
-    }
+    /// It is gone for good, whatever happens. None of them is free yet.
+    fn after_durable(&mut self, buckets: &[BucketIndex]);
 }
 
 /// What a step of [`Work`] did.
@@ -232,18 +254,13 @@ impl Work {
     /// The work of `reclaimer`, whose device `writer` writes.
     #[must_use]
     pub fn new(reclaimer: Reclaimer, writer: StateWriter) -> Self {
-        Self { reclaimer, writer, stats: Arc::default(), before_durable: None }
+        Self { reclaimer, writer, stats: Arc::default(), owner: None }
     }
 
-    /// Has `hook` called with the buckets that are about to lose their content for good: their
-    /// new gens become durable next, unless it returns an error, which fails the device. What it
-    /// wrote to this device and saw completed is durable no later than they are.
+    /// Tells `owner` which buckets lose their content.
     #[must_use]
-    pub fn before_durable(
-        mut self,
-        hook: impl FnMut(&[BucketIndex]) -> Result<(), Error> + Send + 'static,
-    ) -> Self {
-        self.before_durable = Some(BeforeDurable(Box::new(hook)));
+    pub fn with_owner(mut self, owner: impl Evicted + 'static) -> Self {
+        self.owner = Some(Box::new(owner));
         self
     }
 
@@ -314,13 +331,16 @@ impl Work {
                 return Ok(());
             }
         }
-        if let Some(BeforeDurable(hook)) = &mut self.before_durable
-            && let Err(error) = hook(write.batch())
+        if let Some(owner) = &mut self.owner
+            && let Err(error) = owner.before_durable(write.batch())
         {
             return Err(self.failed(write, error));
         }
         if let Err(error) = self.writer.commit(&chain) {
             return Err(self.failed(write, error));
+        }
+        if let Some(owner) = &mut self.owner {
+            owner.after_durable(write.batch());
         }
         self.reclaimer.prio_durable(write);
         let meta_bytes = self.writer.superblock().geometry().meta_bytes();

@@ -4,6 +4,7 @@ use crate::allocator::Allocator;
 use crate::bucket_ref::BucketRef;
 use crate::device::Device;
 use crate::reserves::Free;
+use crate::sync::Arc;
 use tierce_core::{BucketId, BucketIndex, DeviceIndex, Gen, Reserve};
 
 /// A whole bucket, the caller's alone. Dropping it unwritten gives it back: it is free again,
@@ -108,6 +109,18 @@ impl<'a> Allocation<'a> {
         core::mem::forget(self);
     }
 
+    /// The same bucket, held by its allocator's handle instead of a borrow: for who keeps it open
+    /// over many calls.
+    ///
+    /// # Panics
+    ///
+    /// If it is another allocator's.
+    pub fn into_owned(self, allocator: &Arc<Allocator>) -> OwnedAllocation {
+        assert!(core::ptr::eq(self.allocator, &raw const **allocator), "another allocator's");
+        let (bucket, home) = self.into_parts();
+        OwnedAllocation { allocator: Arc::clone(allocator), bucket, home, held: true }
+    }
+
     /// Its pin passes to whoever gets the pointer, and with it the list that it came from.
     pub(crate) fn into_parts(self) -> (BucketRef, Reserve) {
         let parts = (self.bucket_ref(), self.what.home());
@@ -128,6 +141,53 @@ impl Drop for Allocation<'_> {
     fn drop(&mut self) {
         self.device()
             .give_back(Free { bucket: self.bucket_ref().bucket(), home: self.what.home() });
+    }
+}
+
+/// An [`Allocation`] that borrows nothing. Dropping it unwritten gives it back.
+///
+/// ```
+/// # use tierce_core::{Geometry, Reserve};
+/// # use tierce_lockfree::{Allocator, Config, DeviceTable};
+/// # let geometry = Geometry::new(1024, 1, 128, 8)?;
+/// # let (allocator, _reclaimers) =
+/// #     Allocator::start(Config::default(), vec![DeviceTable::empty(geometry)])?.finish();
+/// let bucket = allocator.try_alloc(Reserve::Btree)?.expect("the reserve was filled at start");
+/// let open = bucket.into_owned(&allocator);
+/// std::thread::spawn(move || open.written()).join().expect("no panic");
+/// # Ok::<(), tierce_lockfree::Error>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "dropping it gives it back"]
+pub struct OwnedAllocation {
+    allocator: Arc<Allocator>,
+    bucket: BucketRef,
+    home: Reserve,
+    /// Not written yet.
+    held: bool,
+}
+
+impl OwnedAllocation {
+    /// The bucket, with the gen that pointers to it carry.
+    #[must_use]
+    pub fn bucket_ref(&self) -> BucketRef {
+        self.bucket
+    }
+
+    /// As [`Allocation::written`].
+    pub fn written(mut self) {
+        self.held = false;
+        let device = &self.allocator.devices()[self.bucket.device().as_usize()];
+        device.table().unpin(self.bucket.bucket(), 1);
+    }
+}
+
+impl Drop for OwnedAllocation {
+    fn drop(&mut self) {
+        if self.held {
+            let device = &self.allocator.devices()[self.bucket.device().as_usize()];
+            device.give_back(Free { bucket: self.bucket.bucket(), home: self.home });
+        }
     }
 }
 

@@ -307,8 +307,16 @@ impl Allocator {
         ranked
     }
 
-    /// A bucket of `device` was opened for writing.
-    pub(crate) fn note_opened(&self, device: DeviceIndex) {
+    /// The device that works and has most free for a user of `reserve`, at no particular instant;
+    /// `None` if none works. Wait-free.
+    #[must_use]
+    pub fn most_free(&self, reserve: Reserve) -> Option<DeviceIndex> {
+        self.ranked(reserve).first().map(|device| device.index())
+    }
+
+    /// A bucket of `device` is being filled, which counts towards the next garbage collection.
+    /// Sector allocation does it by itself; who fills whole buckets says so here. Wait-free.
+    pub fn note_opened(&self, device: DeviceIndex) {
         let sectors = self.geometry(device).bucket_sectors();
         self.gc.sectors_written.add(sectors.into());
         self.ring_if_gc_due();

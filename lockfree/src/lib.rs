@@ -98,7 +98,7 @@ mod victims;
 mod wait;
 mod words;
 
-pub use allocation::{Allocation, PinGuard};
+pub use allocation::{Allocation, OwnedAllocation, PinGuard};
 pub use allocator::Allocator;
 pub use bell::Bell;
 pub use bucket_ref::BucketRef;

@@ -160,8 +160,8 @@ impl PrioWrite {
         gen_.expect("every bucket that is followed was encoded")
     }
 
-    /// The batch in the order of invalidation.
-    #[cfg(any(test, tierce_mutant = "discard_before_durable"))]
+    /// The buckets that will be safe to reuse once this is durable, in the order of invalidation.
+    #[must_use]
     pub fn batch(&self) -> &[BucketIndex] {
         &self.batch
     }

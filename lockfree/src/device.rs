@@ -248,9 +248,11 @@ impl Device {
         self.leftovers.lock().push(bucket);
         // Relaxed: ordered by the fence.
         self.set_aside.store(1, Ordering::Relaxed);
-        // SeqCst: of this fence and the one in `pin_dropped` one comes first: either the look
-        // below finds the pin gone, or whoever drops it sees that a bucket was set aside.
-        fence(Ordering::SeqCst);
+        if !cfg!(tierce_mutant = "set_aside_no_fence") {
+            // SeqCst: of this fence and the one in `pin_dropped` one comes first: either the look
+            // below finds the pin gone, or whoever drops it sees that a bucket was set aside.
+            fence(Ordering::SeqCst);
+        }
         if self.table.peek(bucket).pin_count() == 1 {
             self.bell.ring();
         }
@@ -261,8 +263,10 @@ impl Device {
         if word.pin_count() != 1 {
             return; // a free bucket with no other foreign pin has exactly its own
         }
-        // SeqCst: pairs with the fence in `set_aside`.
-        fence(Ordering::SeqCst);
+        if !cfg!(tierce_mutant = "pin_dropped_no_fence") {
+            // SeqCst: pairs with the fence in `set_aside`.
+            fence(Ordering::SeqCst);
+        }
         // Relaxed: ordered by the fence.
         if self.set_aside.load(Ordering::Relaxed) != 0 {
             self.bell.ring();

@@ -84,6 +84,9 @@ impl<'a> Read<'a> {
     pub fn open(self, pointer: BucketRef) -> Option<OpenRead<'a>> {
         let table = self.allocator.table_of(pointer)?;
         let current = table.read(pointer.bucket()).gen_() == pointer.gen_();
+        if cfg!(tierce_mutant = "read_epoch_late") {
+            return current.then(|| OpenRead { read: Self::begin(self.allocator), pointer });
+        }
         current.then_some(OpenRead { read: self, pointer })
     }
 }
@@ -108,7 +111,7 @@ impl OpenRead<'_> {
 }
 
 /// How many steps of the epoch are one too many, see the proof above.
-const EPOCHS: u64 = if cfg!(tierce_mutant = "read_three_epochs") { 4 } else { 2 };
+const EPOCHS: u64 = if cfg!(tierce_mutant = "read_three_epochs") { 3 } else { 2 };
 
 /// The gen after everything that was read before.
 fn still_current(table: &Table, bucket: BucketIndex, pointer: Gen) -> bool {

@@ -80,6 +80,14 @@ impl Table {
         Snapshot::from_bits(self.word(bucket).load(Ordering::Acquire))
     }
 
+    /// The word as a prio write encodes it.
+    pub(crate) fn read_for_prios(&self, bucket: BucketIndex) -> Snapshot {
+        if cfg!(tierce_mutant = "prio_block_no_writer_fence") {
+            return self.peek(bucket);
+        }
+        self.read(bucket)
+    }
+
     /// The one update loop: replaces the word by `next(word)` until nobody interferes.
     /// `Err` with the word for which `next` had no successor.
     fn update(
@@ -104,10 +112,18 @@ impl Table {
 
     /// Takes the bucket for reuse, if nothing forbids it.
     pub(crate) fn invalidate(&self, bucket: BucketIndex) -> Option<Invalidated> {
+        if cfg!(tierce_mutant = "invalidate_by_store") {
+            let after = self.read(bucket).invalidate()?;
+            // AcqRel: the deliberate break, whatever the word has become meanwhile.
+            self.word(bucket).swap(after.bits(), Ordering::AcqRel);
+            return Some(Invalidated { after });
+        }
         // AcqRel: Acquire pairs with the Release in `unpin`; Release with the Acquire of the
         // lists' consumers and of readers that check the gen again.
         let order = if cfg!(tierce_mutant = "invalidate_relaxed") {
             Ordering::Relaxed
+        } else if cfg!(tierce_mutant = "invalidate_unreleased") {
+            Ordering::Acquire
         } else {
             Ordering::AcqRel
         };
@@ -127,8 +143,13 @@ impl Table {
             self.unpin(bucket, 1);
             return None;
         }
-        // Acquire: keeps the accesses that the pin protects below it.
-        self.update(bucket, Ordering::Acquire, |w| w.pin(pointer)).ok().map(|u| u.after)
+        let order = if cfg!(tierce_mutant = "pin_relaxed") {
+            Ordering::Relaxed
+        } else {
+            // Acquire: keeps the accesses that the pin protects below it.
+            Ordering::Acquire
+        };
+        self.update(bucket, order, |w| w.pin(pointer)).ok().map(|u| u.after)
     }
 
     /// `n` more pins for somebody who holds one.
@@ -159,9 +180,14 @@ impl Table {
         purpose: Purpose,
         sectors: u32,
     ) -> Result<Snapshot, Snapshot> {
-        // AcqRel: Acquire, so that nothing of the new life moves above it; Release, so that
-        // GC and readers who see the new mark see the list's history too.
-        self.update(bucket, Ordering::AcqRel, |w| w.allocate(purpose, sectors)).map(|u| u.after)
+        let order = if cfg!(tierce_mutant = "allocate_relaxed") {
+            Ordering::Relaxed
+        } else {
+            // AcqRel: Acquire, so that nothing of the new life moves above it; Release, so that
+            // GC and readers who see the new mark see the list's history too.
+            Ordering::AcqRel
+        };
+        self.update(bucket, order, |w| w.allocate(purpose, sectors)).map(|u| u.after)
     }
 
     /// The bucket holds the only copy of something from now on. The caller holds a pin.
@@ -201,9 +227,18 @@ impl Table {
         sectors: u32,
         oldest: Gen,
     ) -> Snapshot {
-        let next = |w: Snapshot| Some(w.gc_publish(start, mark, sectors, oldest));
-        // AcqRel: Acquire pairs with the Release in `unpin`; Release with `invalidate`.
-        match self.update(bucket, Ordering::AcqRel, next) {
+        let next = |w: Snapshot| {
+            let raised = cfg!(tierce_mutant = "gc_raises_last_gc");
+            Some(w.gc_publish(start, mark, sectors, if raised { w.gen_() } else { oldest }))
+        };
+        let order = if cfg!(tierce_mutant = "gc_publish_relaxed") {
+            Ordering::Relaxed
+        } else {
+            // AcqRel: Acquire pairs with the Release in `unpin`; Release with `invalidate`, and
+            // with readers: whoever sees a gen that this made possible sees the epoch.
+            Ordering::AcqRel
+        };
+        match self.update(bucket, order, next) {
             Ok(update) => update.after,
             Err(word) => word,
         }
@@ -231,8 +266,13 @@ impl Table {
         durable: Gen,
     ) -> Option<Snapshot> {
         let next = |w: Snapshot| w.unused(durable).filter(|_| w.gen_() == pointer);
-        // AcqRel: as `invalidate`.
-        self.update(bucket, Ordering::AcqRel, next).ok().map(|u| u.after)
+        let order = if cfg!(tierce_mutant = "unused_relaxed") {
+            Ordering::Relaxed
+        } else {
+            // AcqRel: as `invalidate`.
+            Ordering::AcqRel
+        };
+        self.update(bucket, order, next).ok().map(|u| u.after)
     }
 
     /// The gen of a metadata bucket that is being freed advances, see [`Snapshot::bump_gen`].
@@ -244,8 +284,14 @@ impl Table {
         durable: Gen,
     ) -> Result<Snapshot, Snapshot> {
         let next = |w: Snapshot| w.bump_gen(durable).filter(|_| w.gen_() == pointer);
-        // AcqRel: as `invalidate`.
-        self.update(bucket, Ordering::AcqRel, next).map(|u| u.after)
+        let alone = cfg!(tierce_mutant = "bump_gen_relaxed");
+        let order = if alone || cfg!(tierce_mutant = "prio_block_no_owner_fence") {
+            Ordering::Relaxed
+        } else {
+            // AcqRel: as `invalidate`.
+            Ordering::AcqRel
+        };
+        self.update(bucket, order, next).map(|u| u.after)
     }
 
     /// The beginning of a collection in place: whatever is marked has to be found again. Pinned
@@ -304,8 +350,13 @@ impl Table {
 
     /// What the bucket holds is dead; it may be invalidated.
     pub(crate) fn free(&self, bucket: BucketIndex) {
-        // AcqRel: Release publishes the owner's last accesses to `invalidate`.
-        let _ = self.update(bucket, Ordering::AcqRel, |w| Some(w.free()));
+        let order = if cfg!(tierce_mutant = "free_relaxed") {
+            Ordering::Relaxed
+        } else {
+            // AcqRel: Release publishes the owner's last accesses to `invalidate`.
+            Ordering::AcqRel
+        };
+        let _ = self.update(bucket, order, |w| Some(w.free()));
     }
 
     /// See [`crate::model::lives`].

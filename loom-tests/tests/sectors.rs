@@ -32,26 +32,28 @@ fn check(allocator: &Allocator, extent: &Extent<'_>) {
     assert_eq!(extent.sectors(), 4);
 }
 
-/// Two writers open, fill and close buckets of one slot, of which there are enough.
-#[test]
-fn extents_are_disjoint_and_pinned() {
-    model_within(1, || {
+/// I11 to I13: two writers meet on one slot. What they take out of it is disjoint and gapless,
+/// never unpinned, and no pin is left in the end. `before`: how much is taken out of the bucket
+/// that is open when they come.
+fn two_writers(before: u32) {
+    model_within(2, move || {
         let (allocator, mut reclaimer) = tiny::allocator(tiny::settings(), 3);
         let _ = reclaimer.step();
         let taken = Arc::new(Mutex::new(Vec::new()));
+        for _ in 0..before {
+            assert!(take(&allocator, &taken), "there is enough for both");
+        }
         let (other, others_taken) = (Arc::clone(&allocator), Arc::clone(&taken));
         let writer = thread::spawn(move || {
             assert!(take(&other, &others_taken), "there is enough for both");
         });
-        for _ in 0..2 {
-            assert!(take(&allocator, &taken), "there is enough for both");
-        }
+        assert!(take(&allocator, &taken), "there is enough for both");
         writer.join().unwrap();
         allocator.close();
         let mut taken = taken.lock().unwrap().clone();
         taken.sort_unstable();
         taken.dedup();
-        assert_eq!(taken.len(), 3, "extents must be disjoint");
+        assert_eq!(taken.len() as u32, before + 2, "extents must be disjoint");
         for (bucket, offset) in taken.iter().copied() {
             assert!(offset == 0 || taken.contains(&(bucket, 0)), "extents must be gapless");
             let word = allocator.snapshot(tiny::bucket(bucket.get())).unwrap();
@@ -63,20 +65,30 @@ fn extents_are_disjoint_and_pinned() {
     });
 }
 
-/// Two open the same slot; the bucket of the one who comes second is free again, and a third
-/// takes it at once.
+/// Both open the bucket.
 #[test]
-fn a_spare_bucket_goes_back_with_one_pin() {
-    model_within(1, || {
+fn i12_extents_of_two_who_open_are_disjoint_and_pinned() {
+    two_writers(0);
+}
+
+/// One fills the open bucket, the other opens the next.
+#[test]
+fn i13_extents_of_two_at_the_end_of_a_bucket_are_disjoint_and_pinned() {
+    two_writers(1);
+}
+
+/// I9: two open the same slot; the bucket of the one who comes second is free again, and the
+/// other takes it at once.
+#[test]
+fn i9_a_spare_bucket_goes_back_with_one_pin() {
+    model_within(2, || {
         let (allocator, mut reclaimer) = tiny::allocator(tiny::settings(), 2);
         let _ = reclaimer.step();
         let other = Arc::clone(&allocator);
         let rival = thread::spawn(move || drop(other.try_alloc_sectors(&SectorRequest::new(4))));
-        let other = Arc::clone(&allocator);
-        let third = thread::spawn(move || drop(other.try_alloc(Reserve::None)));
         drop(allocator.try_alloc_sectors(&SectorRequest::new(4)));
+        drop(allocator.try_alloc(Reserve::None));
         rival.join().unwrap();
-        third.join().unwrap();
         let stats = &allocator.stats().devices[0];
         assert_eq!(stats.foreign_pin_total, 0, "a spare bucket goes back with one pin");
     });

@@ -48,6 +48,68 @@ fn unpin_happens_before_reuse() {
     });
 }
 
+/// I1: a pin is granted after those who held one did their work, not beside it.
+#[test]
+fn i1_a_pin_sees_what_earlier_holders_did() {
+    model(|| {
+        let shared = Arc::new((Table::new(&[Snapshot::default().with_pin(1)]), UnsafeCell::new(0)));
+        let other = Arc::clone(&shared);
+        let holder = thread::spawn(move || {
+            // SAFETY: the holder's, until he unpins.
+            other.1.with_mut(|data| unsafe { *data = 1 });
+            other.0.unpin(B);
+        });
+        let word = shared.0.pin(B, OLD).expect("the gen has not moved");
+        if word.pin_count() == 1 {
+            // SAFETY: the only pin is ours, and must have made it ours; loom checks that.
+            let seen = shared.1.with(|data| unsafe { *data });
+            assert_eq!(seen, 1, "the holder's write must happen before the pin");
+        }
+        holder.join().unwrap();
+    });
+}
+
+/// I1: the short way into reuse is as strict as the long one.
+#[test]
+fn i1_an_unpin_happens_before_the_short_way() {
+    model(|| {
+        let shared = Arc::new((Table::new(&[Snapshot::default().with_pin(1)]), UnsafeCell::new(0)));
+        let other = Arc::clone(&shared);
+        let holder = thread::spawn(move || {
+            // SAFETY: the holder's, until he unpins.
+            other.1.with_mut(|data| unsafe { *data = 1 });
+            other.0.unpin(B);
+        });
+        if shared.0.unused(B, OLD) {
+            // SAFETY: the short way must have made it ours; loom checks that.
+            let seen = shared.1.with(|data| unsafe { *data });
+            assert_eq!(seen, 1, "the holder's write must happen before reuse");
+        }
+        holder.join().unwrap();
+    });
+}
+
+/// I1: an index node's last life; who frees it has done with it.
+#[test]
+fn i1_what_the_owner_did_happens_before_reuse() {
+    model(|| {
+        let node = Snapshot::default().with_mark(Mark::Metadata);
+        let shared = Arc::new((Table::new(&[node]), UnsafeCell::new(0)));
+        let other = Arc::clone(&shared);
+        let reclaimer = thread::spawn(move || {
+            if other.0.invalidate(B).is_some() {
+                // SAFETY: the invalidation must have made it ours; loom checks that.
+                let seen = other.1.with(|data| unsafe { *data });
+                assert_eq!(seen, 1, "the owner's write must happen before reuse");
+            }
+        });
+        // SAFETY: the owner's, until he frees it.
+        shared.1.with_mut(|data| unsafe { *data = 1 });
+        shared.0.free(B);
+        reclaimer.join().unwrap();
+    });
+}
+
 #[test]
 fn one_invalidation_wins() {
     model(|| {
@@ -67,7 +129,7 @@ fn pin_excludes_invalidation() {
         let table = table(Snapshot::default());
         let other = Arc::clone(&table);
         let reclaimer = thread::spawn(move || other.invalidate(B).is_some());
-        if table.pin(B, OLD) {
+        if table.pin(B, OLD).is_some() {
             assert_eq!(table.read(B).gen_(), OLD, "a pin must freeze the gen");
             table.unpin(B);
         } else {
@@ -84,7 +146,7 @@ fn a_stale_pin_leaves_no_trace() {
     model(|| {
         let table = table(Snapshot::default().with_gen(OLD.next()).with_pin(1));
         let other = Arc::clone(&table);
-        let reader = thread::spawn(move || other.pin(B, OLD));
+        let reader = thread::spawn(move || other.pin(B, OLD).is_some());
         assert!(table.allocate(B), "a pin that fails must never be visible");
         assert!(!reader.join().unwrap());
     });
@@ -122,7 +184,7 @@ fn ageing_and_touching_meet() {
         let table = table(Snapshot::default().with_prio(Prio::new(7)));
         let other = Arc::clone(&table);
         let reader = thread::spawn(move || {
-            let pinned = other.pin(B, OLD);
+            let pinned = other.pin(B, OLD).is_some();
             other.touch(B, OLD);
             if pinned {
                 other.unpin(B);

@@ -4,8 +4,8 @@
 use clap::Parser;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use tierce_bench::bars::{self, Plan, Row, Verdict};
-use tierce_bench::measure::Environment;
+use tierce_bench::bars::{self, Plan, Progress, Row, Verdict};
+use tierce_bench::measure::{Environment, Load};
 
 /// The allocator beside its baselines.
 #[derive(Parser)]
@@ -58,15 +58,14 @@ fn main() -> std::io::Result<()> {
     let (json, markdown) = (arguments.json.clone(), arguments.markdown.clone());
     let plan = plan(arguments);
     let mut environment = Environment::read();
-    environment.settings = format!(
-        "{} rounds after one of warm-up, samples of {} ms{}",
-        plan.rounds,
-        plan.sample.as_millis(),
-        if plan.quick { ", quick" } else { "" },
-    );
+    environment.settings = plan.describe();
     let began = Instant::now();
-    let rows =
-        bars::run(&plan, &|done| eprintln!("{:6.1} s  {done}", began.elapsed().as_secs_f64()));
+    let tell = |progress: Progress<'_>| {
+        eprintln!("{:6.1} s  {}", began.elapsed().as_secs_f64(), progress.what);
+    };
+    let load = Load::begin();
+    let rows = bars::run(&plan, &tell).rows;
+    environment.others = load.of_others();
     println!("{}", bars::terminal(&environment, &rows));
     let short = rows.iter().filter(|row| row.verdict == Verdict::Short).count();
     println!("{short} short, {:.0} s", began.elapsed().as_secs_f64());

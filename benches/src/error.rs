@@ -75,6 +75,14 @@ pub enum Error {
         /// What it said.
         cause: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A peer in a process of its own did not do its part.
+    #[error("peer {}: {found}", program.display())]
+    Peer {
+        /// The program.
+        program: PathBuf,
+        /// What it did or said.
+        found: String,
+    },
     /// The kill test's worker did not do its part.
     #[error("kill test, round {round}: found {found}, wanted {wanted}")]
     Worker {

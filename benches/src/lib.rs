@@ -15,8 +15,10 @@
 //! | [`workload`] | the generated workload and its value sizes |
 //! | [`backend`] | what a cache, or an allocator, must offer to be driven from here |
 //! | [`replay`] | how requests become operations, and what is counted |
+//! | [`peer`] | how another cache is measured from a process of its own |
 //! | [`value`] | how a value proves which key and version it belongs to |
 //! | [`measure`] | latency histograms, memory, CPU time, rounds, the machine |
+//! | [`report`] | what a run leaves behind: JSON, a page, the comparison of two |
 //! | [`bars`] | what the allocator is measured for, and what it must reach |
 //! | [`kill`] | the test that kills a cache in mid-run and checks what it serves afterwards |
 #![forbid(unsafe_code)]
@@ -26,7 +28,9 @@ pub mod bars;
 pub mod error;
 pub mod kill;
 pub mod measure;
+pub mod peer;
 pub mod replay;
+pub mod report;
 pub mod trace;
 pub mod value;
 pub mod workload;

@@ -1,5 +1,6 @@
 //! The `tierce` command: one file per subcommand.
 
+mod bench;
 mod crash;
 mod format;
 mod inspect;
@@ -20,6 +21,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Bench(bench::Args),
     Crash(crash::Args),
     Format(format::Args),
     Inspect(inspect::Args),
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let result = match cli.command {
+        Command::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Crash(args) => crash::run(&args),
         Command::Format(args) => format::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Inspect(args) => inspect::run(&args),

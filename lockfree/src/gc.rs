@@ -109,6 +109,7 @@ impl GcState {
         }
     }
 
+    #[inline]
     pub(crate) fn epoch(&self) -> u64 {
         let order = if cfg!(tierce_mutant = "epoch_load_relaxed") {
             Ordering::Relaxed

@@ -1,13 +1,16 @@
 //! Open buckets, `lockfree/src/sectors/`.
 //!
-//! Breaks that must turn these red: `slot_before_prepay`, `spare_back_before_settled`.
+//! I11, I12, I13. Breaks that must turn these red: `slot_before_prepay`,
+//! `spare_back_before_settled`, `rollover_loses_spare`, `extent_return_relaxed`,
+//! `extent_return_unchecked`.
 #![cfg(tierce_loom)]
 
+use loom::cell::UnsafeCell;
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 use tierce_core::{BucketIndex, Reserve};
-use tierce_lockfree::{Allocator, Extent, SectorRequest};
-use tierce_loom_tests::{model_within, tiny};
+use tierce_lockfree::{Allocator, Extent, SectorRequest, model as inside};
+use tierce_loom_tests::{model, tiny};
 
 /// What was handed out: bucket and offset in sectors.
 type Taken = Mutex<Vec<(BucketIndex, u32)>>;
@@ -34,9 +37,9 @@ fn check(allocator: &Allocator, extent: &Extent<'_>) {
 
 /// I11 to I13: two writers meet on one slot. What they take out of it is disjoint and gapless,
 /// never unpinned, and no pin is left in the end. `before`: how much is taken out of the bucket
-/// that is open when they come.
-fn two_writers(before: u32) {
-    model_within(2, move || {
+/// that is open when they come; `mine`: how much one of them takes.
+fn two_writers(before: u32, mine: u32) {
+    model(move || {
         let (allocator, mut reclaimer) = tiny::allocator(tiny::settings(), 3);
         let _ = reclaimer.step();
         let taken = Arc::new(Mutex::new(Vec::new()));
@@ -47,13 +50,15 @@ fn two_writers(before: u32) {
         let writer = thread::spawn(move || {
             assert!(take(&other, &others_taken), "there is enough for both");
         });
-        assert!(take(&allocator, &taken), "there is enough for both");
+        for _ in 0..mine {
+            assert!(take(&allocator, &taken), "there is enough for both");
+        }
         writer.join().unwrap();
         allocator.close();
         let mut taken = taken.lock().unwrap().clone();
         taken.sort_unstable();
         taken.dedup();
-        assert_eq!(taken.len() as u32, before + 2, "extents must be disjoint");
+        assert_eq!(taken.len() as u32, before + mine + 1, "extents must be disjoint");
         for (bucket, offset) in taken.iter().copied() {
             assert!(offset == 0 || taken.contains(&(bucket, 0)), "extents must be gapless");
             let word = allocator.snapshot(tiny::bucket(bucket.get())).unwrap();
@@ -62,26 +67,54 @@ fn two_writers(before: u32) {
         let stats = &allocator.stats().devices[0];
         assert_eq!(stats.foreign_pin_total, 0, "a spare bucket goes back with one pin");
         assert_eq!(stats.set_aside, 0);
+        let mut used: Vec<_> = taken.iter().map(|&(bucket, _)| bucket).collect();
+        used.dedup();
+        assert_eq!(used.len() as u64 + stats.free_of(Reserve::None), 3, "no bucket may be lost");
+        let written = u64::from(before + mine + 1) * 4;
+        assert_eq!(stats.sectors_written, written, "every extent counts, open or closed");
     });
 }
 
 /// Both open the bucket.
 #[test]
 fn i12_extents_of_two_who_open_are_disjoint_and_pinned() {
-    two_writers(0);
+    two_writers(0, 2);
 }
 
 /// One fills the open bucket, the other opens the next.
 #[test]
 fn i13_extents_of_two_at_the_end_of_a_bucket_are_disjoint_and_pinned() {
-    two_writers(1);
+    two_writers(1, 1);
+}
+
+/// I12: whoever takes space of a bucket that another has just invalidated and opened gets a pointer
+/// into its new life.
+#[test]
+fn i12_an_extent_has_the_gen_of_its_opening() {
+    model(|| {
+        let (allocator, _reclaimer) = tiny::of_five(tiny::settings(), 0, 2);
+        let full = tiny::full(&allocator);
+        let request = SectorRequest::new(4);
+        let other = Arc::clone(&allocator);
+        let writer = thread::spawn(move || {
+            let extent = other.try_alloc_sectors(&request).expect("in use");
+            extent.map(|extent| extent.bucket_ref())
+        });
+        assert!(inside::invalidate(&allocator, full.id()));
+        inside::release(&allocator, full.id());
+        drop(allocator.try_alloc_sectors(&request).expect("in use"));
+        if let Some(pointer) = writer.join().unwrap() {
+            let word = allocator.snapshot(pointer.id()).expect("one of its buckets");
+            assert_eq!(pointer.gen_(), word.gen_(), "the gen belongs to the opening");
+        }
+    });
 }
 
 /// I9: two open the same slot; the bucket of the one who comes second is free again, and the
 /// other takes it at once.
 #[test]
 fn i9_a_spare_bucket_goes_back_with_one_pin() {
-    model_within(2, || {
+    model(|| {
         let (allocator, mut reclaimer) = tiny::allocator(tiny::settings(), 2);
         let _ = reclaimer.step();
         let other = Arc::clone(&allocator);
@@ -91,5 +124,35 @@ fn i9_a_spare_bucket_goes_back_with_one_pin() {
         rival.join().unwrap();
         let stats = &allocator.stats().devices[0];
         assert_eq!(stats.foreign_pin_total, 0, "a spare bucket goes back with one pin");
+    });
+}
+
+/// What the holder of an extent did happened before its bucket is reused, although it returned its
+/// pin to the slot, and another thread closed the bucket and returned all pins to the word.
+#[test]
+fn what_an_extent_wrote_happens_before_reuse() {
+    model(|| {
+        let (allocator, mut reclaimer) = tiny::allocator(tiny::settings(), 2);
+        let _ = reclaimer.step();
+        let data: Arc<Vec<_>> = Arc::new((0..8).map(|_| UnsafeCell::new(0)).collect());
+        let (other, others_data) = (Arc::clone(&allocator), Arc::clone(&data));
+        let writer = thread::spawn(move || {
+            let extent = other.try_alloc_sectors(&SectorRequest::new(4)).expect("in use");
+            let extent = extent.expect("there is enough for both");
+            let at = extent.bucket_ref().bucket().as_usize();
+            // SAFETY: the bucket's other extent writes nothing, and it is not reused meanwhile;
+            // loom checks that.
+            others_data[at].with_mut(|data| unsafe { *data = 1 });
+        });
+        let extent = allocator.try_alloc_sectors(&SectorRequest::new(4)).expect("in use");
+        let extent = extent.expect("there is enough for both");
+        let (id, is_second) = (extent.bucket_ref().id(), extent.offset() > 0);
+        drop(extent);
+        if inside::invalidate(&allocator, id) {
+            // SAFETY: the invalidation must have made it ours; loom checks that.
+            let seen = data[id.bucket().as_usize()].with(|data| unsafe { *data });
+            assert!(seen == 1 || !is_second, "the holder's write must happen before reuse");
+        }
+        writer.join().unwrap();
     });
 }

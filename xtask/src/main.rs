@@ -70,6 +70,7 @@ fn main() -> ExitCode {
         Task::Loom(options) => report.stage("loom", || loom::run(&options)),
         Task::Fuzz(options) => report.stage("fuzz", || fuzz::run(&options)),
         Task::Mutants(options) if options.list => return mutants::print_list(),
+        Task::Mutants(options) if options.table => report.stage("table", mutants::write_table),
         Task::Mutants(options) => report.stage("mutants", || mutants::run(&options)),
         Task::Soak(options) => soak::run(&options, &mut report),
         Task::KillTest(options) => report.stage("kill-test", || kill_test::run(&options)),

@@ -86,6 +86,9 @@ impl Locked {
 
 impl Space for Locked {
     const NAME: &'static str = "locked";
+    const PASSES: bool = true;
+    const SECTORS: bool = true;
+    const READS: bool = true;
     type Bucket<'a> = Held<'a>;
 
     fn start(full: &Full) -> Self {

@@ -95,6 +95,9 @@ fn live(mark: Mark) -> Live {
 
 impl Space for Original {
     const NAME: &'static str = "original";
+    const PASSES: bool = true;
+    const SECTORS: bool = true;
+    const READS: bool = true;
     type Bucket<'a> = Held<'a>;
 
     fn start(full: &Full) -> Self {

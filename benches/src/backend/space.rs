@@ -1,7 +1,8 @@
 //! What an allocator must offer to be measured here.
 //!
-//! Implement [`Space`] for anything that hands out buckets. The first six items are needed; the
-//! others have a default that says "not offered", and the rows that need them leave it out.
+//! Implement [`Space`] for anything that hands out buckets. Items without a default are needed;
+//! the others say "not offered", and rows that need them are left out.
+//! `benches/examples/backend.rs` is a whole one.
 
 use std::sync::atomic::AtomicBool;
 use tierce_core::draws::Draws;
@@ -154,6 +155,15 @@ pub struct SpaceCounts {
 pub trait Space: Sync + Sized {
     /// How tables name it.
     const NAME: &'static str;
+
+    /// Whether it chooses victims by passes, ages buckets, and counts both: P3, P5, P6.
+    const PASSES: bool = false;
+
+    /// Whether [`sectors`](Self::sectors) does something: P7.
+    const SECTORS: bool = false;
+
+    /// Whether [`pointer`](Self::pointer) and [`read_hit`](Self::read_hit) do something: P8.
+    const READS: bool = false;
 
     /// A bucket in somebody's hands. Dropping it gives it back unwritten.
     type Bucket<'a>

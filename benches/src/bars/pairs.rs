@@ -2,8 +2,10 @@
 
 use super::Bench;
 use super::row::{Better, Figure, Goal};
-use crate::backend::{FifoQueue, Full, Locked, Lockfree, Order, Original, Space};
+use super::shape::Curve;
+use crate::backend::{FifoQueue, Full, Locked, Order, Original, Space};
 use crate::measure::{Latency, Stopwatch, Subject, run_for};
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 /// Operations between two looks at the clock.
@@ -19,10 +21,10 @@ fn started<S: Space>() -> S {
 
 /// P1: one thread. The figure contains all that an owner pays: cell, word, counters, the look
 /// for waiters, the guard.
-pub(super) fn alone(bench: &mut Bench<'_>) {
+pub(super) fn alone<S: Space>(bench: &mut Bench<'_>) {
     let figure = Figure::new("P1", "try_alloc + give_back", "1 thread", "CPU ns", Better::Less);
     let figure = figure.goals(Goal::AtMost(15.0), Goal::AtMost(9.0));
-    let spaces = (started::<Lockfree>(), started::<Original>());
+    let spaces = (started::<S>(), started::<Original>());
     let more = (started::<Locked>(), started::<FifoQueue>());
     let time = bench.plan.sample;
     let subjects = vec![
@@ -49,12 +51,11 @@ fn alone_on<S: Space>(space: &S, time: Duration) -> Subject<'_> {
 }
 
 /// P2: many threads on few cores.
-pub(super) fn crowded(bench: &mut Bench<'_>) {
-    let spaces = (started::<Lockfree>(), started::<Original>());
+pub(super) fn crowded<S: Space>(bench: &mut Bench<'_>) {
+    let spaces = (started::<S>(), started::<Original>());
     let more = (started::<Locked>(), started::<FifoQueue>());
     let time = bench.plan.sample;
-    let counts: &[usize] = if bench.plan.quick { &[2, 32] } else { &[1, 2, 4, 32, 64] };
-    for &threads in counts {
+    for threads in bench.threads(&[1, 2, 8, 32], &[1, 2, 4, 8, 16, 32, 64]) {
         let setting = super::threads_name(threads);
         let figure = |name, unit, better| {
             Figure::new("P2", name, setting.clone(), unit, better).against("locked")
@@ -69,18 +70,29 @@ pub(super) fn crowded(bench: &mut Bench<'_>) {
             *pairs = pairs.clone().goals(Goal::Times(2.5), Goal::Times(5.0));
             *tail = tail.clone().goals(Goal::Times(100.0), Goal::AtMost(200.0));
         }
+        let kept: [RefCell<Latency>; 4] = Default::default();
         let subjects = vec![
-            crowded_on(&spaces.0, threads, time),
-            crowded_on(&spaces.1, threads, time),
-            crowded_on(&more.0, threads, time),
-            crowded_on(&more.1, threads, time),
+            crowded_on(&spaces.0, threads, time, &kept[0]),
+            crowded_on(&spaces.1, threads, time, &kept[1]),
+            crowded_on(&more.0, threads, time, &kept[2]),
+            crowded_on(&more.1, threads, time, &kept[3]),
         ];
         bench.measure(&figures, subjects);
+        let names = [S::NAME, Original::NAME, Locked::NAME, FifoQueue::NAME];
+        for (latency, name) in kept.into_iter().zip(names) {
+            let curve = Curve::of("pair", &setting, name, &latency.into_inner());
+            bench.results.curves.push(curve);
+        }
     }
 }
 
 /// Throughput without looks at the clock, then latencies with one look per pair.
-fn crowded_on<S: Space>(space: &S, threads: usize, time: Duration) -> Subject<'_> {
+fn crowded_on<'a, S: Space>(
+    space: &'a S,
+    threads: usize,
+    time: Duration,
+    kept: &'a RefCell<Latency>,
+) -> Subject<'a> {
     Subject::new(S::NAME, move || {
         let run = run_for(threads, time, |_, go_on| {
             let (mut pairs, mut failed) = (0, 0);
@@ -97,6 +109,7 @@ fn crowded_on<S: Space>(space: &S, threads: usize, time: Duration) -> Subject<'_
         let pairs: u64 = run.results.iter().map(|(pairs, _)| pairs).sum();
         let failed: u64 = run.results.iter().map(|(_, failed)| failed).sum();
         let latency = latencies(space, threads, time);
+        kept.borrow_mut().merge(&latency);
         vec![
             pairs as f64 / run.wall.as_secs_f64() / 1e6,
             latency.nanos_at(0.9999) as f64,

@@ -8,7 +8,7 @@
 
 use super::Bench;
 use super::row::{Better, Figure, Goal};
-use crate::backend::{Full, Locked, Lockfree, Order, Original, Space};
+use crate::backend::{Full, Locked, Order, Original, Space};
 use crate::measure::{Stopwatch, Subject};
 
 const ORDERS: [(Order, &str); 4] = [
@@ -19,12 +19,9 @@ const ORDERS: [(Order, &str); 4] = [
 ];
 
 /// P5: LRU.
-pub(super) fn lru(bench: &mut Bench<'_>) {
-    let sizes: &[(u32, &str)] = match bench.plan.quick {
-        true => &[(1 << 20, "1 Mi")],
-        false => &[(64 << 10, "64 Ki"), (1 << 20, "1 Mi"), (16 << 20, "16 Mi")],
-    };
-    for &(nbuckets, size) in sizes {
+pub(super) fn lru<S: Space>(bench: &mut Bench<'_>) {
+    for nbuckets in bench.buckets(&[64 << 10, 1 << 20], &[64 << 10, 1 << 20, 16 << 20]) {
+        let size = super::buckets_name(nbuckets);
         let mut random = f64::NAN;
         for (order, name) in ORDERS {
             let full = Full::new(nbuckets, order);
@@ -33,7 +30,7 @@ pub(super) fn lru(bench: &mut Bench<'_>) {
             let must =
                 if order == Order::Random { 1.5 } else { (2.0 * random * 100.0).round() / 100.0 };
             let figure = figure.goals(Goal::AtMost(must), Goal::AtMost(0.5));
-            let spaces = (Lockfree::start(&full), Original::start(&full));
+            let spaces = (S::start(&full), Original::start(&full));
             let locked = Locked::start(&full);
             let subjects = vec![
                 lru_on(&spaces.0, nbuckets),
@@ -42,7 +39,7 @@ pub(super) fn lru(bench: &mut Bench<'_>) {
             ];
             bench.measure(&[figure], subjects);
             if order == Order::Random {
-                random = bench.rows.last().map_or(f64::NAN, |row| row.value);
+                random = bench.results.rows.last().map_or(f64::NAN, |row| row.value);
             }
         }
     }
@@ -67,17 +64,14 @@ fn lru_on<S: Space>(space: &S, nbuckets: u32) -> Subject<'_> {
 }
 
 /// P6: rescale.
-pub(super) fn rescale(bench: &mut Bench<'_>) {
-    let sizes: &[(u32, &str)] = match bench.plan.quick {
-        true => &[(1 << 20, "1 Mi")],
-        false => &[(64 << 10, "64 Ki"), (1 << 20, "1 Mi"), (16 << 20, "16 Mi")],
-    };
-    for &(nbuckets, size) in sizes {
+pub(super) fn rescale<S: Space>(bench: &mut Bench<'_>) {
+    for nbuckets in bench.buckets(&[64 << 10, 1 << 20], &[64 << 10, 1 << 20, 16 << 20]) {
+        let size = super::buckets_name(nbuckets);
         let full = Full::new(nbuckets, Order::Random);
         let setting = format!("{size} buckets");
         let figure = Figure::new("P6", "rescale", setting, "CPU ns/bucket", Better::Less);
         let figure = figure.goals(Goal::AtMost(2.6), Goal::AtMost(0.5));
-        let spaces = (Lockfree::start(&full), Original::start(&full));
+        let spaces = (S::start(&full), Original::start(&full));
         let locked = Locked::start(&full);
         let subjects = vec![
             rescale_on(&spaces.0, &full),

@@ -2,7 +2,7 @@
 
 use super::Bench;
 use super::row::{Better, Figure, Goal};
-use crate::backend::{Full, Locked, Lockfree, Order, Original, Space};
+use crate::backend::{Full, Locked, Order, Original, Space};
 use crate::measure::{Stopwatch, Subject, private_counters, run_for};
 use std::time::{Duration, Instant};
 use tierce_lockfree::BucketRef;
@@ -10,9 +10,9 @@ use tierce_lockfree::BucketRef;
 /// Operations between two looks at the clock.
 const BATCH: u64 = 256;
 
-pub(super) fn reads(bench: &mut Bench<'_>) {
+pub(super) fn reads<S: Space>(bench: &mut Bench<'_>) {
     let full = Full::new(64 << 10, Order::Random);
-    let spaces = (Lockfree::start(&full), Original::start(&full));
+    let spaces = (S::start(&full), Original::start(&full));
     let locked = Locked::start(&full);
     let pointers = (written(&spaces.0), written(&spaces.1), written(&locked));
     let time = bench.plan.sample;

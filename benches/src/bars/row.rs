@@ -1,7 +1,8 @@
 //! Figures, goals and verdicts.
 
-use crate::measure::Spread;
-use serde::Serialize;
+use crate::measure::{Spread, number, numbers};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt;
 
 /// Which of two values is better.
@@ -9,7 +10,8 @@ use std::fmt;
 /// ```
 /// assert_ne!(tierce_bench::bars::Better::Less, tierce_bench::bars::Better::More);
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[expect(clippy::exhaustive_enums, reason = "there is no third way")]
 pub enum Better {
     /// As of costs.
@@ -145,7 +147,7 @@ impl Figure {
 /// ```
 /// assert_eq!(tierce_bench::bars::Verdict::NotApplicable.to_string(), "n/a");
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Verdict {
     /// The must is reached.
@@ -179,25 +181,28 @@ impl fmt::Display for Verdict {
 /// let rows = Row::of(&figure, ("lockfree", vec![10.0, 8.0]), &[peer], 0.0);
 /// assert_eq!((rows[0].ratio.unwrap().median, rows[0].verdict), (3.5, Verdict::Ok));
 /// ```
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Row {
     /// The bar's number.
-    pub bar: &'static str,
+    pub bar: Cow<'static, str>,
     /// What was measured.
     pub name: String,
     /// Device, threads and so on.
     pub setting: String,
     /// Of values and samples.
-    pub unit: &'static str,
+    pub unit: Cow<'static, str>,
+    /// Which way is better.
+    pub better: Better,
     /// Whose value it is.
-    pub subject: &'static str,
+    pub subject: Cow<'static, str>,
     /// The median.
+    #[serde(deserialize_with = "number")]
     pub value: f64,
     /// The value's spread.
     pub spread: Spread,
     /// The peer, if there is one.
-    pub baseline: Option<&'static str>,
+    pub baseline: Option<Cow<'static, str>>,
     /// The peer's value.
     pub baseline_value: Option<Spread>,
     /// How many times better than the peer.
@@ -209,10 +214,13 @@ pub struct Row {
     /// Whether the must is reached.
     pub verdict: Verdict,
     /// CPUs that others used meanwhile.
+    #[serde(deserialize_with = "number")]
     pub others: f64,
     /// One sample per round.
+    #[serde(deserialize_with = "numbers")]
     pub samples: Vec<f64>,
     /// The peer's samples.
+    #[serde(deserialize_with = "numbers")]
     pub baseline_samples: Vec<f64>,
 }
 
@@ -225,11 +233,12 @@ impl Row {
     pub fn of(figure: &Figure, subject: Samples, peers: &[Samples], others: f64) -> Vec<Self> {
         let spread = Spread::of(&subject.1);
         let base = Self {
-            bar: figure.bar,
+            bar: figure.bar.into(),
             name: figure.name.clone(),
             setting: figure.setting.clone(),
-            unit: figure.unit,
-            subject: subject.0,
+            unit: figure.unit.into(),
+            better: figure.better,
+            subject: subject.0.into(),
             value: spread.median,
             spread,
             baseline: None,
@@ -242,28 +251,38 @@ impl Row {
             samples: subject.1,
             baseline_samples: Vec::new(),
         };
-        let mut rows: Vec<_> = peers.iter().map(|peer| base.beside(figure, peer)).collect();
+        let mut rows: Vec<_> = peers.iter().map(|peer| base.beside(peer)).collect();
         if rows.is_empty() {
             rows.push(base);
         }
-        let judged = rows.iter().position(|row| row.baseline == Some(figure.against)).unwrap_or(0);
+        let judged = rows
+            .iter()
+            .position(|row| row.baseline.as_deref() == Some(figure.against))
+            .unwrap_or(0);
         rows[judged].judge(figure);
         rows
     }
 
-    fn beside(&self, figure: &Figure, (name, samples): &Samples) -> Self {
-        let pairs = self.samples.iter().zip(samples);
-        let ratios: Vec<_> = pairs.map(|(&own, &peer)| figure.better.times(own, peer)).collect();
-        Self {
-            baseline: Some(name),
+    fn beside(&self, (name, samples): &Samples) -> Self {
+        let mut row = Self {
+            baseline: Some((*name).into()),
             baseline_value: Some(Spread::of(samples)),
-            ratio: Some(Spread::of(&ratios)),
             baseline_samples: samples.clone(),
             ..self.clone()
-        }
+        };
+        row.ratio = Some(Spread::of(&row.ratios()));
+        row
     }
 
-    fn judge(&mut self, figure: &Figure) {
+    /// How many times better than the baseline, round by round; empty if there is none.
+    #[must_use]
+    pub fn ratios(&self) -> Vec<f64> {
+        let pairs = self.samples.iter().zip(&self.baseline_samples);
+        pairs.map(|(&own, &peer)| self.better.times(own, peer)).collect()
+    }
+
+    /// By these goals, whatever baseline it stands beside.
+    pub(super) fn judge(&mut self, figure: &Figure) {
         (self.must, self.want) = (figure.must.to_string(), figure.want.to_string());
         let ratio = self.ratio.map(|ratio| ratio.median);
         self.verdict = match figure.must.is_reached(self.value, ratio) {

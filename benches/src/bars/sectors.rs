@@ -3,7 +3,7 @@
 
 use super::Bench;
 use super::row::{Better, Figure, Goal};
-use crate::backend::{Full, Locked, Lockfree, Order, Original, SectorWrite, Space};
+use crate::backend::{Full, Locked, Order, Original, SectorWrite, Space};
 use crate::measure::{Latency, Stopwatch, Subject, private_counters, run_for};
 use std::time::{Duration, Instant};
 use tierce_core::draws::Draws;
@@ -54,11 +54,11 @@ impl Writes {
     }
 }
 
-pub(super) fn sectors(bench: &mut Bench<'_>) {
+pub(super) fn sectors<S: Space>(bench: &mut Bench<'_>) {
     let nbuckets = 64 << 10;
     // A quarter of the device free: enough for a sample.
     let full = Full { none: nbuckets / 4, ..Full::new(nbuckets, Order::Random) };
-    let spaces = (Lockfree::start(&full), Original::start(&full));
+    let spaces = (S::start(&full), Original::start(&full));
     let locked = Locked::start(&full);
     let patterns = [
         (Pattern::Sequential, "sequential", 9.0),

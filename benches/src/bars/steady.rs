@@ -3,7 +3,7 @@
 
 use super::Bench;
 use super::row::{Better, Figure, Goal};
-use crate::backend::{FifoQueue, Full, Locked, Lockfree, Order, Original, Space};
+use crate::backend::{FifoQueue, Full, Locked, Order, Original, Space};
 use crate::measure::{Subject, run_for};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,17 +12,14 @@ use std::time::Duration;
 /// Buckets that a thread holds while it goes on.
 const HELD: usize = 4;
 
-pub(super) fn steady(bench: &mut Bench<'_>) {
-    let sizes: &[(u32, &str)] = match bench.plan.quick {
-        true => &[(64 << 10, "64 Ki"), (1 << 20, "1 Mi")],
-        false => &[(64 << 10, "64 Ki"), (1 << 20, "1 Mi"), (16 << 20, "16 Mi")],
-    };
-    for &(nbuckets, name) in sizes {
+pub(super) fn steady<S: Space>(bench: &mut Bench<'_>) {
+    for nbuckets in bench.buckets(&[64 << 10, 1 << 20], &[64 << 10, 1 << 20, 16 << 20]) {
+        let name = super::buckets_name(nbuckets);
         let full = Full::new(nbuckets, Order::Random);
-        let spaces = (Lockfree::start(&full), Original::start(&full));
+        let spaces = (S::start(&full), Original::start(&full));
         let more = (Locked::start(&full), FifoQueue::start(&full));
-        let counts: &[usize] = if bench.plan.quick { &[1, 32] } else { &[1, 2, 8, 32] };
-        for (&threads, ageing) in counts.iter().flat_map(|n| [(n, false), (n, true)]) {
+        let counts = bench.threads(&[1, 32], &[1, 2, 8, 32]);
+        for (threads, ageing) in counts.into_iter().flat_map(|n| [(n, false), (n, true)]) {
             let ages = if ageing { ", ageing" } else { "" };
             let setting = format!("{name} buckets, {}{ages}", super::threads_name(threads));
             let figure = Figure::new("P4", "alloc → written", setting, "k/s", Better::More);

@@ -26,12 +26,12 @@ fn spread(spread: Spread) -> String {
 fn cells(row: &Row) -> [String; 11] {
     let disturbed = if row.is_disturbed() { " *" } else { "" };
     [
-        row.bar.to_owned(),
+        row.bar.to_string(),
         row.name.clone(),
         row.setting.clone(),
-        row.unit.to_owned(),
+        row.unit.to_string(),
         spread(row.spread),
-        row.baseline.unwrap_or_default().to_owned(),
+        row.baseline.as_deref().unwrap_or_default().to_owned(),
         row.baseline_value.map(spread).unwrap_or_default(),
         row.ratio.map(|ratio| spread(ratio) + " ×").unwrap_or_default(),
         row.must.clone(),
@@ -42,10 +42,10 @@ fn cells(row: &Row) -> [String; 11] {
 
 fn environment_lines(environment: &Environment) -> String {
     let Environment { cpu, cores, kernel, governor, commit, load, settings, .. } = environment;
-    let Environment { timer_nanos, rmw_nanos, .. } = environment;
+    let Environment { timer_nanos, rmw_nanos, others, .. } = environment;
     format!(
         "{cpu}, {cores} cores, {kernel}, governor {governor}\n\
-         commit {commit}, load {load:.2} at the start\n\
+         commit {commit}, load {load:.2} at the start, others used {others:.2} CPUs meanwhile\n\
          one look at the clock {timer_nanos:.1} ns, one uncontended RMW {rmw_nanos:.1} ns\n\
          {settings}\n"
     )
@@ -53,6 +53,25 @@ fn environment_lines(environment: &Environment) -> String {
 
 const FOOT: &str = "Median (smallest–largest) of the rounds. Ratio: how many times better. \
     * others used the machine meanwhile, see `others` in the JSON.";
+
+/// What to say of a run that others disturbed; `None` if it was quiet.
+///
+/// ```
+/// assert_eq!(tierce_bench::bars::disturbed(&[]), None);
+/// ```
+#[must_use]
+pub fn disturbed(rows: &[Row]) -> Option<String> {
+    let disturbed = rows.iter().filter(|row| row.is_disturbed());
+    let (count, worst) = disturbed.fold((0, 0f64), |(n, most), row| (n + 1, most.max(row.others)));
+    let limit = super::DISTURBED;
+    let of = rows.len();
+    (count > 0).then(|| {
+        format!(
+            "disturbed by other load: during {count} of {of} rows others used more than {limit} \
+             CPUs (at most {worst:.1}); repeat on a quiet machine"
+        )
+    })
+}
 
 /// For people who look at a terminal.
 ///

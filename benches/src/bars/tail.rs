@@ -10,25 +10,21 @@
 use super::Bench;
 use super::pairs::latencies;
 use super::row::{Better, Figure, Goal};
-use crate::backend::{Full, Locked, Lockfree, Order, Original, Space};
+use crate::backend::{Full, Locked, Order, Original, Space};
 use crate::measure::Subject;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-pub(super) fn tail(bench: &mut Bench<'_>) {
-    let sizes: &[(u32, &str)] = match bench.plan.quick {
-        true => &[(1 << 20, "1 Mi")],
-        false => &[(1 << 20, "1 Mi"), (16 << 20, "16 Mi")],
-    };
-    let counts: &[usize] = if bench.plan.quick { &[1, 2] } else { &[1, 2, 32] };
-    for &(nbuckets, name) in sizes {
+pub(super) fn tail<S: Space>(bench: &mut Bench<'_>) {
+    for nbuckets in bench.buckets(&[1 << 20], &[1 << 20, 16 << 20]) {
+        let name = super::buckets_name(nbuckets);
         let full = Full { none: nbuckets / 64, ..Full::new(nbuckets, Order::Random) };
-        let lockfree = Lockfree::start(&full);
+        let subject = S::start(&full);
         let (original, locked) = (Original::start(&full), Locked::start(&full));
-        lockfree.reclaim();
+        subject.reclaim();
         original.reclaim();
         locked.reclaim();
-        for &threads in counts {
+        for threads in bench.threads(&[1, 2], &[1, 2, 32]) {
             let setting = format!("{name} buckets, {}", super::threads_name(threads));
             let figure =
                 |name, unit, better| Figure::new("P3", name, setting.clone(), unit, better);
@@ -41,7 +37,7 @@ pub(super) fn tail(bench: &mut Bench<'_>) {
             ];
             let time = bench.plan.sample * 2;
             let subjects = vec![
-                tail_on(&lockfree, &full, threads, time),
+                tail_on(&subject, &full, threads, time),
                 tail_on(&original, &full, threads, time),
                 tail_on(&locked, &full, threads, time),
             ];

@@ -1,7 +1,8 @@
 //! The machine, and who else uses it.
 
 use super::clock::process_cpu;
-use serde::Serialize;
+use super::number::number;
+use serde::{Deserialize, Serialize};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 /// use tierce_bench::measure::Environment;
 /// assert!(Environment::read().cores > 0);
 /// ```
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Environment {
     /// The processor's name.
@@ -25,7 +26,11 @@ pub struct Environment {
     /// The commit that was measured, with "+" if files differ from it.
     pub commit: String,
     /// The load of the last minute when the run began.
+    #[serde(deserialize_with = "number")]
     pub load: f64,
+    /// CPUs that others kept busy on average while it ran.
+    #[serde(default)]
+    pub others: f64,
     /// What one look at the clock costs, in nanoseconds.
     pub timer_nanos: f64,
     /// What an uncontended atomic read-modify-write costs, in nanoseconds.
@@ -50,6 +55,7 @@ impl Environment {
                 .map_or_else(|_| "none".to_owned(), |name| name.trim().to_owned()),
             commit: commit(),
             load: load_average(),
+            others: 0.0,
             timer_nanos: super::timer_nanos(),
             rmw_nanos: super::rmw_nanos(),
             settings: String::new(),
@@ -58,8 +64,11 @@ impl Environment {
 }
 
 fn commit() -> String {
-    let commit = output("git", &["rev-parse", "--short", "HEAD"]);
-    let changed = output("git", &["status", "--porcelain", "--untracked-files=no"]);
+    // The sources this was built from, not where it happens to be run.
+    let sources = env!("CARGO_MANIFEST_DIR");
+    let commit = output("git", &["-C", sources, "rev-parse", "--short", "HEAD"]);
+    let changed = ["-C", sources, "status", "--porcelain", "--untracked-files=no"];
+    let changed = output("git", &changed);
     if matches!(changed.as_str(), "" | "unknown") { commit } else { format!("{commit}+") }
 }
 

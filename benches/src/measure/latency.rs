@@ -60,6 +60,24 @@ impl Latency {
         self.nanos.value_at_quantile(quantile).min(self.nanos.max())
     }
 
+    /// The distribution as a line: ever higher quantiles, as far as there are operations to tell
+    /// them apart, each with its nanoseconds. The last is the maximum.
+    ///
+    /// ```
+    /// let mut latency = tierce_bench::measure::Latency::default();
+    /// (1..=1000).for_each(|nanos| latency.record_nanos(nanos));
+    /// let curve = latency.curve();
+    /// assert_eq!(curve.first(), Some(&(0.0, 1)));
+    /// assert_eq!(curve.last(), Some(&(0.999, 1000)));
+    /// ```
+    #[must_use]
+    pub fn curve(&self) -> Vec<(f64, u64)> {
+        // Four steps per factor of ten in the share that is slower: 1, 0.56, 0.32, 0.18, 0.1 …
+        let slower = (0..).map(|step| 10f64.powf(-f64::from(step) / 4.0));
+        let told_apart = slower.take_while(|slower| slower * self.count() as f64 >= 0.999);
+        told_apart.map(|slower| (1.0 - slower, self.nanos_at(1.0 - slower))).collect()
+    }
+
     /// The figures people look at.
     #[must_use]
     pub fn summary(&self) -> LatencySummary {

@@ -5,6 +5,7 @@ mod clock;
 mod environment;
 mod latency;
 mod memory;
+mod number;
 mod rounds;
 mod threads;
 
@@ -12,5 +13,6 @@ pub use clock::{Stopwatch, Took, rmw_nanos, timer_nanos};
 pub use environment::{Environment, Load};
 pub use latency::{Latency, LatencySummary};
 pub use memory::rss_bytes;
+pub(crate) use number::{number, numbers};
 pub use rounds::{Spread, Subject, Turns, take_turns};
 pub use threads::{Run, private_counters, run_for};

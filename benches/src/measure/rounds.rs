@@ -1,6 +1,8 @@
 //! Subject and peers take turns, so that whatever the machine does meanwhile hits all of them.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use super::number::number;
 
 /// Median, smallest and largest of some samples.
 ///
@@ -9,14 +11,17 @@ use serde::Serialize;
 /// let spread = Spread::of(&[3.0, 1.0, 2.0]);
 /// assert_eq!((spread.median, spread.min, spread.max), (2.0, 1.0, 3.0));
 /// ```
-#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Spread {
     /// Half of the samples are at most this; the mean of the middle two of an even number.
+    #[serde(deserialize_with = "number")]
     pub median: f64,
     /// The smallest.
+    #[serde(deserialize_with = "number")]
     pub min: f64,
     /// The largest.
+    #[serde(deserialize_with = "number")]
     pub max: f64,
 }
 

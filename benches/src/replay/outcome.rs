@@ -12,7 +12,7 @@ use crate::measure::{Latency, LatencySummary};
 /// assert_eq!(json["hit_us"]["p999"], 0.0);
 /// assert_eq!(json["nbuckets"], 0);
 /// ```
-#[derive(Clone, PartialEq, Default, Debug, serde::Serialize)]
+#[derive(Clone, PartialEq, Default, Debug, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct Outcome {
     /// Requests taken from the trace or workload.

@@ -39,15 +39,16 @@ impl<'a> AllocFuture<'a> {
         let device = self.device();
         loop {
             let Some(waiter) = &self.waiter else {
-                if let Err(error) = device.check() {
-                    return Some(Err(error));
-                }
-                if let Some((free, word)) = device.take(self.reserve) {
-                    return Some(Ok(self.allocation(free, word)));
+                match device.take(self.reserve) {
+                    Ok(Some((free, word))) => return Some(Ok(self.allocation(free, word))),
+                    Err(error) => return Some(Err(error)),
+                    Ok(None) => {}
                 }
                 device.counters.alloc_waits.add(1);
                 self.waiter = Some(device.waits.line_up(self.reserve, waker));
-                device.serve(None);
+                if !cfg!(tierce_mutant = "no_second_try") {
+                    device.serve();
+                }
                 device.bell.ring();
                 continue;
             };
@@ -119,7 +120,8 @@ impl<'a> Future for AllocFuture<'a> {
 
 impl Drop for AllocFuture<'_> {
     fn drop(&mut self) {
-        if let Some(bucket) = self.leave() {
+        let handed = self.leave().filter(|_| !cfg!(tierce_mutant = "dropped_future_keeps"));
+        if let Some(bucket) = handed {
             self.device().put_back(bucket);
         }
     }

@@ -1,7 +1,7 @@
 //! Open buckets, `lockfree/src/sectors/`.
 //!
 //! I11, I12, I13. Breaks that must turn these red: `slot_before_prepay`, `slot_take_by_store`,
-//! `slot_unsettled`, `slot_publish_relaxed`,
+//! `slot_unsettled`,
 //! `spare_back_before_settled`, `rollover_loses_spare`, `extent_return_relaxed`,
 //! `extent_return_unchecked`.
 #![cfg(tierce_loom)]

@@ -295,13 +295,9 @@ fn open<'a>(
         device.table().prepay(id.bucket(), prepaid);
     }
     let next = word.opened(id, request.flash_only).bits();
-    let order = if cfg!(tierce_mutant = "slot_publish_relaxed") {
-        (Ordering::Relaxed, Ordering::Relaxed)
-    } else {
-        // Release: the pins were taken before; pairs with the Acquire in `take`. Relaxed
-        // (failure): the caller loads it again.
-        (Ordering::Release, Ordering::Relaxed)
-    };
+    // Release: the pins were taken before; pairs with the Acquire in `take`. Relaxed
+    // (failure): the caller loads it again.
+    let order = (Ordering::Release, Ordering::Relaxed);
     let opened = slot.word.compare_exchange(word.bits(), next, order.0, order.1).is_ok();
     if cfg!(tierce_mutant = "slot_before_prepay") {
         device.table().prepay(id.bucket(), prepaid);

@@ -172,7 +172,7 @@ fn end_write(reclaimer: &mut Reclaimer, mut write: PrioWrite) {
 fn with_chain() -> (Arc<Allocator>, Reclaimer) {
     let (allocator, mut reclaimer) = tiny::of_five(Config { sync: true, ..tiny::settings() }, 1, 2);
     write_prios(&mut reclaimer);
-    while let Some(node) = allocator.try_alloc(Reserve::Btree).unwrap() {
+    while let Some(node) = allocator.try_alloc(Reserve::Btree).expect("in use") {
         node.written();
     }
     let next = tiny::full(&allocator).id();

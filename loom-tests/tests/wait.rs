@@ -100,7 +100,7 @@ fn closing_tells_who_waits() {
 /// One bucket goes round: whoever is woken wakes the next.
 #[test]
 fn each_who_is_woken_wakes_the_next() {
-    model_within(2, || {
+    model(|| {
         let allocator = allocator();
         let mut held = tiny::drain(&allocator);
         let other = Arc::clone(&allocator);

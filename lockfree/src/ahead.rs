@@ -110,7 +110,7 @@ impl Entries<'_> {
     }
 }
 
-#[cfg(all(test, not(tierce_loom)))]
+#[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]
 mod tests {
     use super::*;
     use tierce_core::Snapshot;

@@ -93,13 +93,15 @@ impl<'a> Allocation<'a> {
         &self.allocator.devices()[self.bucket_ref().device().as_usize()]
     }
 
-    /// The bucket is about to hold the only copy of something. Call it before that may be so.
+    /// The bucket is about to hold the only copy of something. Call it before that may be so:
+    /// whoever sees the allocation's pin returned sees the mark. Lock-free.
     pub fn mark_dirty(&self) {
         self.device().table().mark_dirty(self.bucket_ref().bucket());
     }
 
     /// It has content, and its key is in the index: the holder lets go, and the bucket is reused
-    /// when its turn comes.
+    /// when its turn comes. What was written before happens before whatever the bucket's next
+    /// owner does. Wait-free.
     #[inline]
     pub fn written(self) {
         self.device().table().unpin(self.bucket_ref().bucket(), 1);
@@ -142,7 +144,10 @@ impl Drop for Allocation<'_> {
 /// bucket.written();
 /// let pin = allocator.pin(pointer).expect("not stale");
 /// assert_eq!(allocator.snapshot(pointer.id()).unwrap().pin_count(), 1);
+/// let for_somebody_else = pin.clone_pin();
 /// drop(pin);
+/// assert_eq!(allocator.snapshot(pointer.id()).unwrap().pin_count(), 1);
+/// # drop(for_somebody_else);
 /// # Ok::<(), tierce_lockfree::Error>(())
 /// ```
 #[derive(Debug)]
@@ -155,6 +160,14 @@ pub struct PinGuard<'a> {
 impl<'a> PinGuard<'a> {
     pub(crate) fn new(allocator: &'a Allocator, bucket: BucketRef) -> Self {
         Self { allocator, bucket }
+    }
+
+    /// Another pin of the same bucket, to be kept and dropped on its own. `None` if 49 152 pins
+    /// are held already. Wait-free: unlike [`Allocator::pin`] it has nothing to check.
+    #[must_use]
+    pub fn clone_pin(&self) -> Option<Self> {
+        let table = self.allocator.devices()[self.bucket.device().as_usize()].table();
+        table.clone_pin(self.bucket.bucket()).then(|| Self::new(self.allocator, self.bucket))
     }
 
     /// The bucket and the gen that is frozen.
@@ -171,7 +184,7 @@ impl Drop for PinGuard<'_> {
     }
 }
 
-#[cfg(all(test, not(tierce_loom)))]
+#[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]
 mod tests {
     use super::*;
 

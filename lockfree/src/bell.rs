@@ -59,7 +59,8 @@ impl Bell {
         Self { state: AtomicU32::new(QUIET), owner: Mutex::new(None) }
     }
 
-    /// Wakes the owner, now or at his next [`wait`](Self::wait).
+    /// Wakes the owner, now or at his next [`wait`](Self::wait). Wait-free, but for a short lock if
+    /// he sleeps. What was done before is seen by who is woken.
     pub fn ring(&self) {
         let order = if cfg!(tierce_mutant = "bell_ring_relaxed") {
             Ordering::Relaxed

@@ -71,6 +71,7 @@ use crate::bucket_ref::BucketRef;
 use crate::counter::Counter;
 use crate::device::Device;
 use crate::error::Error;
+use crate::events::event;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use tierce_core::word::SECTORS_MAX;
 use tierce_core::{BucketIndex, Gen, Mark, Snapshot};
@@ -183,6 +184,12 @@ impl GcState {
 }
 
 /// What GC made of a pointer.
+///
+/// ```
+/// use tierce_lockfree::Marked;
+/// let keep_the_key = |marked: Marked| marked == Marked::Live;
+/// assert!(!keep_the_key(Marked::Stale));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a stale key has to be removed from the index"]
 pub enum Marked {
@@ -230,6 +237,7 @@ impl<'a> Gc<'a> {
         if !allocator.gc_state().try_begin() {
             return Err(Error::GcRunning);
         }
+        event!(DEBUG, "gc_begin", need_gc = allocator.gc_state().need_gc());
         if !allocator.config().invalidate_during_gc {
             allocator.gc_state().set_marks_valid(false);
             allocator.devices().iter().for_each(clear_marks);
@@ -283,7 +291,8 @@ impl<'a> Gc<'a> {
         Marked::Stale
     }
 
-    /// Publishes what the walk found. Reclaimers that waited for it go on.
+    /// Publishes what the walk found, one bucket after the other, each lock-free; then reclaimers
+    /// that waited for it go on, and see all of it.
     pub fn finish(mut self) {
         let gc = self.allocator.gc_state();
         if cfg!(tierce_mutant = "gc_epoch_relaxed") {
@@ -312,6 +321,7 @@ impl<'a> Gc<'a> {
         gc.finished.fetch_add(1, Ordering::Release);
         gc.set_marks_valid(true);
         self.finished = true;
+        event!(DEBUG, "gc_finish", need_gc = need_gc);
         for device in self.allocator.devices() {
             device.bell.ring();
         }
@@ -325,6 +335,9 @@ impl Drop for Gc<'_> {
         if cfg!(tierce_mutant = "gc_needed_is_a_flag") {
             // Relaxed: the deliberate break, whoever asked, and for whichever collection.
             gc.needed.store(0, Ordering::Relaxed);
+        }
+        if !self.finished {
+            event!(DEBUG, "gc_abandon", need_gc = gc.need_gc());
         }
         if !self.finished && !gc.marks_valid() {
             // Nothing can be reused until another one has finished.
@@ -513,7 +526,7 @@ impl Shadow {
     }
 }
 
-#[cfg(all(test, not(tierce_loom)))]
+#[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]
 mod tests {
     use super::*;
 

@@ -67,6 +67,20 @@ pub struct Read<'a> {
 }
 
 /// A read whose pointer was valid when it was opened.
+///
+/// ```
+/// # use tierce_lockfree::{Allocator, Config, DeviceTable};
+/// # use tierce_core::{Geometry, Reserve};
+/// # let geometry = Geometry::new(1024, 1, 128, 1)?;
+/// # let (allocator, _reclaimers) =
+/// #     Allocator::start(Config::default(), vec![DeviceTable::empty(geometry)])?.finish();
+/// # let bucket = allocator.try_alloc(Reserve::Btree)?.unwrap();
+/// let open = allocator.begin_read().open(bucket.bucket_ref()).expect("not stale");
+/// let data = [0; 512]; // from the device
+/// let found = open.validate().then_some(data);
+/// # assert!(found.is_some());
+/// # Ok::<(), tierce_lockfree::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[must_use = "data may be used only if `validate` says so"]
 pub struct OpenRead<'a> {
@@ -83,6 +97,8 @@ impl<'a> Read<'a> {
         Self { allocator, epoch: allocator.gc_state().epoch() }
     }
 
+    /// `None` if `pointer` is stale, or names no bucket of this set. Wait-free; what is read after
+    /// it is read after the gen.
     /// `None` if `pointer` is stale, or names no bucket of this set.
     #[inline]
     #[must_use]
@@ -102,6 +118,7 @@ impl<'a> Read<'a> {
 impl OpenRead<'_> {
     /// Whether what was read since [`Read::open`] is what the pointer meant. If so the bucket
     /// counts as used just now; if not, the read is a miss and is counted as a read race.
+    /// Wait-free. The data was read before the gen is looked at again.
     #[inline]
     #[must_use]
     pub fn validate(self) -> bool {

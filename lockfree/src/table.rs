@@ -40,7 +40,7 @@
 use crate::ageing::AgeClock;
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::words::Words;
-use tierce_core::word::{ONE_PIN, Purpose};
+use tierce_core::word::{ONE_PIN, PIN_LIMIT, Purpose};
 use tierce_core::{AgeEpoch, BucketIndex, Gen, Mark, Prio, Snapshot};
 
 /// What [`Table::invalidate`] took.
@@ -215,6 +215,17 @@ impl Table {
         let before = self.word(bucket).fetch_add(u64::from(n) * ONE_PIN, Ordering::Relaxed);
         let held = Snapshot::from_bits(before).pin_count();
         assert!(held > 0 && held.checked_add(n).is_some(), "prepay without a pin, or too many");
+    }
+
+    /// One more pin for somebody who holds one, unless there are [`PIN_LIMIT`] already. That is
+    /// looked at before: as many more as there are threads can get in, of which there is room for
+    /// 16 384.
+    pub(crate) fn clone_pin(&self, bucket: BucketIndex) -> bool {
+        let room = self.peek(bucket).pin_count() < PIN_LIMIT;
+        if room {
+            self.prepay(bucket, 1);
+        }
+        room
     }
 
     /// `n` pins fewer. Returns the word after it.

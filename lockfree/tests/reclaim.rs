@@ -5,7 +5,7 @@
 //! durable, or after that failed; a bucket with somebody else's pin is set aside and comes back
 //! when the pin is gone, even if everybody sleeps by then.
 
-#![cfg(not(tierce_loom))]
+#![cfg(not(any(tierce_loom, tierce_shuttle)))]
 
 use std::collections::HashSet;
 use std::future::Future;

@@ -3,8 +3,10 @@
 use super::{Phase, Reclaimer, Step, WaitFor};
 use crate::device::Hunger;
 use crate::error::Cause;
+use crate::events::event;
 use crate::prio_write::PrioWrite;
 use crate::sync::Arc;
+use std::time::Instant;
 use tierce_core::spec::Event;
 use tierce_core::{BucketIndex, Gen, Reserve};
 
@@ -61,6 +63,8 @@ impl Reclaimer {
         let taken = if with_batch { self.free_inc.len() } else { 0 };
         let batch: Vec<_> = self.free_inc.drain(..taken).collect();
         self.in_flight = batch.len();
+        self.write_began = Some(Instant::now());
+        event!(DEBUG, "prio_write", device = self.device, seq = self.prio_seq, batch = taken);
         let (allocator, seq) = (Arc::clone(&self.allocator), self.prio_seq);
         Step::PrioWrite(PrioWrite::new(allocator, self.device, seq, chain, batch, unblocked))
     }
@@ -114,6 +118,10 @@ impl Reclaimer {
             }
         }
         device.counters.prio_writes.add(1);
+        if let Some(began) = self.write_began.take() {
+            device.counters.write_times.add(began.elapsed());
+        }
+        event!(DEBUG, "prio_durable", device = self.device, seq = write.seq());
         write.settle();
         let encoded_is_current = |&(bucket, encoded): &(BucketIndex, Gen)| {
             cfg!(tierce_mutant = "gen_mismatch_released")

@@ -268,7 +268,9 @@ impl Device {
     fn end_with(&self, end: End) {
         self.end.lock().get_or_insert(end);
         self.attention().raise(ENDED);
-        self.waits.close();
+        if !cfg!(tierce_mutant = "end_unannounced") {
+            self.waits.close();
+        }
         self.watches.wake_all();
         self.bell.ring();
     }
@@ -398,9 +400,11 @@ impl Device {
         self.leftovers.lock().push(bucket);
         // Relaxed: ordered by the fence.
         self.set_aside.store(1, Ordering::Relaxed);
-        // SeqCst: of this fence and the one in `pin_dropped` one comes first: either the look
-        // below finds the pin gone, or whoever drops it sees that a bucket was set aside.
-        fence(Ordering::SeqCst);
+        if !cfg!(tierce_mutant = "set_aside_no_fence") {
+            // SeqCst: of this fence and the one in `pin_dropped` one comes first: either the look
+            // below finds the pin gone, or whoever drops it sees that a bucket was set aside.
+            fence(Ordering::SeqCst);
+        }
         if self.table.peek(bucket).pin_count() == 1 {
             self.bell.ring();
         }
@@ -411,8 +415,10 @@ impl Device {
         if word.pin_count() != 1 {
             return; // a free bucket with no other foreign pin has exactly its own
         }
-        // SeqCst: pairs with the fence in `set_aside`.
-        fence(Ordering::SeqCst);
+        if !cfg!(tierce_mutant = "pin_dropped_no_fence") {
+            // SeqCst: pairs with the fence in `set_aside`.
+            fence(Ordering::SeqCst);
+        }
         // Relaxed: ordered by the fence.
         if self.set_aside.load(Ordering::Relaxed) != 0 {
             self.bell.ring();
@@ -605,7 +611,11 @@ impl Device {
     /// either that finds it, or whoever makes it available rings.
     pub(crate) fn stay_hungry(&self, hunger: Hunger) {
         self.attention().clear(HUNGRY);
-        self.attention().set(hunger as u32);
+        if cfg!(tierce_mutant = "hungry_no_fence") {
+            self.attention().raise(hunger as u32);
+        } else {
+            self.attention().set(hunger as u32);
+        }
     }
 
     fn ring_if_hungry(&self, hunger: u32) {

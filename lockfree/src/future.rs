@@ -90,7 +90,9 @@ impl<'a> AllocFuture<'a> {
                 self.since = Some(Instant::now());
                 event!(DEBUG, "wait", device = self.device, reserve = self.reserve);
                 self.waiter = Some(device.waits.line_up(self.reserve, waker));
-                device.serve();
+                if !cfg!(tierce_mutant = "no_second_try") {
+                    device.serve();
+                }
                 device.bell.ring();
                 continue;
             };

@@ -106,7 +106,12 @@ impl<'a> Read<'a> {
         let table = self.allocator.table_of(pointer)?;
         let word = table.find(pointer.bucket())?;
         let is_current = Table::read_word(word).gen_() == pointer.gen_();
-        is_current.then_some(OpenRead { read: self, table, word, pointer })
+        let read = if cfg!(tierce_mutant = "read_epoch_late") {
+            Self::begin(self.allocator)
+        } else {
+            self
+        };
+        is_current.then_some(OpenRead { read, table, word, pointer })
     }
 }
 
@@ -136,7 +141,7 @@ impl OpenRead<'_> {
 }
 
 /// How many steps of the epoch are one too many, see the proof above.
-const EPOCHS: u64 = if cfg!(tierce_mutant = "read_three_epochs") { 4 } else { 2 };
+const EPOCHS: u64 = if cfg!(tierce_mutant = "read_three_epochs") { 3 } else { 2 };
 
 /// The word after everything that was read before.
 #[inline]

@@ -297,6 +297,9 @@ impl Reclaimer {
             let next = self.in_hand.take().or_else(|| Some((self.ready.pop_front()?, false)));
             let Some((bucket, discarded)) = next else { break };
             if !discarded {
+                if cfg!(tierce_mutant = "release_before_discarded") {
+                    let _ = self.dev().release(bucket);
+                }
                 self.in_hand = Some((bucket, false));
                 return Some(Step::Discard(bucket));
             }
@@ -419,7 +422,8 @@ impl Reclaimer {
         let allocator = Arc::clone(&self.allocator);
         let gc = allocator.gc_state();
         let demand = self.dev().take_demand();
-        self.hurry = demand && allocator.config().batch_on_demand;
+        let hurries = allocator.config().batch_on_demand && !cfg!(tierce_mutant = "no_hurry");
+        self.hurry = demand && hurries;
         match self.pass() {
             Passed::Full => {}
             Passed::Short => {
@@ -489,11 +493,16 @@ impl Reclaimer {
         let in_place = !allocator.config().invalidate_during_gc;
         // A collection in place waits for this lock after it has declared the marks invalid.
         let _pass = in_place.then(|| device.pass.lock());
-        if !allocator.gc_state().marks_valid() {
+        let unguarded = cfg!(tierce_mutant = "gc_in_place_unguarded");
+        if !unguarded && !allocator.gc_state().marks_valid() {
             return false;
         }
         let (room, before) = (self.room(), self.free_inc.len());
-        let far = device.ahead.far(device.table());
+        let far = if cfg!(tierce_mutant = "far_ahead_taken") {
+            Vec::new()
+        } else {
+            device.ahead.far(device.table())
+        };
         let (free_inc, events) = (&mut self.free_inc, &mut self.events);
         let shift = device.geometry().sector_shift();
         let mut pass = Pass {
@@ -544,7 +553,8 @@ impl Reclaimer {
             return None;
         }
         let partial = self.hurry || self.write_partial && self.needs_gc();
-        let write = self.is_full() || self.write_early || partial && !self.free_inc.is_empty();
+        let early = self.write_early && !cfg!(tierce_mutant = "no_early_write");
+        let write = self.is_full() || early || partial && !self.free_inc.is_empty();
         self.hurry = false;
         self.phase = if write { Phase::Write } else { Phase::Choose };
         None

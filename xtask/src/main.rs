@@ -83,6 +83,7 @@ fn main() -> ExitCode {
         Task::Tsan(options) => report.stage("tsan", || sanitize::tsan(&options)),
         Task::Fuzz(options) => report.stage("fuzz", || fuzz::run(&options)),
         Task::Mutants(options) if options.list => return mutants::print_list(),
+        Task::Mutants(options) if options.table => report.stage("table", mutants::write_table),
         Task::Mutants(options) => report.stage("mutants", || mutants::run(&options)),
         Task::Soak(options) => soak::run(&options, &mut report),
         Task::KillTest(options) => report.stage("kill-test", || kill_test::run(&options)),

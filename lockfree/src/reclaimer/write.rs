@@ -50,6 +50,12 @@ impl Reclaimer {
             self.alloc_chain()
         });
         let Some(chain) = chain else { return Step::Wait(WaitFor::PrioBuckets) };
+        if cfg!(tierce_mutant = "old_chain_early") {
+            let old = core::mem::take(&mut self.dev().chain.lock().live);
+            for bucket in old {
+                let _ = self.release_old(bucket) && self.dev().recycle(bucket);
+            }
+        }
         self.dev().chain.lock().writing.clone_from(&chain);
         self.prio_seq += 1;
         self.phase = Phase::Writing;
@@ -103,6 +109,7 @@ impl Reclaimer {
         let old: Vec<_> =
             old.into_iter().map(|bucket| (bucket, self.release_old(bucket))).collect();
         drop(chain);
+        let old = if cfg!(tierce_mutant = "old_chain_kept") { Vec::new() } else { old };
         for (bucket, pinned) in old {
             self.event(|bucket| Event::PrioFreed { bucket }, bucket);
             if pinned && device.recycle(bucket) {
@@ -122,7 +129,9 @@ impl Reclaimer {
         };
         let (ready, moved): (Vec<_>, Vec<_>) = write.encoded_batch().partition(encoded_is_current);
         self.ready.extend(ready.into_iter().map(|(bucket, _)| bucket));
-        self.free_inc.extend(moved.into_iter().map(|(bucket, _)| bucket));
+        if !cfg!(tierce_mutant = "gen_mismatch_dropped") {
+            self.free_inc.extend(moved.into_iter().map(|(bucket, _)| bucket));
+        }
         self.in_flight = 0;
         self.phase = self.after_write;
         (self.write_partial, self.write_early) = (false, false);

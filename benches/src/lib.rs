@@ -21,7 +21,7 @@
 //! | [`report`] | what a run leaves behind: JSON, a page, the comparison of two |
 //! | [`bars`] | what the allocator is measured for, and what it must reach |
 //! | [`kill`] | the test that kills a cache in mid-run and checks what it serves afterwards |
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod backend;
 pub mod bars;

@@ -48,6 +48,7 @@
 //! | [`touch`](Snapshot::touch) | gen equal ∧ prio ∉ {fresh, metadata} | prio fresh |
 //! | [`rescale`](Snapshot::rescale) | pin 0 ∧ prio ∉ {0, metadata} | prio − 1 |
 //! | [`gc_publish`](Snapshot::gc_publish) | – | last_gc; mark and sectors unless pinned or reused since |
+//! | [`give_back`](Snapshot::give_back) | owner | none if the mark is reclaimable; else mark none, sectors 0, prio fresh |
 //! | [`free`](Snapshot::free) | – | mark none, sectors 0 |
 //! | [`unused`](Snapshot::unused) | as invalidate ∧ gen = durable gen | as invalidate, mark none |
 //! | [`bump_gen`](Snapshot::bump_gen) | both lags < 96 | gen + 1 |
@@ -86,7 +87,13 @@ pub const ONE_PIN: u64 = 1 << PIN;
 /// assert_ne!(w.with_mark(Mark::Dirty).bits() & BUSY, 0);
 /// assert_ne!(w.with_pin(1).bits() & BUSY, 0);
 /// ```
-pub const BUSY: u64 = (u16::MAX as u64) << PIN | 0b10 << MARK;
+pub const BUSY: u64 = if cfg!(tierce_mutant = "invalidate_pinned") {
+    0b10 << MARK
+} else if cfg!(tierce_mutant = "invalidate_dirty") {
+    (u16::MAX as u64) << PIN
+} else {
+    (u16::MAX as u64) << PIN | 0b10 << MARK
+};
 
 /// The state of a bucket at one instant.
 ///
@@ -263,7 +270,8 @@ impl Snapshot {
     /// Whether [`invalidate`](Self::invalidate) would succeed.
     #[must_use]
     pub const fn can_invalidate(self) -> bool {
-        self.0 & BUSY == 0 && self.gc_gen() < GC_GEN_LIMIT
+        self.0 & BUSY == 0
+            && (self.gc_gen() < GC_GEN_LIMIT || cfg!(tierce_mutant = "invalidate_far"))
     }
 
     /// Takes the bucket for reuse: every pointer into it becomes stale.
@@ -355,6 +363,20 @@ impl Snapshot {
         next.with_mark(mark).with_sectors(sectors)
     }
 
+    /// The bucket was taken in vain and goes back to a free list, its gen unchanged.
+    ///
+    /// What a free bucket's mark and sectors say means nothing: it is pinned, so nobody chooses
+    /// it, and allocation sets both. One that was invalidated keeps those of its last content; one
+    /// that was taken for data stays as it was taken, so that who takes it next need not change
+    /// its word. Only marks that would count as content in statistics are cleared.
+    #[must_use]
+    pub const fn give_back(self) -> Self {
+        match self.mark() {
+            Mark::Reclaimable => self,
+            Mark::None | Mark::Dirty | Mark::Metadata => self.free().with_prio(Prio::FRESH),
+        }
+    }
+
     /// What the bucket holds is dead. The gen stays: reuse goes through invalidation.
     #[must_use]
     pub const fn free(self) -> Self {
@@ -366,7 +388,7 @@ impl Snapshot {
     /// write.
     #[must_use]
     pub const fn unused(self, durable: Gen) -> Option<Self> {
-        if self.gen_().get() != durable.get() {
+        if self.gen_().get() != durable.get() && !cfg!(tierce_mutant = "unused_twice") {
             return None;
         }
         match self.invalidate() {
@@ -382,7 +404,8 @@ impl Snapshot {
     /// first.
     #[must_use]
     pub const fn bump_gen(self, durable: Gen) -> Option<Self> {
-        if self.gc_gen() >= GC_GEN_LIMIT || self.gen_().since(durable) >= GC_GEN_LIMIT {
+        let far = self.gc_gen() >= GC_GEN_LIMIT || self.gen_().since(durable) >= GC_GEN_LIMIT;
+        if far && !cfg!(tierce_mutant = "bump_gen_far") {
             return None;
         }
         Some(self.with_gen(self.gen_().next()))
@@ -501,6 +524,8 @@ mod tests {
                 prop_assert_eq!(next.prio().get() + 1, w.prio().get());
             }
             unchanged_but(w, w.free(), &["mark", "sectors"]);
+            unchanged_but(w, w.give_back(), &["mark", "sectors", "prio"]);
+            prop_assert!(w.give_back().mark().is_reclaimable());
             if let Some(next) = w.unused(pointer) {
                 unchanged_but(w, next, &["gen", "prio", "pin", "mark"]);
                 prop_assert_eq!(next.mark(), Mark::None);
@@ -539,6 +564,34 @@ mod tests {
         let w = Snapshot::from_bits(u64::MAX).with_pin(3);
         assert_eq!(w.unpin(3), Some(w.with_pin(0)));
         assert_eq!((w.unpin(4), w.unpin(u16::MAX)), (None, None));
+    }
+
+    /// The short ways of a gen: both end where it would run too far ahead.
+    #[test]
+    fn gens_advance_without_a_prio_write_only_so_far() {
+        for lag in 0..=u8::MAX {
+            let w = Snapshot::default().with_gen(Gen::new(lag));
+            let next = w.with_gen(Gen::new(lag).next());
+            let wanted = (lag < GC_GEN_LIMIT).then_some(next);
+            assert_eq!(w.bump_gen(w.gen_()), wanted, "behind the last collection by {lag}");
+            let collected = w.with_last_gc(w.gen_());
+            let wanted = wanted.map(|next| next.with_last_gc(w.gen_()));
+            assert_eq!(collected.bump_gen(Gen::new(0)), wanted, "{lag} ahead of the durable gen");
+            assert_eq!(collected.unused(Gen::new(0)).is_some(), lag == 0, "once, not at {lag}");
+        }
+    }
+
+    /// Taking for data, giving back and taking again leaves the word alone from the second time.
+    #[test]
+    fn a_data_bucket_given_back_is_as_the_next_allocation_wants_it() {
+        let invalidated = Snapshot::default().with_sectors(5).invalidate().unwrap();
+        let taken = invalidated.allocate(Purpose::Data, 128).unwrap();
+        assert_ne!(taken, invalidated);
+        assert_eq!(taken.give_back().allocate(Purpose::Data, 128), Some(taken));
+        for held in [taken.dirty().unwrap(), taken.allocate(Purpose::Metadata, 128).unwrap()] {
+            let back = held.give_back();
+            assert_eq!((back.mark(), back.sectors(), back.prio()), (Mark::None, 0, Prio::FRESH));
+        }
     }
 
     /// The diagram at the top of this file, field by field.

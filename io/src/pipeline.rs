@@ -38,6 +38,7 @@ use crate::device::Request;
 use crate::discard::{DiscardPace, Discards};
 use crate::error::Error;
 use crate::volume::StateWriter;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::thread::JoinHandle;
@@ -230,6 +231,40 @@ pub struct Work {
     discards: Discards,
     /// Rings the reclaimer's bell.
     waker: Waker,
+    owner: Option<Box<dyn Evicted>>,
+}
+
+/// Who has something in buckets, and wants to know when it goes.
+///
+/// ```
+/// use std::sync::{Arc, Mutex};
+/// use tierce_core::BucketIndex;
+/// use tierce_io::{Error, Evicted};
+///
+/// #[derive(Debug)]
+/// struct Log(Arc<Mutex<Vec<BucketIndex>>>);
+///
+/// impl Evicted for Log {
+///     fn before_durable(&mut self, _buckets: &[BucketIndex]) -> Result<(), Error> {
+///         Ok(())
+///     }
+///     fn after_durable(&mut self, buckets: &[BucketIndex]) {
+///         self.0.lock().unwrap().extend_from_slice(buckets);
+///     }
+/// }
+/// ```
+pub trait Evicted: Send + fmt::Debug {
+    /// The content of `buckets` is about to go for good: their new gens become durable next,
+    /// unless this returns an error, which fails the device. What was written to this device and
+    /// is complete when it returns is durable no later than they are.
+    ///
+    /// # Errors
+    ///
+    /// The owner's own.
+    fn before_durable(&mut self, buckets: &[BucketIndex]) -> Result<(), Error>;
+
+    /// It is gone for good, whatever happens. None of them is free yet.
+    fn after_durable(&mut self, buckets: &[BucketIndex]);
 }
 
 /// What a step of [`Work`] did.
@@ -261,13 +296,20 @@ impl Work {
     pub fn new(reclaimer: Reclaimer, writer: StateWriter) -> Self {
         let (waker, stats) = (reclaimer.waker(), Arc::default());
         let discards = Discards::new(DiscardPace::unbounded(4));
-        Self { reclaimer, writer, stats, discards, waker }
+        Self { reclaimer, writer, stats, discards, waker, owner: None }
     }
 
     /// The same work with its discards at this pace. To be called before the first step.
     #[must_use]
     pub fn pace(mut self, pace: DiscardPace) -> Self {
         self.discards = Discards::new(pace);
+        self
+    }
+
+    /// Tells `owner` which buckets lose their content.
+    #[must_use]
+    pub fn with_owner(mut self, owner: impl Evicted + 'static) -> Self {
+        self.owner = Some(Box::new(owner));
         self
     }
 
@@ -365,8 +407,16 @@ impl Work {
                 return Ok(());
             }
         }
+        if let Some(owner) = &mut self.owner
+            && let Err(error) = owner.before_durable(write.batch())
+        {
+            return Err(self.failed(write, error));
+        }
         if let Err(error) = self.writer.commit(&chain) {
             return Err(self.failed(write, error));
+        }
+        if let Some(owner) = &mut self.owner {
+            owner.after_durable(write.batch());
         }
         self.reclaimer.prio_durable(write);
         let meta_bytes = self.writer.superblock().geometry().meta_bytes();

@@ -26,7 +26,6 @@
 use crate::device::{Device, DeviceExt};
 use crate::error::Error;
 use crate::file::{DeviceOptions, open_device};
-use crate::huge::room_for;
 use crate::journal::Journal;
 use crate::prio_writer::write_prio_chain;
 use crate::recovery::{Recovered, recover_by};
@@ -98,8 +97,6 @@ pub struct OpenOptions {
 /// ```
 pub struct Volume {
     table: Vec<(Prio, Gen)>,
-    /// For the words of an allocator, if it comes to that.
-    room: Vec<u64>,
     writer: StateWriter,
 }
 
@@ -125,8 +122,6 @@ impl Volume {
             return Self::open_scratch(device);
         }
         let old = superblock::read(&*device)?;
-        // Its pages are fetched while the table is read.
-        let room = room_for(old.geometry().nbuckets() as usize);
         let Recovered { superblock: old, journal, chain, table } = recover_by(&*device, old)?;
         if old.has_tierce_index() && owner != Owner::Engine {
             return Err(Error::EngineIndex { device: device.name().clone() });
@@ -149,7 +144,7 @@ impl Volume {
         let (seq, chain) = chain.map_or((0, Vec::new()), |chain| (chain.seq, chain.buckets));
         let journal = Some(journal);
         let writer = StateWriter { device, superblock: new, journal, seq, chain, failed: None };
-        Ok(Self { table, room, writer })
+        Ok(Self { table, writer })
     }
 
     /// Nothing is read but the superblock, and nothing is flushed.
@@ -165,7 +160,7 @@ impl Volume {
         let table = vec![Default::default(); new.geometry().nbuckets() as usize];
         let (chain, failed) = (Vec::new(), None);
         let writer = StateWriter { device, superblock: new, journal: None, seq: 0, chain, failed };
-        Ok(Self { table, room: Vec::new(), writer })
+        Ok(Self { table, writer })
     }
 
     /// Whether it keeps nothing: then its allocator must run without
@@ -221,12 +216,11 @@ impl Volume {
     /// newer tables durable.
     #[must_use]
     pub fn into_start(self) -> (DeviceTable, StateWriter) {
-        let Self { table, room, writer } = self;
+        let Self { table, writer } = self;
         let superblock = &writer.superblock;
         let mut start =
             DeviceTable::of(*superblock.geometry(), table).with_journal(superblock.njournal.into());
         (start.chain, start.prio_seq) = (writer.chain.clone(), writer.seq);
-        start.room = room;
         (start, writer)
     }
 }

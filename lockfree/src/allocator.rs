@@ -6,8 +6,10 @@ use crate::bucket_ref::BucketRef;
 use crate::config::{Config, DeviceTable};
 use crate::device::Device;
 use crate::error::{Cause, Error};
-use crate::future::AllocFuture;
+use crate::events::event;
+use crate::future::{self, AllocFuture};
 use crate::gc::{Gc, GcState};
+use crate::no_wait;
 use crate::prio_block::PrioBlocks;
 use crate::readers::Read;
 use crate::sectors::{Extent, OpenBuckets, SectorRequest, Wait};
@@ -15,6 +17,8 @@ use crate::start::Startup;
 use crate::stats::{Counters, Stats};
 use crate::sync::{Arc, AtomicU32, Ordering};
 use crate::table::Table;
+use crate::victims::Scanner;
+use crate::watch::Watches;
 use std::cmp::Reverse;
 use std::time::Instant;
 use tierce_core::{BucketId, DeviceIndex, Geometry, Policy, Reserve};
@@ -51,6 +55,7 @@ pub struct Allocator {
     open: OpenBuckets,
     counters: Counters,
     prio_blocks: PrioBlocks,
+    scanner: Scanner,
 }
 
 /// Opening and closing.
@@ -72,18 +77,20 @@ impl Allocator {
         let step = devices.iter().map(sectors).sum::<u64>() / 1024;
         Self {
             policy: AtomicU32::new(config.policy.number().into()),
-            gc: GcState::new(cells),
+            gc: GcState::new(config.cpus as usize),
             ageing: Ageing::new(step, cells, clock),
             open: OpenBuckets::new(config.open_buckets, config.cpus),
-            counters: Counters::new(cells),
+            counters: Counters::new(config.cpus as usize),
             prio_blocks: PrioBlocks::new(),
+            scanner: Scanner::new(&config),
             config,
             devices,
         }
     }
 
     /// Hands out nothing more. Whoever waits gets [`Error::Closed`], reclaimers get
-    /// [`Step::Ended`](crate::Step::Ended), the open buckets are closed.
+    /// [`Step::Ended`](crate::Step::Ended), the open buckets are closed. What is held may still be
+    /// written and dropped. Takes short locks; waits for nobody who sleeps or does I/O.
     pub fn close(&self) {
         // First nothing more is handed out; whoever opens a bucket after that closes it himself.
         self.devices.iter().for_each(Device::close);
@@ -92,8 +99,10 @@ impl Allocator {
     }
 
     /// Takes a device out of use: its allocations fail with `cause`, those who wait for it are
-    /// told, reclaiming stops. The other devices go on.
+    /// told, reclaiming stops. The other devices go on; the first cause is kept. Takes short
+    /// locks, as [`close`](Self::close).
     pub fn fail(&self, device: DeviceIndex, cause: Cause) {
+        event!(WARN, "device_failed", device = device, cause = cause);
         self.devices[device.as_usize()].fail(cause);
         self.open.seal(self, Some(device));
         self.gc.bell.ring();
@@ -105,25 +114,56 @@ impl Allocator {
     /// A bucket of device 0 of the set, or of the next device that has one: from `none`, else
     /// from `reserve`. `None` if nothing is free.
     ///
-    /// Wait-free while this thread's cells hold a bucket; otherwise it may wait for a thread
-    /// that was stopped inside the shared queue. `None` means that at some instant inside the
-    /// call nothing was free, or that another thread was just then carrying buckets between
-    /// lists.
+    /// Wait-free while this thread's cells hold a bucket and nobody waits in line; otherwise
+    /// lock-free, with a short lock if somebody waits: a bucket that is free while they do is
+    /// theirs. `None` means that at some instant inside the call nothing was free for the caller,
+    /// or that another thread was just then carrying a bucket between lists.
     ///
     /// # Errors
     ///
     /// [`Error::Closed`], or [`Error::DeviceFailed`] if every device has failed.
+    #[inline]
     pub fn try_alloc(&self, reserve: Reserve) -> Result<Option<Allocation<'_>>, Error> {
-        let mut error = None;
-        for device in &self.devices {
-            match self.try_alloc_on(device.index(), reserve) {
-                Ok(None) => error = Some(Ok(None)),
-                Err(e) if error.is_none() => error = Some(Err(e)),
+        match self.take_from(&self.devices[0], reserve) {
+            Ok(Some(allocation)) => Ok(Some(allocation)),
+            other => self.try_alloc_on_others(reserve, other),
+        }
+    }
+
+    /// Device 0 had nothing.
+    #[cold]
+    fn try_alloc_on_others<'a>(
+        &'a self,
+        reserve: Reserve,
+        first: Result<Option<Allocation<'a>>, Error>,
+    ) -> Result<Option<Allocation<'a>>, Error> {
+        let mut result = first;
+        for device in &self.devices[1..] {
+            match self.take_from(device, reserve) {
+                Ok(None) => result = Ok(None),
                 Err(_) => {}
                 found => return found,
             }
         }
-        error.unwrap_or(Ok(None))
+        result
+    }
+
+    #[inline]
+    fn take_from<'a>(
+        &'a self,
+        device: &'a Device,
+        reserve: Reserve,
+    ) -> Result<Option<Allocation<'a>>, Error> {
+        match device.take(reserve)? {
+            Some((free, word)) => {
+                Ok(Some(Allocation::new(self, device.index(), free, word.gen_())))
+            }
+            None => {
+                device.counters.alloc_fails.add(1);
+                event!(DEBUG, "alloc_fail", device = device.index(), reserve = reserve);
+                Ok(None)
+            }
+        }
     }
 
     /// As [`try_alloc`](Self::try_alloc), on one device.
@@ -131,26 +171,22 @@ impl Allocator {
     /// # Errors
     ///
     /// [`Error::Closed`] or [`Error::DeviceFailed`].
+    #[inline]
     pub fn try_alloc_on(
         &self,
         device: DeviceIndex,
         reserve: Reserve,
     ) -> Result<Option<Allocation<'_>>, Error> {
-        let device = &self.devices[device.as_usize()];
-        device.check()?;
-        let taken = device.take(reserve);
-        if taken.is_none() {
-            device.counters.alloc_fails.add(1);
-        }
-        Ok(taken.map(|(free, word)| Allocation::new(self, device.index(), free, word.gen_())))
+        self.take_from(&self.devices[device.as_usize()], reserve)
     }
 
-    /// A bucket of `device`, as soon as one is free. Fair: waiters are served in the order in
-    /// which they came, and a waiter who was passed over four times by others who did not have
-    /// to wait gets the next bucket directly.
+    /// A bucket of `device`, as soon as one is free. Fair: those who wait for the same reserve are
+    /// served in the order in which they came, and nobody who comes later gets a bucket before
+    /// them (except the prio write, which makes buckets free).
     ///
     /// Do not call it holding anything that garbage collection, the walk over the index or the
-    /// prio write needs: they are what makes buckets free.
+    /// prio write needs: they are what makes buckets free. [`NoWait`](crate::NoWait) watches over
+    /// that in debug builds, [`wait_for`](Self::wait_for) is for who must not wait later.
     ///
     /// # Errors
     ///
@@ -171,7 +207,7 @@ impl Allocator {
         reserve: Reserve,
         deadline: Option<Instant>,
     ) -> Result<Allocation<'_>, Error> {
-        self.alloc_on(device, reserve).block_until(deadline)
+        future::block_until(self.alloc_on(device, reserve), deadline)
     }
 
     /// Keeps the bucket from being reused for as long as the guard lives. `None` if the pointer
@@ -229,6 +265,7 @@ impl Allocator {
         request: &SectorRequest,
         deadline: Option<Instant>,
     ) -> Result<Extent<'_>, Error> {
+        no_wait::check();
         let extent = self.open.alloc(self, request, Wait::Until(deadline))?;
         Ok(extent.expect("a waiting allocation has space or an error"))
     }
@@ -246,7 +283,7 @@ impl Allocator {
         };
         // Whatever the ranking said, failing means that nobody had anything.
         for device in &ranked {
-            if let Some((free, word)) = device.take(reserve) {
+            if let Ok(Some((free, word))) = device.take(reserve) {
                 return Ok(Some(Allocation::new(self, device.index(), free, word.gen_())));
             }
         }
@@ -270,8 +307,16 @@ impl Allocator {
         ranked
     }
 
-    /// A bucket of `device` was opened for writing.
-    pub(crate) fn note_opened(&self, device: DeviceIndex) {
+    /// The device that works and has most free for a user of `reserve`, at no particular instant;
+    /// `None` if none works. Wait-free.
+    #[must_use]
+    pub fn most_free(&self, reserve: Reserve) -> Option<DeviceIndex> {
+        self.ranked(reserve).first().map(|device| device.index())
+    }
+
+    /// A bucket of `device` is being filled, which counts towards the next garbage collection.
+    /// Sector allocation does it by itself; who fills whole buckets says so here. Wait-free.
+    pub fn note_opened(&self, device: DeviceIndex) {
         let sectors = self.geometry(device).bucket_sectors();
         self.gc.sectors_written.add(sectors.into());
         self.ring_if_gc_due();
@@ -293,7 +338,8 @@ impl Allocator {
         }
     }
 
-    /// Begins a garbage collection, see [`crate::gc`].
+    /// Begins a garbage collection, see [`crate::gc`]: it looks at every bucket once, or, if marks
+    /// are kept in place, waits for passes under way and clears every mark. Allocations go on.
     ///
     /// # Errors
     ///
@@ -342,20 +388,20 @@ impl Allocator {
 
 /// Looking.
 impl Allocator {
-    /// The policy in force.
+    /// The policy in force. Wait-free.
     #[must_use]
     pub fn policy(&self) -> Policy {
         // Relaxed: the next pass follows it.
         Policy::from_number(self.policy.load(Ordering::Relaxed) as u8).unwrap_or_default()
     }
 
-    /// Changes the policy; the next pass follows it.
+    /// Changes the policy; the next pass follows it, one under way ends as it began. Wait-free.
     pub fn set_policy(&self, policy: Policy) {
         // Relaxed: as above.
         self.policy.store(policy.number().into(), Ordering::Relaxed);
     }
 
-    /// Counters and gauges.
+    /// Counters and gauges, summed up over the CPUs: not for a hot path. Takes short locks.
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats::of(self)
@@ -402,6 +448,10 @@ impl Allocator {
         &mut self.devices
     }
 
+    pub(crate) fn watches(&self) -> &Arc<Watches> {
+        self.devices[0].watches()
+    }
+
     #[inline]
     pub(crate) fn gc_state(&self) -> &GcState {
         &self.gc
@@ -417,6 +467,10 @@ impl Allocator {
 
     pub(crate) fn prio_blocks(&self) -> &PrioBlocks {
         &self.prio_blocks
+    }
+
+    pub(crate) fn scanner(&self) -> &Scanner {
+        &self.scanner
     }
 
     pub(crate) fn open_buckets(&self) -> &OpenBuckets {

@@ -2,14 +2,20 @@
 
 use crate::ageing::AgeClock;
 use crate::ahead::Ahead;
+use crate::attention::{
+    Attention, BUCKETS, DISCARDS, ENDED, HUNGRY, ROOM, UNBLOCKED, WAITING, WATCHED,
+};
 use crate::bell::Bell;
 use crate::config::{Config, DeviceTable};
-use crate::counter::{Available, Counter};
+use crate::counter::{Available, Counter, Counts};
 use crate::error::{Cause, Error};
+use crate::events::event;
+use crate::latency::Histogram;
 use crate::reserves::{Found, Free, Reserves};
 use crate::sync::{Arc, AtomicU32, AtomicU64, Mutex, Ordering, fence};
 use crate::table::Table;
-use crate::wait::Waits;
+use crate::wait::{Sleepers, Waits};
+use crate::watch::Watches;
 use std::collections::VecDeque;
 use tierce_core::{BucketIndex, DeviceIndex, Geometry, Mark, Reserve, Sizes, Snapshot};
 
@@ -40,6 +46,8 @@ pub(crate) struct Device {
     table: Table,
     reserves: Reserves,
     pub(crate) waits: Waits,
+    /// Those of the set.
+    watches: Arc<Watches>,
     pub(crate) available: Available,
     pub(crate) chain: Mutex<Chain>,
     /// The reclaimer sleeps on this.
@@ -55,12 +63,9 @@ pub(crate) struct Device {
     pub(crate) pass: Mutex<()>,
     /// 1 while a bucket among the leftovers may be there because of a foreign pin.
     set_aside: AtomicU32,
-    /// What the reclaimer sleeps for, see [`Hunger`].
-    hunger: AtomicU32,
     /// 1 since somebody found nothing free.
     demand: AtomicU32,
-    /// 0 while the device is in use.
-    ended: AtomicU32,
+    /// Why [`ENDED`] is set.
     end: Mutex<Option<End>>,
     pub(crate) counters: DeviceCounters,
 }
@@ -89,9 +94,16 @@ impl Units {
 /// What is counted per device.
 #[derive(Debug)]
 pub(crate) struct DeviceCounters {
-    pub(crate) allocs: [Counter; Reserve::COUNT],
+    /// By [`Reserve`].
+    pub(crate) allocs: Counts<{ Reserve::COUNT }>,
     pub(crate) alloc_fails: Counter,
     pub(crate) alloc_waits: Counter,
+    /// How long they waited.
+    pub(crate) wait_times: Histogram,
+    /// From a table being encoded to its being durable.
+    pub(crate) write_times: Histogram,
+    /// Of the policy's passes.
+    pub(crate) pass_times: Histogram,
     pub(crate) foreign_pins: Counter,
     pub(crate) invalidated: Counter,
     pub(crate) prio_writes: Counter,
@@ -104,18 +116,21 @@ pub(crate) struct DeviceCounters {
 }
 
 impl DeviceCounters {
-    fn new(cells: usize) -> Self {
-        let counter = || Counter::new(cells);
+    fn new(cpus: usize) -> Self {
+        let counter = || Counter::new(cpus);
         Self {
-            allocs: core::array::from_fn(|_| counter()),
+            allocs: Counts::new(cpus),
             alloc_fails: counter(),
             alloc_waits: counter(),
-            foreign_pins: counter(),
-            // Only the reclaimer counts these.
-            invalidated: Counter::new(1),
-            prio_writes: Counter::new(1),
-            discards: Counter::new(1),
-            discards_skipped: Counter::new(1),
+            wait_times: Histogram::new(),
+            write_times: Histogram::new(),
+            pass_times: Histogram::new(),
+            foreign_pins: Counter::new(0),
+            // Only the reclaimer counts the others.
+            invalidated: Counter::new(0),
+            prio_writes: Counter::new(0),
+            discards: Counter::new(0),
+            discards_skipped: Counter::new(0),
             sectors_written: counter(),
             free_inc: AtomicU64::new(0),
         }
@@ -129,9 +144,10 @@ impl Device {
         index: DeviceIndex,
         table: DeviceTable,
         config: &Config,
+        watches: Arc<Watches>,
         clock: Arc<AgeClock>,
     ) -> Self {
-        let cells = config.cpus.max(1) as usize;
+        let cpus = config.cpus as usize;
         let geometry = table.geometry;
         let words = (0..).zip(&table.gens).map(|(b, &(prio, gen_))| {
             let word = Snapshot::default().with_gen(gen_).with_last_gc(gen_).with_prio(prio);
@@ -143,11 +159,12 @@ impl Device {
             units: Units::of(&geometry),
             geometry,
             journal_buckets: table.journal_buckets,
-            table: Table::new_in(table.room, words, clock),
+            table: Table::new(words, clock),
             reserves: Reserves::new(&table.sizes, config.cpus),
             sizes: table.sizes,
             waits: Waits::new(),
-            available: Available::new(cells, geometry.nbuckets()),
+            watches,
+            available: Available::new(cpus, geometry.nbuckets()),
             chain: Mutex::new(Chain { live: table.chain, writing: Vec::new() }),
             bell: Bell::new(),
             leftovers: Mutex::new(Vec::new()),
@@ -155,11 +172,9 @@ impl Device {
             ahead: Ahead::new(),
             pass: Mutex::new(()),
             set_aside: AtomicU32::new(0),
-            hunger: AtomicU32::new(0),
             demand: AtomicU32::new(0),
-            ended: AtomicU32::new(0),
             end: Mutex::new(None),
-            counters: DeviceCounters::new(cells),
+            counters: DeviceCounters::new(cpus),
         }
     }
 
@@ -174,6 +189,11 @@ impl Device {
 
     pub(crate) fn sizes(&self) -> &Sizes {
         &self.sizes
+    }
+
+    /// Those of the set.
+    pub(crate) fn watches(&self) -> &Arc<Watches> {
+        &self.watches
     }
 
     #[inline]
@@ -214,16 +234,32 @@ impl Device {
     /// Whether nothing more is handed out.
     #[inline]
     pub(crate) fn has_ended(&self) -> bool {
-        // Relaxed: the cause is under the lock.
-        self.ended.load(Ordering::Relaxed) != 0
+        self.attention().now() & ENDED != 0
+    }
+
+    #[inline]
+    fn attention(&self) -> &Attention {
+        &self.waits.attention
+    }
+
+    /// Somebody watches the free lists from now on, or nobody any more. Called under the lock of
+    /// those who do.
+    pub(crate) fn set_watched(&self, watched: bool) {
+        if watched {
+            self.attention().set(WATCHED);
+        } else {
+            self.attention().clear(WATCHED);
+        }
     }
 
     /// The error that everybody gets once the device has ended.
+    #[inline]
     pub(crate) fn check(&self) -> Result<(), Error> {
-        // Relaxed: the cause is under the lock.
-        if self.ended.load(Ordering::Relaxed) == 0 {
-            return Ok(());
-        }
+        if self.has_ended() { self.why_ended() } else { Ok(()) }
+    }
+
+    #[cold]
+    fn why_ended(&self) -> Result<(), Error> {
         match &*self.end.lock() {
             None => Ok(()),
             Some(End::Closed) => Err(Error::Closed),
@@ -236,9 +272,11 @@ impl Device {
     /// Hands out nothing more; everybody who waits is told why. The first end is kept.
     fn end_with(&self, end: End) {
         self.end.lock().get_or_insert(end);
-        // Relaxed: the cause is under the lock.
-        self.ended.store(1, Ordering::Relaxed);
-        self.waits.close();
+        self.attention().raise(ENDED);
+        if !cfg!(tierce_mutant = "end_unannounced") {
+            self.waits.close();
+        }
+        self.watches.wake_all();
         self.bell.ring();
     }
 
@@ -250,45 +288,116 @@ impl Device {
         self.end_with(End::Closed);
     }
 
-    /// Takes a free bucket and makes it the caller's. `None` if nothing is free.
-    pub(crate) fn take(&self, reserve: Reserve) -> Option<(Free, Snapshot)> {
+    /// Takes a free bucket and makes it the caller's. `None` if nothing is free; what was free
+    /// may have gone to those who wait.
+    ///
+    /// # Errors
+    ///
+    /// As [`check`](Self::check).
+    #[inline]
+    pub(crate) fn take(&self, reserve: Reserve) -> Result<Option<(Free, Snapshot)>, Error> {
+        let popped = self.reserves.pop_own_cells();
+        if let Some(bucket) = popped
+            && self.attention().now() & (WAITING | ENDED) == 0
+            && let Some(word) = self.claim(bucket, reserve)
+        {
+            return Ok(Some((Free::none(bucket), word)));
+        }
+        self.take_elsewhere(reserve, popped)
+    }
+
+    /// The rest of [`take`](Self::take).
+    #[cold]
+    fn take_elsewhere(
+        &self,
+        reserve: Reserve,
+        popped: Option<BucketIndex>,
+    ) -> Result<Option<(Free, Snapshot)>, Error> {
+        let mut popped = popped.map(Free::none);
         loop {
-            let Found { free, moved, spare } = match self.reserves.pop(reserve) {
-                Ok(found) => found,
-                Err(_) => {
-                    self.feel_demand();
-                    return None;
-                }
+            if popped.is_none() {
+                self.check()?;
+                popped = self.pop(reserve);
+            }
+            let Some(free) = popped.take() else {
+                self.feel_demand();
+                return Ok(None);
             };
-            if let Some(spare) = spare {
-                self.put_back(Free::none(spare));
+            if let Some(free) = self.keep_taken(free)?
+                && let Some(word) = self.claim(free.bucket, reserve)
+            {
+                return Ok(Some((free, word)));
             }
-            if moved {
-                self.carried();
-            }
-            if self.reserves.is_low() {
-                self.ring_if_hungry(Hunger::Room);
-            }
+        }
+    }
+
+    /// Whether a bucket just popped stays with who popped it: not if somebody is in line for it,
+    /// or the device has ended.
+    fn keep_taken(&self, free: Free) -> Result<Option<Free>, Error> {
+        let seen = self.attention().now();
+        if seen & ENDED != 0 {
+            self.put_back(free);
+            return self.check().map(|()| None);
+        }
+        if seen & WAITING == 0 || cfg!(tierce_mutant = "overtakes") {
+            return Ok(Some(free));
+        }
+        Ok(self.waits.give_way(free).err())
+    }
+
+    /// As [`take`](Self::take), for the prio write: before those who wait, for without it nothing
+    /// becomes free.
+    pub(crate) fn take_first(&self, reserve: Reserve) -> Option<(Free, Snapshot)> {
+        loop {
+            let Some(free) = self.pop(reserve) else {
+                self.feel_demand();
+                return None;
+            };
             if let Some(word) = self.claim(free.bucket, reserve) {
                 return Some((free, word));
             }
         }
     }
 
+    /// A bucket from wherever there is one.
+    fn pop(&self, reserve: Reserve) -> Option<Free> {
+        let Found { free, moved, spare } = self.reserves.pop(reserve).ok()?;
+        if let Some(spare) = spare {
+            self.put_back(Free::none(spare));
+        }
+        if moved {
+            // Buckets were carried from one place to another: whoever looked meanwhile and found
+            // nothing is served. (The spare one may have been handed over, so that putting it
+            // back served nobody else.)
+            self.offered();
+        }
+        if self.attention().now() & ROOM != 0 && self.reserves.is_low() {
+            self.ring_if_hungry(ROOM);
+        }
+        Some(free)
+    }
+
     /// Turns a bucket from a free list into one in use; sets it aside if it is pinned twice.
+    #[inline]
     pub(crate) fn claim(&self, bucket: BucketIndex, reserve: Reserve) -> Option<Snapshot> {
         match self.table.allocate(bucket, reserve.purpose(), self.bucket_units()) {
             Ok(word) => {
                 self.available.change(-1);
-                self.counters.allocs[reserve.as_usize()].add(1);
+                self.counters.allocs.add(reserve.as_usize(), 1);
+                event!(TRACE, "alloc", device = self.index, bucket = bucket, reserve = reserve);
                 Some(word)
             }
             Err(_pinned) => {
-                self.counters.foreign_pins.add(1);
-                self.set_aside(bucket);
+                self.found_pinned(bucket);
                 None
             }
         }
+    }
+
+    #[cold]
+    fn found_pinned(&self, bucket: BucketIndex) {
+        self.counters.foreign_pins.add(1);
+        self.set_aside(bucket);
     }
 
     /// Keeps a free bucket away from the lists until the foreign pin on it is gone.
@@ -296,9 +405,11 @@ impl Device {
         self.leftovers.lock().push(bucket);
         // Relaxed: ordered by the fence.
         self.set_aside.store(1, Ordering::Relaxed);
-        // SeqCst: of this fence and the one in `pin_dropped` one comes first: either the look
-        // below finds the pin gone, or whoever drops it sees that a bucket was set aside.
-        fence(Ordering::SeqCst);
+        if !cfg!(tierce_mutant = "set_aside_no_fence") {
+            // SeqCst: of this fence and the one in `pin_dropped` one comes first: either the look
+            // below finds the pin gone, or whoever drops it sees that a bucket was set aside.
+            fence(Ordering::SeqCst);
+        }
         if self.table.peek(bucket).pin_count() == 1 {
             self.bell.ring();
         }
@@ -309,8 +420,10 @@ impl Device {
         if word.pin_count() != 1 {
             return; // a free bucket with no other foreign pin has exactly its own
         }
-        // SeqCst: pairs with the fence in `set_aside`.
-        fence(Ordering::SeqCst);
+        if !cfg!(tierce_mutant = "pin_dropped_no_fence") {
+            // SeqCst: pairs with the fence in `set_aside`.
+            fence(Ordering::SeqCst);
+        }
         // Relaxed: ordered by the fence.
         if self.set_aside.load(Ordering::Relaxed) != 0 {
             self.bell.ring();
@@ -326,22 +439,49 @@ impl Device {
         core::mem::take(&mut *leftovers)
     }
 
-    /// Makes a bucket free that has just become safe to reuse.
+    /// Makes a bucket free that has just become safe to reuse. `Err` if all lists are full.
     pub(crate) fn release(&self, bucket: BucketIndex) -> Result<Reserve, BucketIndex> {
+        let mut released = Err(bucket);
+        let mut one = VecDeque::from([bucket]);
+        self.release_all(&mut one, |_, reserve| released = Ok(reserve));
+        released
+    }
+
+    /// As [`release`](Self::release), of as many as there is room for; `released` hears of each.
+    pub(crate) fn release_all(
+        &self,
+        ready: &mut VecDeque<BucketIndex>,
+        mut released: impl FnMut(BucketIndex, Reserve),
+    ) {
         // Before those who wait: without its reserve the prio write could make nothing free.
-        if self.reserves.refill_prio(bucket) {
-            self.offered(Reserve::Prio);
-            return Ok(Reserve::Prio);
+        while let Some(&bucket) = ready.front()
+            && self.reserves.refill_prio(bucket)
+        {
+            ready.pop_front();
+            released(bucket, Reserve::Prio);
         }
-        if self.waits.hand_over(Free::none(bucket)).is_ok() {
-            return Ok(Reserve::None);
+        // Those who wait, before anybody else sees what there is.
+        let mut sleepers = Sleepers::default();
+        if self.attention().now() & WAITING != 0 {
+            sleepers = self.waits.hand_out(|| {
+                let bucket = ready.pop_front()?;
+                released(bucket, Reserve::None);
+                Some(bucket)
+            });
         }
-        let reserve = self.reserves.release(bucket)?;
-        self.offered(reserve);
-        Ok(reserve)
+        while let Some(&bucket) = ready.front()
+            && let Ok(reserve) = self.reserves.release(bucket)
+        {
+            ready.pop_front();
+            released(bucket, reserve);
+        }
+        self.offered();
+        // They wake up when there is something to be found for those who run.
+        drop(sleepers);
     }
 
     /// Makes a bucket free that was taken in vain; its gen has not moved.
+    #[inline]
     pub(crate) fn give_back(&self, free: Free) {
         self.table.give_back(free.bucket);
         self.available.change(1);
@@ -375,7 +515,8 @@ impl Device {
     pub(crate) fn is_short(&self) -> bool {
         // Relaxed: a hint; `stay_hungry` and the bell order what must not be missed.
         let felt = self.demand.load(Ordering::Relaxed) != 0;
-        self.waits.len() > 0 || felt && self.reserves.len_hint(Reserve::None) == 0
+        let waits = self.waits.len() > 0 || self.watches.len() > 0;
+        waits || felt && self.reserves.len_hint(Reserve::None) == 0
     }
 
     /// How many buckets a user of `reserve` could be given, at no particular instant: for
@@ -386,12 +527,22 @@ impl Device {
     }
 
     /// Puts a bucket from a free list on one again.
+    #[inline]
     pub(crate) fn put_back(&self, free: Free) {
-        if self.waits.hand_over(free).is_ok() {
-            return;
+        if free.home == Reserve::None && self.reserves.push_own_cells(free.bucket) {
+            let seen = self.attention().after_cell() & (WAITING | BUCKETS | WATCHED);
+            if seen != 0 {
+                self.noticed(seen);
+            }
+        } else {
+            self.put_back_elsewhere(free);
         }
+    }
+
+    #[cold]
+    fn put_back_elsewhere(&self, free: Free) {
         match self.reserves.give_back(free) {
-            Ok(reserve) => self.offered(reserve),
+            Ok(_) => self.offered(),
             Err(bucket) => self.keep(bucket),
         }
     }
@@ -404,7 +555,7 @@ impl Device {
         }
         let refilled = self.reserves.refill_prio(bucket);
         if refilled {
-            self.offered(Reserve::Prio);
+            self.offered();
         } else {
             self.table.unpin(bucket, 1);
         }
@@ -413,44 +564,46 @@ impl Device {
 
     /// Nobody holds prio writes back any more.
     pub(crate) fn unblocked(&self) {
-        // SeqCst: pairs with the fence in `stay_hungry`: either the reclaimer's look after it
-        // finds no holder, or we see that it is hungry.
-        fence(Ordering::SeqCst);
-        self.ring_if_hungry(Hunger::Unblocked);
+        // Pairs with the fence in `stay_hungry`: either the reclaimer's look after it finds no
+        // holder, or we see that it is hungry.
+        if self.attention().after() & UNBLOCKED != 0 {
+            self.ring_if_hungry(UNBLOCKED);
+        }
     }
 
-    /// A bucket was put on `reserve`'s list: whoever waits is served, and the prio write goes
-    /// on if it was short of buckets.
-    pub(crate) fn offered(&self, reserve: Reserve) {
-        if self.waits.somebody_waits() {
-            self.serve(Some(reserve));
+    /// Buckets were put on a list: whoever waits is served, and the prio write goes on if it was
+    /// short of buckets.
+    fn offered(&self) {
+        let seen = self.attention().after() & (WAITING | BUCKETS | WATCHED);
+        if seen != 0 {
+            self.noticed(seen);
         }
-        // The fence in `somebody_waits` pairs with the one in `stay_hungry`.
-        self.ring_if_hungry(Hunger::Buckets);
     }
 
-    /// Buckets were carried from one place to another: whoever looked meanwhile and found
-    /// nothing is served, or looks again. (The spare one may have been handed over, so that
-    /// putting it back served nobody else.)
-    fn carried(&self) {
-        if self.waits.somebody_waits() {
-            self.serve(None);
+    #[cold]
+    fn noticed(&self, seen: u32) {
+        if seen & WAITING != 0 && !cfg!(tierce_mutant = "offered_unserved") {
+            self.serve();
         }
-        // Ordered by the fence in `somebody_waits`, as in `offered`.
-        self.ring_if_hungry(Hunger::Buckets);
+        if seen & BUCKETS != 0 {
+            self.ring_if_hungry(BUCKETS);
+        }
+        if seen & WATCHED != 0 {
+            self.watches.offered();
+        }
     }
 
     /// Hands what is free to those who wait.
-    pub(crate) fn serve(&self, offered: Option<Reserve>) {
-        self.waits.serve(offered, |reserve| {
+    pub(crate) fn serve(&self) {
+        let sleepers = self.waits.serve(|reserve| {
             let found = self.reserves.pop(reserve).ok()?;
             if let Some(spare) = found.spare {
                 // Its place was taken while it was carried; the reclaimer offers it again.
-                self.leftovers.lock().push(spare);
-                self.bell.ring();
+                self.keep(spare);
             }
             Some(found.free)
         });
+        drop(sleepers);
     }
 
     /// Somebody found nothing free: the reclaimer should hurry.
@@ -459,10 +612,9 @@ impl Device {
         if self.demand.load(Ordering::Relaxed) == 0 {
             self.demand.store(1, Ordering::Relaxed);
             self.bell.ring();
-        } else if self.hunger.load(Ordering::Relaxed) != 0 {
+        } else if self.attention().now() & HUNGRY != 0 {
             // The demand is an old one that the reclaimer has not come to take: it sleeps.
-            self.hunger.store(0, Ordering::Relaxed);
-            self.bell.ring();
+            self.ring_if_hungry(HUNGRY);
         }
     }
 
@@ -470,23 +622,23 @@ impl Device {
     pub(crate) fn take_demand(&self) -> bool {
         // Relaxed: the bell orders it; demand that comes right after is met by the next look.
         let demand = self.demand.swap(0, Ordering::Relaxed) != 0;
-        demand || self.waits.len() > 0
+        demand || self.waits.len() > 0 || self.watches.len() > 0
     }
 
-    /// The reclaimer is about to sleep; it looks once more after this.
+    /// The reclaimer is about to sleep until there is `hunger`; it looks once more after this:
+    /// either that finds it, or whoever makes it available rings.
     pub(crate) fn stay_hungry(&self, hunger: Hunger) {
-        // Relaxed: ordered by the fence.
-        self.hunger.store(hunger as u32, Ordering::Relaxed);
-        // SeqCst: of this fence and the one in `somebody_waits` one comes first: either the
-        // look after this finds the bucket, or whoever put it there sees that we are hungry.
-        fence(Ordering::SeqCst);
+        self.attention().clear(HUNGRY);
+        if cfg!(tierce_mutant = "hungry_no_fence") {
+            self.attention().raise(hunger as u32);
+        } else {
+            self.attention().set(hunger as u32);
+        }
     }
 
-    fn ring_if_hungry(&self, hunger: Hunger) {
-        // Relaxed: ordered by the caller's fence where it matters. A taker has none: it may
-        // ring one bucket late, and whoever finds nothing rings in any case.
-        if self.hunger.load(Ordering::Relaxed) == hunger as u32 {
-            self.hunger.store(0, Ordering::Relaxed);
+    fn ring_if_hungry(&self, hunger: u32) {
+        if self.attention().now() & hunger != 0 {
+            self.attention().clear(hunger);
             self.bell.ring();
         }
     }
@@ -497,31 +649,30 @@ impl Device {
 #[repr(u32)]
 pub(crate) enum Hunger {
     /// Room on the free lists: it has buckets to release.
-    Room = 1,
+    Room = ROOM,
     /// Buckets for the prio write.
-    Buckets = 2,
+    Buckets = BUCKETS,
     /// That nobody holds the prio write back.
-    Unblocked = 3,
+    Unblocked = UNBLOCKED,
     /// That more discards are allowed; or that space is short, and it does not wait for them.
-    Discards = 4,
+    Discards = DISCARDS,
 }
 
-#[cfg(all(test, not(tierce_loom)))]
+#[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]
 mod tests {
     use super::*;
-    use crate::wait::{PATIENCE, Turn};
+    use crate::wait::Turn;
     use std::task::Waker;
 
     /// If they came first and never gave back, no gen could ever become durable again.
     #[test]
-    fn the_prio_write_comes_before_waiters_who_are_due() {
+    fn the_prio_write_comes_before_those_who_wait() {
         let geometry = Geometry::new(64, 1, 128, 8).expect("a legal shape");
         let table = DeviceTable::empty(geometry);
-        let device = Device::new(DeviceIndex::FIRST, table, &Config::default(), Arc::default());
+        let watches = Arc::new(Watches::new());
+        let (index, clock) = (DeviceIndex::FIRST, Arc::default());
+        let device = Device::new(index, table, &Config::default(), watches, clock);
         let waiter = device.waits.line_up(Reserve::None, Waker::noop());
-        for _ in 0..PATIENCE {
-            device.waits.serve(Some(Reserve::None), |_| None);
-        }
         let [first, second] = [1, 2].map(BucketIndex::new);
         assert_eq!(device.release(first), Ok(Reserve::Prio));
         assert_eq!(waiter.poll(Waker::noop()), Turn::Wait);

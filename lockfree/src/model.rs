@@ -4,9 +4,11 @@
 use crate::ageing::{AgeClock, Ageing};
 use crate::allocator::Allocator;
 use crate::sync::Arc;
-use crate::{cells, reserves, table};
+use crate::{attention, cells, counter, owner, prio_block, reserves, ring, table};
 use tierce_core::word::Purpose;
-use tierce_core::{AgeEpoch, BucketId, BucketIndex, Gen, Mark, Prio, Reserve, Sizes, Snapshot};
+use tierce_core::{
+    AgeEpoch, BucketId, BucketIndex, DeviceIndex, Gen, Mark, Prio, Reserve, Sizes, Snapshot,
+};
 
 /// A table of words, and what makes them age.
 #[derive(Debug)]
@@ -54,7 +56,13 @@ impl Table {
     /// Whether the gen was the pointer's.
     #[must_use]
     pub fn pin(&self, bucket: BucketIndex, pointer: Gen) -> bool {
-        self.0.pin(bucket, pointer).is_some()
+        self.pinned(bucket, pointer).is_some()
+    }
+
+    /// As [`pin`](Self::pin): the word that it left.
+    #[must_use]
+    pub fn pinned(&self, bucket: BucketIndex, pointer: Gen) -> Option<Snapshot> {
+        self.0.pin(bucket, pointer)
     }
 
     /// One pin fewer.
@@ -76,6 +84,29 @@ impl Table {
     /// A read hit.
     pub fn touch(&self, bucket: BucketIndex, pointer: Gen) {
         self.0.touch(bucket, pointer);
+    }
+
+    /// Its content is dead.
+    pub fn free(&self, bucket: BucketIndex) {
+        self.0.free(bucket);
+    }
+
+    /// Whether it took the short way.
+    #[must_use]
+    pub fn unused(&self, bucket: BucketIndex, pointer: Gen) -> bool {
+        self.0.unused(bucket, pointer, pointer).is_some()
+    }
+
+    /// Whether the gen advanced, as that of an index node that its owner frees.
+    #[must_use]
+    pub fn bump_gen(&self, bucket: BucketIndex, pointer: Gen) -> bool {
+        self.0.bump_gen(bucket, pointer, pointer).is_ok()
+    }
+
+    /// The word as a prio write encodes it.
+    #[must_use]
+    pub fn read_for_prios(&self, bucket: BucketIndex) -> Snapshot {
+        self.0.read_for_prios(bucket)
     }
 
     /// Asks for a rescale.
@@ -100,6 +131,40 @@ impl Table {
     }
 }
 
+/// Who holds prio writes back.
+#[derive(Debug)]
+pub struct PrioBlocks(prio_block::PrioBlocks);
+
+impl Default for PrioBlocks {
+    fn default() -> Self {
+        Self(prio_block::PrioBlocks::new())
+    }
+}
+
+impl PrioBlocks {
+    /// One more.
+    pub fn take(&self) {
+        self.0.take();
+    }
+
+    /// One fewer.
+    pub fn leave(&self) {
+        self.0.leave();
+    }
+
+    /// The state, if there is nobody.
+    #[must_use]
+    pub fn free(&self) -> Option<u64> {
+        self.0.free()
+    }
+
+    /// Whether nobody came since.
+    #[must_use]
+    pub fn unchanged(&self, before: u64) -> bool {
+        self.0.unchanged(before)
+    }
+}
+
 /// Cells.
 #[derive(Debug)]
 pub struct Cells(cells::Cells);
@@ -121,6 +186,97 @@ impl Cells {
     #[must_use]
     pub fn push(&self, bucket: BucketIndex) -> bool {
         self.0.push(bucket) || self.0.push_anywhere(bucket)
+    }
+}
+
+/// The queue behind the cells.
+#[derive(Debug)]
+pub struct Ring(ring::Ring);
+
+impl Ring {
+    /// Empty.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self(ring::Ring::new(capacity))
+    }
+
+    /// The oldest item.
+    #[must_use]
+    pub fn pop(&self) -> Option<u32> {
+        self.0.pop()
+    }
+
+    /// Whether there was room.
+    #[must_use]
+    pub fn push(&self, item: u32) -> bool {
+        self.0.push(item).is_ok()
+    }
+
+    /// How many were pushed.
+    #[must_use]
+    pub fn inserts(&self) -> u64 {
+        self.0.inserts()
+    }
+}
+
+/// What those who give back must look at.
+#[derive(Debug)]
+pub struct Attention(attention::Attention);
+
+impl Default for Attention {
+    fn default() -> Self {
+        Self(attention::Attention::new())
+    }
+}
+
+impl Attention {
+    /// Somebody is going to sleep, and looks once more.
+    pub fn wait(&self) {
+        self.0.set(attention::WAITING);
+    }
+
+    /// Whether somebody sleeps, for who inserted into a queue.
+    #[must_use]
+    pub fn somebody_waits(&self) -> bool {
+        self.0.after() & attention::WAITING != 0
+    }
+
+    /// Whether somebody sleeps, for who inserted into a cell.
+    #[must_use]
+    pub fn somebody_waits_for_a_cell(&self) -> bool {
+        self.0.after_cell() & attention::WAITING != 0
+    }
+}
+
+/// A count, and who owns the numbers under which it is kept.
+#[derive(Debug)]
+pub struct Count(owner::Owners, counter::Counts<1>);
+
+impl Default for Count {
+    fn default() -> Self {
+        Self(owner::Owners::new(), counter::Counts::new(1))
+    }
+}
+
+impl Count {
+    /// One more, by a thread that lives for just that.
+    pub fn add_and_end(&self) {
+        let number = self.0.take();
+        self.1.add_as(number, 0, 1);
+        if let Some(number) = number {
+            self.0.give_up(number);
+        }
+    }
+
+    /// One more, by a thread without a number.
+    pub fn add_without_number(&self) {
+        self.1.add_as(None, 0, 1);
+    }
+
+    /// The sum.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.1.total(0)
     }
 }
 
@@ -185,6 +341,44 @@ pub fn invalidate(allocator: &Allocator, bucket: BucketId) -> bool {
 /// Gives back the pin of an invalidated bucket, as its new owner would.
 pub fn unpin(allocator: &Allocator, bucket: BucketId) {
     allocator.devices()[bucket.device().as_usize()].table().unpin(bucket.bucket(), 1);
+}
+
+/// Drops the pin of a guard.
+pub fn drop_pin(allocator: &Allocator, bucket: BucketId) {
+    let device = &allocator.devices()[bucket.device().as_usize()];
+    device.pin_dropped(device.table().unpin(bucket.bucket(), 1));
+}
+
+/// How many free buckets of the device are kept from its lists.
+#[must_use]
+pub fn set_aside(allocator: &Allocator, device: DeviceIndex) -> usize {
+    allocator.devices()[device.as_usize()].leftovers.lock().len()
+}
+
+/// Asks for a collection that begins later than those that have finished. Returns how many have.
+pub fn ask_for_collection(allocator: &Allocator) -> u64 {
+    let finished = allocator.gc_state().finished();
+    allocator.gc_state().need_after(finished);
+    finished
+}
+
+/// How many collections have finished.
+#[must_use]
+pub fn collections(allocator: &Allocator) -> u64 {
+    allocator.gc_state().finished()
+}
+
+/// How far the gen of `bucket` has run ahead of the last collection.
+#[must_use]
+pub fn lag(allocator: &Allocator, bucket: BucketId) -> u8 {
+    let device = &allocator.devices()[bucket.device().as_usize()];
+    device.table().peek(bucket.bucket()).gc_gen()
+}
+
+/// Makes an invalidated bucket free, as the reclaimer does when its gen is durable.
+pub fn release(allocator: &Allocator, bucket: BucketId) {
+    let device = &allocator.devices()[bucket.device().as_usize()];
+    device.release(bucket.bucket()).expect("there is room");
 }
 
 /// As the bucket's owner does before it holds the only copy of something.

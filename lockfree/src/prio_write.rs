@@ -118,8 +118,9 @@ impl PrioWrite {
             let mut records = SetRecords {
                 device,
                 epoch: device.table().epoch(),
-                run: [].iter(),
+                line: [].iter(),
                 next: from,
+                run_end: from,
                 end,
                 next_followed: None,
                 followed: own.iter_mut(),
@@ -143,7 +144,8 @@ impl PrioWrite {
     #[must_use = "what is not confirmed must not be named by the journal"]
     pub fn confirm(&mut self) -> bool {
         assert!(self.sets_encoded.iter().all(|&done| done), "a set was never encoded");
-        self.confirmed = self.allocator.prio_blocks().unchanged(self.unblocked);
+        self.confirmed = self.allocator.prio_blocks().unchanged(self.unblocked)
+            || cfg!(tierce_mutant = "prio_block_no_redo");
         if !self.confirmed {
             self.sets_encoded.fill(false);
             self.encoded.iter_mut().for_each(|(_, gen_)| *gen_ = None);
@@ -183,8 +185,8 @@ impl PrioWrite {
         gen_.expect("every bucket that is followed was encoded")
     }
 
-    /// The batch in the order of invalidation.
-    #[cfg(any(test, tierce_mutant = "discard_before_durable"))]
+    /// The buckets that will be safe to reuse once this is durable, in the order of invalidation.
+    #[must_use]
     pub fn batch(&self) -> &[BucketIndex] {
         &self.batch
     }
@@ -211,7 +213,8 @@ impl PrioWrite {
 /// The records of one set, in order of bucket, taken from the table as it is when each is read.
 ///
 /// Most of them are words of the table that lie side by side: a *run*, up to the next bucket that
-/// needs more than reading, which is one of the batch or one that is never allocated.
+/// needs more than reading, which is one of the batch or one that is never allocated. A run is
+/// read line by line.
 ///
 /// See [`PrioWrite::sets`] for an example.
 #[derive(Debug)]
@@ -219,9 +222,10 @@ pub struct SetRecords<'a> {
     device: &'a Device,
     /// As it was when the run began.
     epoch: AgeEpoch,
-    /// What is left of the run that ends before `next`.
-    run: core::slice::Iter<'a, AtomicU64>,
+    /// What is left of the line that ends before `next`.
+    line: core::slice::Iter<'a, AtomicU64>,
     next: u32,
+    run_end: u32,
     end: u32,
     /// The bucket of the batch, or one that is ahead, that comes next; its gen is noted.
     next_followed: Option<&'a mut (BucketIndex, Option<Gen>)>,
@@ -230,6 +234,21 @@ pub struct SetRecords<'a> {
 }
 
 impl<'a> SetRecords<'a> {
+    /// The next line of the run, if there is one.
+    #[inline]
+    fn next_line(&mut self) -> bool {
+        if self.next == self.run_end {
+            return false;
+        }
+        let device: &'a Device = self.device;
+        let words = device.table().words().line(BucketIndex::new(self.next)).atomics();
+        let from = self.next as usize % words.len();
+        let to = words.len().min(from + (self.run_end - self.next) as usize);
+        self.line = words[from..to].iter();
+        self.next += (to - from) as u32;
+        true
+    }
+
     /// Between two runs: the record of the next bucket, and the run behind it.
     #[inline(never)]
     fn next_run(&mut self) -> Option<(Prio, Gen)> {
@@ -241,18 +260,21 @@ impl<'a> SetRecords<'a> {
         let record = if bucket < self.device.geometry().first_bucket() {
             Default::default()
         } else {
-            let word = self.device.table().read(bucket);
+            let word = self.device.table().read_for_prios(bucket);
             let is_followed = self.next_followed.as_ref().is_some_and(|next| next.0 == bucket);
             let gen_ = if is_followed { self.follow(word.gen_()) } else { word.gen_() };
             (self.epoch.prio_of(word.stamp()), gen_)
         };
-        let from = self.next + 1;
+        self.next += 1;
         let followed = self.next_followed.as_ref().map_or(self.end, |next| next.0.get());
-        let is_usable = from >= self.device.geometry().first_bucket().get();
-        self.next = if is_usable { followed.clamp(from, self.end) } else { from };
-        let device: &'a Device = self.device;
-        self.run = device.table().words()[from as usize..self.next as usize].iter();
+        let is_usable = self.next >= self.device.geometry().first_bucket().get();
+        self.run_end = if is_usable { followed.clamp(self.next, self.end) } else { self.next };
         Some(record)
+    }
+
+    fn record(&self, word: &AtomicU64) -> (Prio, Gen) {
+        let word = Table::read_word_for_prios(word);
+        (self.epoch.prio_of(word.stamp()), word.gen_())
     }
 
     /// Notes the gen of a followed bucket, and gives what is encoded of it.
@@ -274,12 +296,13 @@ impl Iterator for SetRecords<'_> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        match self.run.next() {
-            Some(word) => {
-                let word = Table::read_word(word);
-                Some((self.epoch.prio_of(word.stamp()), word.gen_()))
+        loop {
+            if let Some(word) = self.line.next() {
+                return Some(self.record(word));
             }
-            None => self.next_run(),
+            if !self.next_line() {
+                return self.next_run();
+            }
         }
     }
 
@@ -288,19 +311,19 @@ impl Iterator for SetRecords<'_> {
     fn fold<B, F: FnMut(B, Self::Item) -> B>(mut self, init: B, mut record: F) -> B {
         let mut folded = init;
         loop {
-            let epoch = self.epoch;
-            for word in self.run.as_slice() {
-                let word = Table::read_word(word);
-                folded = record(folded, (epoch.prio_of(word.stamp()), word.gen_()));
+            for word in core::mem::take(&mut self.line) {
+                folded = record(folded, self.record(word));
             }
-            self.run = [].iter();
+            if self.next_line() {
+                continue;
+            }
             let Some(next) = self.next_run() else { return folded };
             folded = record(folded, next);
         }
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = self.run.len() + (self.end - self.next) as usize;
+        let left = self.line.len() + (self.end - self.next) as usize;
         (left, Some(left))
     }
 }

@@ -39,8 +39,10 @@ mod write;
 
 use crate::allocator::Allocator;
 use crate::device::{Device, Hunger};
+use crate::events::event;
 use crate::prio_write::PrioWrite;
 use crate::sync::{Arc, Ordering};
+use crate::victims::lru::Lru;
 use crate::victims::{self, Pass};
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -48,7 +50,13 @@ use tierce_core::draws::Draws;
 use tierce_core::spec::Event;
 use tierce_core::{BucketId, BucketIndex, DeviceIndex, Policy};
 
-/// What a reclaimer that cannot go on waits for.
+/// What a reclaimer that cannot go on waits for; [`Reclaimer`] has an example.
+///
+/// ```
+/// use tierce_lockfree::WaitFor;
+/// let collect_now = |wait: WaitFor| wait == WaitFor::Gc;
+/// assert!(!collect_now(WaitFor::Room));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitFor {
     /// All free lists are full.
@@ -63,7 +71,13 @@ pub enum WaitFor {
     Discard,
 }
 
-/// What the owner of a reclaimer has to do next.
+/// What the owner of a reclaimer has to do next; [`Reclaimer`] has an example.
+///
+/// ```
+/// use tierce_lockfree::Step;
+/// let goes_on = |step: &Step| !matches!(step, Step::Ended);
+/// # assert!(!goes_on(&Step::Ended));
+/// ```
 #[derive(Debug)]
 #[must_use = "the reclaimer waits for it"]
 pub enum Step {
@@ -145,6 +159,8 @@ pub struct Reclaimer {
     free_inc: VecDeque<BucketIndex>,
     /// Buckets of the batch that is being written.
     in_flight: usize,
+    /// When the prio write in flight began.
+    write_began: Option<Instant>,
     fifo_cursor: u32,
     prio_seq: u64,
     /// After a pass that fell short: the number of collections that must have finished before
@@ -167,6 +183,7 @@ pub struct Reclaimer {
     /// What happened, if anybody asked for it.
     events: Option<Vec<Event>>,
     draws: Draws,
+    lru: Lru,
 }
 
 impl Reclaimer {
@@ -180,6 +197,7 @@ impl Reclaimer {
             ready: VecDeque::new(),
             free_inc: VecDeque::new(),
             in_flight: 0,
+            write_began: None,
             fifo_cursor: 0,
             prio_seq,
             short_until: None,
@@ -191,6 +209,7 @@ impl Reclaimer {
             loose: None,
             discards: None,
             events: None,
+            lru: Lru::default(),
         }
     }
 
@@ -278,13 +297,22 @@ impl Reclaimer {
         if !self.allocator.config().sync || unsafe_release {
             self.ready.append(&mut self.free_inc);
         }
-        if self.allocator.config().discard && self.discards.is_some() {
-            return self.drain_discards();
+        match (self.allocator.config().discard, self.discards.is_some()) {
+            (true, true) => self.drain_discards(),
+            (true, false) => self.drain_discarding(),
+            (false, _) => self.drain_at_once(),
         }
+    }
+
+    /// One by one, each after its discard.
+    fn drain_discarding(&mut self) -> Option<Step> {
         loop {
             let next = self.in_hand.take().or_else(|| Some((self.ready.pop_front()?, false)));
             let Some((bucket, discarded)) = next else { break };
-            if self.allocator.config().discard && !discarded {
+            if !discarded {
+                if cfg!(tierce_mutant = "release_before_discarded") {
+                    let _ = self.dev().release(bucket);
+                }
                 self.in_hand = Some((bucket, false));
                 return Some(Step::Discard(bucket));
             }
@@ -297,6 +325,40 @@ impl Reclaimer {
         None
     }
 
+    /// As many as there is room for in one go.
+    fn drain_at_once(&mut self) -> Option<Step> {
+        if let Some((bucket, _)) = self.in_hand.take() {
+            self.ready.push_front(bucket);
+        }
+        self.release_ready();
+        if !self.ready.is_empty() {
+            self.dev().stay_hungry(Hunger::Room);
+            // Once more: a place may have become free before we said that we wait for one.
+            self.release_ready();
+        }
+        match self.ready.pop_front() {
+            Some(bucket) => {
+                self.in_hand = Some((bucket, true));
+                Some(Step::Wait(WaitFor::Room))
+            }
+            None => {
+                self.phase = Phase::Choose;
+                None
+            }
+        }
+    }
+
+    fn release_ready(&mut self) {
+        let (allocator, index) = (Arc::clone(&self.allocator), self.device);
+        let device = &allocator.devices()[index.as_usize()];
+        let (ready, events) = (&mut self.ready, &mut self.events);
+        device.release_all(ready, |bucket, reserve| {
+            if let Some(events) = events {
+                events.push(Event::Released { bucket: BucketId::new(index, bucket), reserve });
+            }
+        });
+    }
+
     fn release(&mut self, bucket: BucketIndex) -> Result<(), BucketIndex> {
         let device = self.dev();
         let released = device.release(bucket).or_else(|bucket| {
@@ -305,6 +367,7 @@ impl Reclaimer {
             device.release(bucket)
         });
         let reserve = released?;
+        event!(TRACE, "release", device = self.device, bucket = bucket, reserve = reserve);
         self.event(|bucket| Event::Released { bucket, reserve }, bucket);
         Ok(())
     }
@@ -347,7 +410,8 @@ impl Reclaimer {
         let allocator = Arc::clone(&self.allocator);
         let gc = allocator.gc_state();
         let demand = self.dev().take_demand();
-        self.hurry = demand && allocator.config().batch_on_demand;
+        let hurries = allocator.config().batch_on_demand && !cfg!(tierce_mutant = "no_hurry");
+        self.hurry = demand && hurries;
         match self.pass() {
             Passed::Full => {}
             Passed::Short => {
@@ -390,9 +454,13 @@ impl Reclaimer {
             return Passed::Refused;
         }
         let finished = self.allocator.gc_state().finished();
+        let (began, before) = (Instant::now(), self.free_inc.len());
         if !self.take_victims() {
             return Passed::Refused;
         }
+        self.dev().counters.pass_times.add(began.elapsed());
+        let invalidated = self.free_inc.len() - before;
+        event!(DEBUG, "pass", device = self.device, invalidated = invalidated);
         let after_gc = finished > self.last_pass_gc;
         self.last_pass_gc = finished;
         (self.short_until, self.write_partial) = (None, false);
@@ -413,11 +481,16 @@ impl Reclaimer {
         let in_place = !allocator.config().invalidate_during_gc;
         // A collection in place waits for this lock after it has declared the marks invalid.
         let _pass = in_place.then(|| device.pass.lock());
-        if !allocator.gc_state().marks_valid() {
+        let unguarded = cfg!(tierce_mutant = "gc_in_place_unguarded");
+        if !unguarded && !allocator.gc_state().marks_valid() {
             return false;
         }
-        let room = self.room();
-        let far = device.ahead.far(device.table());
+        let (room, before) = (self.room(), self.free_inc.len());
+        let far = if cfg!(tierce_mutant = "far_ahead_taken") {
+            Vec::new()
+        } else {
+            device.ahead.far(device.table())
+        };
         let (free_inc, events) = (&mut self.free_inc, &mut self.events);
         let shift = device.geometry().sector_shift();
         let mut pass = Pass {
@@ -429,21 +502,31 @@ impl Reclaimer {
             wanted: room,
             taken: |bucket, invalidated: crate::table::Invalidated| {
                 allocator.gc_state().note_gc_gen(invalidated.after.gc_gen());
-                device.counters.invalidated.add(1);
                 free_inc.push_back(bucket);
+                let sectors = u32::from(invalidated.after.sectors()) << shift;
+                event!(
+                    TRACE,
+                    "invalidate",
+                    device = device.index(),
+                    bucket = bucket,
+                    sectors = sectors
+                );
                 if let Some(events) = events {
                     let bucket = BucketId::new(device.index(), bucket);
-                    let sectors = u32::from(invalidated.after.sectors()) << shift;
                     events.push(Event::Invalidated { bucket, sectors });
                 }
             },
         };
         match allocator.policy() {
-            Policy::Lru => victims::lru::pass(&mut pass, device.sizes().candidates as usize),
+            Policy::Lru => {
+                let candidates = device.sizes().candidates as usize;
+                victims::lru::pass(&mut pass, candidates, &mut self.lru, allocator.scanner());
+            }
             Policy::Fifo => victims::fifo::pass(&mut pass, &mut self.fifo_cursor),
             Policy::Random => victims::random::pass(&mut pass, &mut self.draws),
         }
         self.write_early = pass.write_early;
+        device.counters.invalidated.add((self.free_inc.len() - before) as i64);
         allocator.ring_if_gc_due();
         true
     }
@@ -458,14 +541,15 @@ impl Reclaimer {
             return None;
         }
         let partial = self.hurry || self.write_partial && self.needs_gc();
-        let write = self.is_full() || self.write_early || partial && !self.free_inc.is_empty();
+        let early = self.write_early && !cfg!(tierce_mutant = "no_early_write");
+        let write = self.is_full() || early || partial && !self.free_inc.is_empty();
         self.hurry = false;
         self.phase = if write { Phase::Write } else { Phase::Choose };
         None
     }
 }
 
-#[cfg(all(test, not(tierce_loom)))]
+#[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]
 mod tests {
     use super::*;
     use crate::config::{Config, DeviceTable};

@@ -4,6 +4,7 @@ use crate::allocator::Allocator;
 use crate::counter::Counter;
 use crate::device::Device;
 use crate::hint::CpuHint;
+use crate::latency::Latencies;
 use crate::sync::Ordering;
 use tierce_core::{Prio, Reserve};
 
@@ -17,12 +18,12 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    pub(crate) fn new(cells: usize) -> Self {
+    pub(crate) fn new(cpus: usize) -> Self {
         Self {
-            read_races: Counter::new(cells),
-            rescales: Counter::new(1),
-            gc_runs: Counter::new(1),
-            gc_stale: Counter::new(1),
+            read_races: Counter::new(cpus),
+            rescales: Counter::new(0),
+            gc_runs: Counter::new(0),
+            gc_stale: Counter::new(0),
         }
     }
 }
@@ -76,6 +77,12 @@ pub struct DeviceStats {
     pub sectors_written: u64,
     /// Waiting allocations.
     pub waiters: u64,
+    /// How long the waits took that are over, in vain or not.
+    pub alloc_wait: Latencies,
+    /// From a table of gens being drawn up to its being durable.
+    pub prio_write: Latencies,
+    /// The passes that chose what to reuse.
+    pub pass: Latencies,
 }
 
 impl DeviceStats {
@@ -97,7 +104,7 @@ impl DeviceStats {
             free_inc: counters.free_inc.load(Ordering::Relaxed),
             available,
             in_use_percent: (nbuckets - available) * 100 / nbuckets,
-            alloc_total: Reserve::ALL.map(|r| counters.allocs[r.as_usize()].total()),
+            alloc_total: Reserve::ALL.map(|r| counters.allocs.total(r.as_usize())),
             alloc_fail_total: counters.alloc_fails.total(),
             alloc_wait_total: counters.alloc_waits.total(),
             foreign_pin_total: counters.foreign_pins.total(),
@@ -108,6 +115,9 @@ impl DeviceStats {
             discard_skipped_total: counters.discards_skipped.total(),
             sectors_written: counters.sectors_written.total() + in_open,
             waiters: device.waits.len() as u64,
+            alloc_wait: counters.wait_times.read(),
+            prio_write: counters.write_times.read(),
+            pass: counters.pass_times.read(),
         }
     }
 }
@@ -135,6 +145,8 @@ pub struct Stats {
     pub gc_total: u64,
     /// Stale pointers that they met.
     pub gc_stale_total: u64,
+    /// Who waits until so many buckets can be had.
+    pub watchers: u64,
     /// How many hold prio writes back.
     pub prio_blocks: u32,
     /// The largest gen − last_gc since the last collection.
@@ -154,6 +166,7 @@ impl Stats {
             rescale_total: counters.rescales.total(),
             gc_total: counters.gc_runs.total(),
             gc_stale_total: counters.gc_stale.total(),
+            watchers: allocator.watches().len() as u64,
             prio_blocks: allocator.prio_blocks().holders(),
             need_gc: allocator.gc_state().need_gc(),
             min_prio: allocator.ageing().min_prio(),

@@ -20,12 +20,13 @@
 //! | pin | Acquire | what follows the pin stays below it; the gen it saw stays frozen |
 //! | prepay | Relaxed | the caller holds a pin already |
 //! | unpin | Release | the Acquire of invalidate and of GC's snapshot |
-//! | allocate | AcqRel | the caller popped the bucket: the list ordered it. Release → readers that acquire the word |
+//! | allocate | AcqRel | the caller popped the bucket: the list ordered it. Release → readers that acquire the word. Nothing is written if the word is already as it should be: then Acquire |
 //! | dirty | Relaxed | published by the later unpin |
 //! | touch | Relaxed | nothing: a hint. The word is loaded before the epoch, see [`crate::ageing`] |
 //! | rescale (`rescale.rs`) | Relaxed | nothing: see [`crate::ageing`] |
 //! | gc_publish | AcqRel | Acquire ← unpin; Release → invalidate, which relies on the mark |
-//! | free, give_back | AcqRel | as unpin and invalidate |
+//! | free | AcqRel | as unpin and invalidate |
+//! | give_back | AcqRel, or nothing is written | the list, to which the bucket goes next, orders it |
 //! | unused, bump_gen | AcqRel | as invalidate |
 //! | gc_clear, gc_mark, renew_metadata | AcqRel | as gc_publish; invalidation has stopped meanwhile |
 //! | set_moving | Relaxed | nothing: a hint |
@@ -38,7 +39,8 @@
 
 use crate::ageing::AgeClock;
 use crate::sync::{Arc, AtomicU64, Ordering};
-use tierce_core::word::{ONE_PIN, Purpose};
+use crate::words::Words;
+use tierce_core::word::{ONE_PIN, PIN_LIMIT, Purpose};
 use tierce_core::{AgeEpoch, BucketIndex, Gen, Mark, Prio, Snapshot};
 
 /// What [`Table::invalidate`] took.
@@ -50,7 +52,7 @@ pub(crate) struct Invalidated {
 
 /// One word per bucket of a device.
 pub(crate) struct Table {
-    words: Box<[AtomicU64]>,
+    words: Words,
     /// The set's.
     clock: Arc<AgeClock>,
 }
@@ -63,25 +65,9 @@ impl core::fmt::Debug for Table {
 
 impl Table {
     /// A table with these words, which have prios.
-    #[cfg(test)]
     pub(crate) fn new(words: impl Iterator<Item = Snapshot>, clock: Arc<AgeClock>) -> Self {
-        Self::new_in(Vec::new(), words, clock)
-    }
-
-    /// A table with these words, which have prios, in the memory of `room` if that is large
-    /// enough.
-    pub(crate) fn new_in(
-        room: Vec<u64>,
-        words: impl Iterator<Item = Snapshot>,
-        clock: Arc<AgeClock>,
-    ) -> Self {
         let epoch = clock.now();
-        // Collecting in place keeps the memory.
-        let mut table: Vec<_> = room.into_iter().map(AtomicU64::new).collect();
-        table.clear();
-        table.reserve_exact(words.size_hint().0);
-        table.extend(words.map(|word| AtomicU64::new(epoch.stamped(word).bits())));
-        Self { words: table.into_boxed_slice(), clock }
+        Self { words: Words::new(words.map(|word| epoch.stamped(word))), clock }
     }
 
     /// The age epoch of the set, by which stamps are decoded.
@@ -107,14 +93,14 @@ impl Table {
         self.words.len()
     }
 
-    /// The words, for whoever reads them all: by relaxed loads only.
-    pub(crate) fn words(&self) -> &[AtomicU64] {
-        &self.words
-    }
-
     #[inline]
     fn word(&self, bucket: BucketIndex) -> &AtomicU64 {
-        &self.words[bucket.as_usize()]
+        self.words.of(bucket)
+    }
+
+    /// The words, for whoever reads them all: by relaxed loads only.
+    pub(crate) fn words(&self) -> &Words {
+        &self.words
     }
 
     /// The word with its stamp, for whoever decides nothing by it, or holds a pin.
@@ -133,11 +119,10 @@ impl Table {
     /// Where the word of `bucket` is, for whoever reads it several times.
     #[inline]
     pub(crate) fn find(&self, bucket: BucketIndex) -> Option<&AtomicU64> {
-        self.words.get(bucket.as_usize())
+        self.words.get(bucket)
     }
 
-    /// As [`read`](Self::read), of a word that was found before, or of one of
-    /// [`words`](Self::words).
+    /// As [`read`](Self::read), of a word that was found before.
     #[inline]
     pub(crate) fn read_word(word: &AtomicU64) -> Snapshot {
         // Acquire: pairs with the Release in `unpin` and `invalidate`.
@@ -150,8 +135,24 @@ impl Table {
         word.stamp() == self.epoch().stamp()
     }
 
+    /// The word as a prio write encodes it.
+    pub(crate) fn read_for_prios(&self, bucket: BucketIndex) -> Snapshot {
+        Self::read_word_for_prios(self.word(bucket))
+    }
+
+    /// As [`read_for_prios`](Self::read_for_prios), of a word that was found before.
+    #[inline]
+    pub(crate) fn read_word_for_prios(word: &AtomicU64) -> Snapshot {
+        if cfg!(tierce_mutant = "prio_block_no_writer_fence") {
+            // Relaxed: what this break is about.
+            return Snapshot::from_bits(word.load(Ordering::Relaxed));
+        }
+        Self::read_word(word)
+    }
+
     /// The one update loop: replaces the word by `next(word)` until nobody interferes.
     /// `Err` with the word for which `next` had no successor.
+    #[inline]
     pub(crate) fn update(
         &self,
         bucket: BucketIndex,
@@ -174,10 +175,18 @@ impl Table {
 
     /// Takes the bucket for reuse, if nothing forbids it.
     pub(crate) fn invalidate(&self, bucket: BucketIndex) -> Option<Invalidated> {
+        if cfg!(tierce_mutant = "invalidate_by_store") {
+            let after = self.read(bucket).invalidate()?;
+            // AcqRel: the deliberate break, whatever the word has become meanwhile.
+            self.word(bucket).swap(after.bits(), Ordering::AcqRel);
+            return Some(Invalidated { after });
+        }
         // AcqRel: Acquire pairs with the Release in `unpin`; Release with the Acquire of the
         // lists' consumers and of readers that check the gen again.
         let order = if cfg!(tierce_mutant = "invalidate_relaxed") {
             Ordering::Relaxed
+        } else if cfg!(tierce_mutant = "invalidate_unreleased") {
+            Ordering::Acquire
         } else {
             Ordering::AcqRel
         };
@@ -198,8 +207,13 @@ impl Table {
             self.unpin(bucket, 1);
             return None;
         }
-        // Acquire: keeps the accesses that the pin protects below it.
-        self.update(bucket, Ordering::Acquire, |w| w.pin(pointer)).ok().map(|u| u.after)
+        let order = if cfg!(tierce_mutant = "pin_relaxed") {
+            Ordering::Relaxed
+        } else {
+            // Acquire: keeps the accesses that the pin protects below it.
+            Ordering::Acquire
+        };
+        self.update(bucket, order, |w| w.pin(pointer)).ok().map(|u| u.after)
     }
 
     /// `n` more pins for somebody who holds one.
@@ -208,6 +222,17 @@ impl Table {
         let before = self.word(bucket).fetch_add(u64::from(n) * ONE_PIN, Ordering::Relaxed);
         let held = Snapshot::from_bits(before).pin_count();
         assert!(held > 0 && held.checked_add(n).is_some(), "prepay without a pin, or too many");
+    }
+
+    /// One more pin for somebody who holds one, unless there are [`PIN_LIMIT`] already. That is
+    /// looked at before: as many more as there are threads can get in, of which there is room for
+    /// 16 384.
+    pub(crate) fn clone_pin(&self, bucket: BucketIndex) -> bool {
+        let room = self.peek(bucket).pin_count() < PIN_LIMIT;
+        if room {
+            self.prepay(bucket, 1);
+        }
+        room
     }
 
     /// `n` pins fewer. Returns the word after it.
@@ -225,16 +250,31 @@ impl Table {
     }
 
     /// The bucket leaves a free list. `Err` with its word if a foreign pin is on it.
+    ///
+    /// A bucket that was given back, or reused for the same, often is as it should be; then its
+    /// word is only read. A foreign pin that comes after that read comes after the allocation, as
+    /// it could in any case.
+    #[inline]
     pub(crate) fn allocate(
         &self,
         bucket: BucketIndex,
         purpose: Purpose,
         sectors: u32,
     ) -> Result<Snapshot, Snapshot> {
-        // AcqRel: Acquire, so that nothing of the new life moves above it; Release, so that
-        // GC and readers who see the new mark see the list's history too.
+        let unordered = cfg!(tierce_mutant = "allocate_relaxed");
+        let before = if unordered { self.peek(bucket) } else { self.read(bucket) };
         let next = |w: Snapshot| w.allocate(purpose, sectors).map(|w| self.stamped(w));
-        self.update(bucket, Ordering::AcqRel, next).map(|u| u.after)
+        if next(before) == Some(before) {
+            return Ok(before);
+        }
+        let order = if unordered {
+            Ordering::Relaxed
+        } else {
+            // AcqRel: Acquire, so that nothing of the new life moves above it; Release, so that
+            // GC and readers who see the new mark see the list's history too.
+            Ordering::AcqRel
+        };
+        self.update(bucket, order, next).map(|u| u.after)
     }
 
     /// The bucket holds the only copy of something from now on. The caller holds a pin.
@@ -280,19 +320,37 @@ impl Table {
         sectors: u32,
         oldest: Gen,
     ) -> Snapshot {
-        let next = |w: Snapshot| Some(w.gc_publish(start, mark, sectors, oldest));
-        // AcqRel: Acquire pairs with the Release in `unpin`; Release with `invalidate`.
-        match self.update(bucket, Ordering::AcqRel, next) {
+        let next = |w: Snapshot| {
+            let raised = cfg!(tierce_mutant = "gc_raises_last_gc");
+            Some(w.gc_publish(start, mark, sectors, if raised { w.gen_() } else { oldest }))
+        };
+        let order = if cfg!(tierce_mutant = "gc_publish_relaxed") {
+            Ordering::Relaxed
+        } else {
+            // AcqRel: Acquire pairs with the Release in `unpin`; Release with `invalidate`, and
+            // with readers: whoever sees a gen that this made possible sees the epoch.
+            Ordering::AcqRel
+        };
+        match self.update(bucket, order, next) {
             Ok(update) => update.after,
             Err(word) => word,
         }
     }
 
     /// The bucket was taken in vain and goes back to a free list.
+    #[inline]
     pub(crate) fn give_back(&self, bucket: BucketIndex) {
-        // AcqRel: as `free`.
-        let next = |w: Snapshot| Some(self.stamped(w.free().with_prio(Prio::FRESH)));
-        let _ = self.update(bucket, Ordering::AcqRel, next);
+        // As long as the age epoch has not moved, a data bucket is as the next allocation wants it.
+        let next = |w: Snapshot| match w.mark() {
+            Mark::Reclaimable => w,
+            _ => self.stamped(w.give_back()),
+        };
+        // Only its owner and the list's next taker care for what this changes.
+        let before = self.peek(bucket);
+        if next(before) != before {
+            // AcqRel: as `free`.
+            let _ = self.update(bucket, Ordering::AcqRel, |w| Some(next(w)));
+        }
     }
 
     /// A dead bucket is about to go to a free list without an invalidation.
@@ -314,8 +372,13 @@ impl Table {
             let next = w.unused(durable).filter(|_| w.gen_() == pointer);
             next.map(|w| self.stamped(w))
         };
-        // AcqRel: as `invalidate`.
-        self.update(bucket, Ordering::AcqRel, next).ok().map(|u| u.after)
+        let order = if cfg!(tierce_mutant = "unused_relaxed") {
+            Ordering::Relaxed
+        } else {
+            // AcqRel: as `invalidate`.
+            Ordering::AcqRel
+        };
+        self.update(bucket, order, next).ok().map(|u| u.after)
     }
 
     /// The gen of a metadata bucket that is being freed advances, see [`Snapshot::bump_gen`].
@@ -327,8 +390,14 @@ impl Table {
         durable: Gen,
     ) -> Result<Snapshot, Snapshot> {
         let next = |w: Snapshot| w.bump_gen(durable).filter(|_| w.gen_() == pointer);
-        // AcqRel: as `invalidate`.
-        self.update(bucket, Ordering::AcqRel, next).map(|u| u.after)
+        let alone = cfg!(tierce_mutant = "bump_gen_relaxed");
+        let order = if alone || cfg!(tierce_mutant = "prio_block_no_owner_fence") {
+            Ordering::Relaxed
+        } else {
+            // AcqRel: as `invalidate`.
+            Ordering::AcqRel
+        };
+        self.update(bucket, order, next).map(|u| u.after)
     }
 
     /// The beginning of a collection in place: whatever is marked has to be found again. Pinned
@@ -388,8 +457,13 @@ impl Table {
 
     /// What the bucket holds is dead; it may be invalidated.
     pub(crate) fn free(&self, bucket: BucketIndex) {
-        // AcqRel: Release publishes the owner's last accesses to `invalidate`.
-        let _ = self.update(bucket, Ordering::AcqRel, |w| Some(w.free()));
+        let order = if cfg!(tierce_mutant = "free_relaxed") {
+            Ordering::Relaxed
+        } else {
+            // AcqRel: Release publishes the owner's last accesses to `invalidate`.
+            Ordering::AcqRel
+        };
+        let _ = self.update(bucket, order, |w| Some(w.free()));
     }
 
     /// See [`crate::model::lives`].
@@ -416,7 +490,8 @@ impl Table {
 
     /// Replaces the word by this one, which has a prio, before anybody else can see it.
     pub(crate) fn set_exclusive(&mut self, bucket: BucketIndex, word: Snapshot) {
-        self.words[bucket.as_usize()] = AtomicU64::new(self.stamped(word).bits());
+        let word = self.stamped(word);
+        self.words.set_exclusive(bucket, word);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Open buckets, `lockfree/src/sectors/`.
 //!
-//! I11, I12, I13. Breaks that must turn these red: `slot_before_prepay`,
+//! I11, I12, I13. Breaks that must turn these red: `slot_before_prepay`, `slot_take_by_store`,
+//! `slot_unsettled`,
 //! `spare_back_before_settled`, `rollover_loses_spare`, `extent_return_relaxed`,
 //! `extent_return_unchecked`.
 #![cfg(tierce_loom)]
@@ -10,7 +11,7 @@ use loom::sync::{Arc, Mutex};
 use loom::thread;
 use tierce_core::{BucketIndex, Reserve};
 use tierce_lockfree::{Allocator, Extent, SectorRequest, model as inside};
-use tierce_loom_tests::{model_within, tiny};
+use tierce_loom_tests::{model, model_within, tiny};
 
 /// What was handed out: bucket and offset in sectors.
 type Taken = Mutex<Vec<(BucketIndex, u32)>>;
@@ -35,10 +36,10 @@ fn check(allocator: &Allocator, extent: &Extent<'_>) {
     assert_eq!(extent.sectors(), 4);
 }
 
-/// Two writers open, fill and close buckets of one slot, of which there are enough.
+/// I11, I12, I13: two writers open, fill and close buckets of one slot, of which there are enough.
 #[test]
 fn extents_are_disjoint_and_pinned() {
-    model_within(1, || {
+    model(|| {
         let (allocator, mut reclaimer) = tiny::allocator(tiny::settings(), 3);
         let _ = reclaimer.step();
         let taken = Arc::new(Mutex::new(Vec::new()));
@@ -70,11 +71,34 @@ fn extents_are_disjoint_and_pinned() {
     });
 }
 
-/// Two open the same slot; the bucket of the one who comes second is free again, and a third
+/// I12: whoever takes space of a bucket that another has just invalidated and opened gets a pointer
+/// into its new life.
+#[test]
+fn i12_an_extent_has_the_gen_of_its_opening() {
+    model(|| {
+        let (allocator, _reclaimer) = tiny::of_five(tiny::settings(), 0, 2);
+        let full = tiny::full(&allocator);
+        let request = SectorRequest::new(4);
+        let other = Arc::clone(&allocator);
+        let writer = thread::spawn(move || {
+            let extent = other.try_alloc_sectors(&request).expect("in use");
+            extent.map(|extent| extent.bucket_ref())
+        });
+        assert!(inside::invalidate(&allocator, full.id()));
+        inside::release(&allocator, full.id());
+        drop(allocator.try_alloc_sectors(&request).expect("in use"));
+        if let Some(pointer) = writer.join().unwrap() {
+            let word = allocator.snapshot(pointer.id()).expect("one of its buckets");
+            assert_eq!(pointer.gen_(), word.gen_(), "the gen belongs to the opening");
+        }
+    });
+}
+
+/// I9: two open the same slot; the bucket of the one who comes second is free again, and a third
 /// takes it at once.
 #[test]
 fn a_spare_bucket_goes_back_with_one_pin() {
-    model_within(1, || {
+    model_within(2, || {
         let (allocator, mut reclaimer) = tiny::allocator(tiny::settings(), 2);
         let _ = reclaimer.step();
         let other = Arc::clone(&allocator);
@@ -93,7 +117,7 @@ fn a_spare_bucket_goes_back_with_one_pin() {
 /// pin to the slot, and another thread closed the bucket and returned all pins to the word.
 #[test]
 fn what_an_extent_wrote_happens_before_reuse() {
-    model_within(2, || {
+    model(|| {
         let (allocator, mut reclaimer) = tiny::allocator(tiny::settings(), 2);
         let _ = reclaimer.step();
         let data: Arc<Vec<_>> = Arc::new((0..8).map(|_| UnsafeCell::new(0)).collect());

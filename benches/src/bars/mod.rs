@@ -12,6 +12,7 @@
 //! | `devices.rs` | P9, P10: a prio write and an open, beside fio |
 //! | `memory.rs` | P11: bytes per bucket |
 //! | `background.rs` | P14, P15: idleness, and own writes |
+//! | `fairness.rs` | P16: who waits is woken soon, and in turn |
 //! | `cache.rs`, `fio.rs` | P12, P13: the cache beside the disk, and beside another cache |
 //! | `usable.rs` | P17: how much of a device holds user data |
 //! | `row.rs`, `table.rs` | figures, goals, verdicts, and how they are shown |
@@ -33,6 +34,7 @@ mod background;
 mod cache;
 mod device_file;
 mod devices;
+mod fairness;
 mod fio;
 mod memory;
 mod pairs;
@@ -182,6 +184,7 @@ fn of_product() -> Vec<(&'static str, Section, Measure)> {
         ("P11", Section::Memory, memory::memory),
         ("P12", Section::Cache, cache::writes),
         ("P13", Section::Cache, cache::beside_foyer),
+        ("P16", Section::Steady, fairness::fairness),
         ("P17", Section::Memory, usable::usable),
         ("P9", Section::Prio, devices::prio_write),
         ("P10", Section::Open, devices::open),

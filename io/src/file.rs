@@ -12,6 +12,7 @@
 
 use crate::device::{Capabilities, Device, DiscardKind};
 use crate::error::Error;
+use crate::notice::{Notice, log_once};
 use crate::sync_io::SyncIo;
 use crate::uring::{Setup, Uring};
 use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags, SeekFrom, StatxFlags};
@@ -21,7 +22,6 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::Once;
 use std::time::Duration;
 
 /// By what means a device's operations are performed.
@@ -75,53 +75,6 @@ pub enum DiscardBy {
     Blocking,
     /// Not at all.
     Off,
-}
-
-/// Something worth knowing that is no error.
-///
-/// ```
-/// use tierce_io::{DeviceOptions, Notice};
-/// let options = DeviceOptions::default().on_notice(|notice: &Notice| println!("{notice}"));
-/// # let _ = options;
-/// ```
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Notice {
-    /// io_uring is refused; blocking threads do the work.
-    #[non_exhaustive]
-    FallBack {
-        /// The device.
-        device: Arc<str>,
-        /// Why.
-        cause: Arc<str>,
-    },
-    /// Fewer buffers than wanted are registered with the ring.
-    #[non_exhaustive]
-    FewerBuffers {
-        /// The device.
-        device: Arc<str>,
-        /// Bytes that are registered, maybe 0.
-        registered: usize,
-        /// Bytes that were wanted.
-        wanted: usize,
-        /// Why.
-        cause: Arc<str>,
-    },
-}
-
-impl fmt::Display for Notice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::FallBack { device, cause } => {
-                write!(f, "{device}: io_uring is refused ({cause}): using blocking threads")
-            }
-            Self::FewerBuffers { device, registered, wanted, cause } => write!(
-                f,
-                "{device}: {registered} of {wanted} bytes of buffers registered ({cause}): \
-                 raise RLIMIT_MEMLOCK for more"
-            ),
-        }
-    }
 }
 
 /// How to open a device.
@@ -265,17 +218,6 @@ impl fmt::Debug for DeviceOptions {
             .field("discards", &self.discards)
             .finish_non_exhaustive()
     }
-}
-
-/// One warning per kind of notice and process.
-fn log_once(notice: &Notice) {
-    static FALL_BACK: Once = Once::new();
-    static FEWER_BUFFERS: Once = Once::new();
-    let once = match notice {
-        Notice::FallBack { .. } => &FALL_BACK,
-        Notice::FewerBuffers { .. } => &FEWER_BUFFERS,
-    };
-    once.call_once(|| log::warn!("{notice}"));
 }
 
 /// Opens a file or block device and starts what performs its operations.

@@ -46,6 +46,7 @@ const VERSION: u32 = 1;
 
 /// A checksum that starts from a life's number.
 pub(crate) fn checksum(life: u64, bytes: &[u8]) -> U64 {
+    let life = if cfg!(tierce_mutant = "lives_alike") { 0 } else { life };
     U64::new(XxHash3_64::oneshot_with_seed(life, bytes))
 }
 

@@ -5,7 +5,8 @@
 //! bytes and, for each thing that took long, two additions to memory that others add to as well.
 //! Nothing that is expected to take less than a microsecond is measured so.
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::Ordering;
+use crate::sync::unmodelled::AtomicU64;
 use std::time::Duration;
 
 /// 2⁴⁰ ns are 18 minutes; what took longer counts as that.

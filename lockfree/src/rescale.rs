@@ -42,7 +42,7 @@ impl Table {
             }
         }
         self.ask(LANES * lane, &groups[LANES * lane..], &mut smallest);
-        self.look_at(groups.len() * GROUP, self.len() % GROUP, &mut smallest);
+        self.look_at(groups.len() * GROUP, self.len().rem_euclid(GROUP), &mut smallest);
         smallest.prio
     }
 

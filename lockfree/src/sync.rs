@@ -286,8 +286,8 @@ mod modelled {
     }
 }
 
-/// Atomics that the checker does not see: for hints, which are accessed by relaxed loads and
-/// stores only and decide nothing that matters.
+/// Atomics that the checker does not see: for hints and statistics, which are accessed with relaxed
+/// orderings only and decide nothing that matters.
 pub(crate) mod unmodelled {
     pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64};
 }

@@ -81,7 +81,7 @@ impl Words {
     pub(crate) fn of(&self, bucket: BucketIndex) -> &AtomicU64 {
         let at = bucket.as_usize();
         debug_assert!(at < self.len, "{bucket} of {}", self.len);
-        &self.lines[at / LINE].0[at % LINE]
+        &self.lines[at / LINE].0[at.rem_euclid(LINE)]
     }
 
     /// The word of a bucket, if there is such a bucket.
@@ -93,7 +93,7 @@ impl Words {
     /// Replaces the word of a bucket before anybody else can see it.
     pub(crate) fn set_exclusive(&mut self, bucket: BucketIndex, word: Snapshot) {
         let at = bucket.as_usize();
-        self.lines[at / LINE].0[at % LINE] = AtomicU64::new(word.bits());
+        self.lines[at / LINE].0[at.rem_euclid(LINE)] = AtomicU64::new(word.bits());
     }
 }
 

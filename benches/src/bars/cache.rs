@@ -66,7 +66,7 @@ fn open(path: &Path, bytes: u64) -> Result<Tierce, Error> {
 }
 
 fn disk_bytes(plan: &Plan) -> u64 {
-    if plan.quick { 256 << 20 } else { 4 << 30 }
+    if plan.quick { 320 << 20 } else { 4 << 30 }
 }
 
 /// P12.

@@ -4,7 +4,16 @@ use super::row::Row;
 use crate::measure::{Environment, Spread};
 
 const HEAD: [&str; 11] = [
-    "bar", "figure", "setting", "unit", "lockfree", "baseline", "value", "ratio", "must", "want",
+    "bar",
+    "figure",
+    "setting",
+    "unit",
+    "value",
+    "baseline",
+    "its value",
+    "ratio",
+    "must",
+    "want",
     "verdict",
 ];
 

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`bucket`] | the life of a bucket; [`BucketIndex`], [`Gen`], [`Prio`], [`Mark`] |
 //! | [`word`] | the 64-bit state of a bucket and every legal transition of it |
+//! | [`age`] | how a bucket's age is kept as a stamp, so that ageing writes hardly any word |
 //! | [`geometry`] | every limit and derived constant |
 //! | [`reserve`] | the four free lists and how large they are |
 //! | [`policy`] | which bucket is reused next, and the LRU key |
@@ -15,6 +16,7 @@
 //! No atomics, no I/O, no unsafe.
 #![forbid(unsafe_code)]
 
+pub mod age;
 pub mod bucket;
 pub mod draws;
 pub mod error;
@@ -26,6 +28,7 @@ pub mod spec;
 pub mod stats;
 pub mod word;
 
+pub use age::AgeEpoch;
 pub use bucket::{BucketId, BucketIndex, DeviceIndex, Gen, Mark, Prio};
 pub use error::Error;
 pub use geometry::Geometry;

@@ -25,6 +25,11 @@
 //! | sectors | 13 | live sectors, saturating at [`SECTORS_MAX`] |
 //! | pin | 16 | while above 0 the bucket is not invalidated |
 //!
+//! In the concurrent table the prio field holds a [`Stamp`] from which the prio is worked out, so
+//! that ageing needs not write every word: [`crate::age`] explains it, and
+//! [`AgeEpoch::reveal`](crate::AgeEpoch::reveal) makes the one of the other. The transitions
+//! below speak of prios.
+//!
 //! Pin is on top so that its carry and borrow leave the word instead of entering a neighbour.
 //!
 //! # Transitions
@@ -47,6 +52,7 @@
 //! | [`unused`](Snapshot::unused) | as invalidate ∧ gen = durable gen | as invalidate, mark none |
 //! | [`bump_gen`](Snapshot::bump_gen) | both lags < 96 | gen + 1 |
 
+use crate::age::Stamp;
 use crate::bucket::{GC_GEN_LIMIT, Gen, Mark, Prio};
 use core::fmt;
 
@@ -161,6 +167,12 @@ impl Snapshot {
         Prio::new((self.0 >> PRIO) as u16)
     }
 
+    /// The age as the concurrent table has it: in the place of the prio.
+    #[must_use]
+    pub const fn stamp(self) -> Stamp {
+        Stamp::from_bits((self.0 >> PRIO) as u16)
+    }
+
     /// What GC found, or what allocation promised.
     #[must_use]
     pub const fn mark(self) -> Mark {
@@ -212,6 +224,12 @@ impl Snapshot {
     #[must_use]
     pub const fn with_prio(self, value: Prio) -> Self {
         self.replace(PRIO, 16, value.get() as u64)
+    }
+
+    /// With this stamp in the place of the prio.
+    #[must_use]
+    pub const fn with_stamp(self, value: Stamp) -> Self {
+        self.replace(PRIO, 16, value.bits() as u64)
     }
 
     /// With this mark.

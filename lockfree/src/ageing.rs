@@ -1,43 +1,152 @@
 //! Ageing: buckets that are not read grow older as I/O goes by.
 //!
+//! # Problem
+//!
 //! Every I/O is counted in sectors. Each 1/1024 of the set's size of it, one *rescale* is
 //! requested from the reclaimers: every bucket that is not pinned, not metadata and not oldest
 //! already ages by one, and `min_prio` becomes the smallest result (unchanged if there is none).
-//! A read hit makes a bucket fresh again. Allocation never waits for a rescale.
+//! A read hit makes a bucket fresh again. Nobody may wait for a rescale, or have the cache
+//! lines of the table taken away by one.
+//!
+//! # State
+//!
+//! | field | what it is | who changes it |
+//! |---|---|---|
+//! | `clock` | the age epoch: how many rescales there were; with it a word's stamp is decoded (`tierce_core::age`) | who makes a rescale |
+//! | `due` | rescales requested and not begun · 2 + 1 while one is being made | see the protocol |
+//! | `min_prio` | the smallest prio that the last rescale left | who makes a rescale |
+//! | `left`, `gathered` | sectors until the next request | whoever does I/O |
 //!
 //! Sectors are gathered per CPU hint and flushed at step / (4·CPUs), so that no line is written
 //! by every CPU on every I/O. With one cell they are counted at once.
+//!
+//! # Protocol
+//!
+//! 1. Whoever counts I/O past the step requests a rescale and rings a reclaimer.
+//! 2. A reclaimer takes a request if there is one and no rescale is being made: one CAS on `due`.
+//!    If one is, he leaves the request to who makes it, who looks again in the same CAS that
+//!    would end his turn: no request is stranded, no two rescales overlap, and nobody waits.
+//! 3. The epoch goes on by one. From here on every bucket is one older.
+//! 4. Each word is looked at (`rescale.rs`). Only pinned ones, which must not age, and very old
+//!    ones, whose stamps must not come round, are written ([`AgeEpoch::rescale`]), each by a
+//!    CAS that is repeated when the word has changed.
+//! 5. `min_prio` is stored.
+//!
+//! # What holds when others are at work
+//!
+//! Let a rescale begin at its step 3. Others load the epoch when they have loaded the word, and
+//! stamp the word with it by CAS.
+//!
+//! 1. A bucket that nobody uses or pins ages by exactly one per rescale, and stops at 0.
+//! 2. A bucket that is pinned throughout a rescale does not age by it. If it is pinned or
+//!    unpinned meanwhile, what counts is whether it is pinned when it is looked at. Between step
+//!    3 and that look a pinned bucket seems one older than it is, and for whoever still
+//!    holds the epoch before, one younger after it: a prio that is read meanwhile (by
+//!    `snapshot`, by a prio write) is one step off, no more.
+//! 3. A hit counts from an instant within it: afterwards the bucket is as old as the number of
+//!    rescales that began since that instant, so fresh if there was none. It never makes the
+//!    bucket older: a stamp of an epoch that the hit has not seen yet counts as fresh. If
+//!    another change of the word wins its one CAS, the hit is lost, as ever.
+//! 4. The same holds of what invalidation and allocation make fresh. Both leave the bucket
+//!    pinned, so if a rescale begins between their two accesses and has looked at the word
+//!    before the second, the bucket is at 32767 for as long as it is free.
+//! 5. No stamp is ahead of the epoch: the pinned ones' follow it, but stop at it.
+//! 6. No stamp comes round. A hit's CAS only succeeds if the word is as it was loaded, before the
+//!    epoch was; and a word that nobody else changes a rescale changes before it is 49152 epochs
+//!    old. So the epoch that is stamped is not older than that, however long the hit slept.
+//!
+//! Prios are hints. Whatever they are, a bucket is reused only if its word allows it; marks, gens
+//! and pins are never changed by a rescale. So it may run during a garbage collection, in place
+//! or not, and during passes and prio writes.
+//!
+//! # Memory ordering
+//!
+//! *clock*: Relaxed. A load that comes late is one of a hit that came early. Stores are made by
+//! one thread at a time, which has it from `due`. *due*: Acquire when a rescale is begun, Release
+//! when it has ended: the next one, on whatever thread, sees the epoch and the words as this one
+//! left them. *words*: Relaxed, each by itself; but a hit loads the word with Acquire, so that the
+//! epoch is loaded after it (6). The others matter less: a thread that stops between the two for
+//! thousands of rescales gives a bucket a wrong age once.
+//!
+//! # Progress
+//!
+//! Counting I/O, decoding, hits: wait-free. A rescale waits for nobody, and nobody for it: users
+//! load `clock` and find every word free at any time; the most that can happen to them is that
+//! one CAS meets the CAS on a pinned word, and is repeated.
 
-use crate::device::Device;
 use crate::hint;
-use crate::sync::{AtomicI64, AtomicU32, Ordering};
+use crate::sync::{Arc, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use crate::table::Table;
 use crossbeam_utils::CachePadded;
-use tierce_core::Prio;
+use tierce_core::{AgeEpoch, Prio};
+
+/// The age epoch of a set, shared by the tables of its devices.
+#[derive(Debug)]
+pub(crate) struct AgeClock {
+    /// Read on every hit, so nothing lies beside it that is written more often than this.
+    epoch: CachePadded<AtomicU32>,
+}
+
+impl Default for AgeClock {
+    fn default() -> Self {
+        Self::at(AgeEpoch::FIRST)
+    }
+}
+
+impl AgeClock {
+    /// A clock that begins at `epoch`.
+    pub(crate) fn at(epoch: AgeEpoch) -> Self {
+        Self { epoch: CachePadded::new(AtomicU32::new(epoch.stamp().bits().into())) }
+    }
+
+    /// The age epoch.
+    #[inline]
+    pub(crate) fn now(&self) -> AgeEpoch {
+        // Relaxed: see the top of the file.
+        let bits = self.epoch.load(Ordering::Relaxed) as u16;
+        AgeEpoch::from_bits(bits).unwrap_or(AgeEpoch::FIRST)
+    }
+
+    /// One more rescale begins. Returns the new epoch. One thread at a time.
+    pub(crate) fn advance(&self) -> AgeEpoch {
+        let next = self.now().next();
+        // Relaxed: see the top of the file.
+        self.epoch.store(next.stamp().bits().into(), Ordering::Relaxed);
+        next
+    }
+}
+
+/// A rescale is being made.
+const MAKING: u64 = 1;
+/// A rescale was requested.
+const REQUEST: u64 = 2;
 
 /// The age of a set.
 #[derive(Debug)]
 pub(crate) struct Ageing {
+    clock: Arc<AgeClock>,
     /// Sectors of I/O for one rescale.
     step: i64,
     gathered: Box<[CachePadded<AtomicI64>]>,
     flush_at: i64,
     /// Below 0 a rescale is due.
     left: CachePadded<AtomicI64>,
-    requests: AtomicU32,
+    due: AtomicU64,
     min_prio: AtomicU32,
 }
 
 impl Ageing {
-    pub(crate) fn new(step: u64, cells: usize) -> Self {
+    pub(crate) fn new(step: u64, cells: usize, clock: Arc<AgeClock>) -> Self {
         let step = i64::try_from(step).unwrap_or(i64::MAX);
         let cells = cells.max(1);
         let flush_at = if cells == 1 { 0 } else { (step / (4 * cells as i64)).max(1) };
         Self {
+            clock,
             step,
             gathered: (0..cells).map(|_| CachePadded::new(AtomicI64::new(0))).collect(),
             flush_at,
             left: CachePadded::new(AtomicI64::new(0)),
-            requests: AtomicU32::new(0),
+            due: AtomicU64::new(0),
             min_prio: AtomicU32::new(0),
         }
     }
@@ -56,27 +165,59 @@ impl Ageing {
             return false;
         }
         self.left.fetch_add(self.step, Ordering::Relaxed);
-        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.due.fetch_add(REQUEST, Ordering::Relaxed);
         true
     }
 
-    /// Takes one request for a rescale, if there is one.
-    pub(crate) fn take_request(&self) -> bool {
-        let one_less = |n: u32| n.checked_sub(1);
-        // Relaxed (both): the bell orders it.
-        self.requests.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
-    }
-
-    /// One pass over all devices.
-    pub(crate) fn rescale(&self, devices: &[Device]) {
-        let mut min: Option<Prio> = None;
-        for device in devices {
-            for bucket in device.geometry().buckets() {
-                if let Some(prio) = device.table().rescale(bucket) {
-                    min = Some(min.map_or(prio, |min| min.min(prio)));
-                }
+    /// Makes the rescales that are due by now, unless somebody is making them: then he makes
+    /// these too. Returns how many it made.
+    pub(crate) fn rescale_due<'a>(&self, tables: impl Iterator<Item = &'a Table> + Clone) -> u32 {
+        if !self.begin() {
+            return 0;
+        }
+        let mut made = 0;
+        loop {
+            self.rescale(tables.clone());
+            made += 1;
+            if !self.again() {
+                return made;
             }
         }
+    }
+
+    /// Takes a request and the right to make rescales, if there is one and nobody makes any.
+    fn begin(&self) -> bool {
+        let taken = |due: u64| {
+            let alone = due & MAKING == 0 || cfg!(tierce_mutant = "rescales_overlap");
+            let may = due >= REQUEST && alone;
+            may.then(|| (due - REQUEST) | MAKING)
+        };
+        let order = if cfg!(tierce_mutant = "rescale_turn_relaxed") {
+            Ordering::Relaxed
+        } else {
+            // Acquire: the last rescale has ended; pairs with the Release in `again`.
+            Ordering::Acquire
+        };
+        // Relaxed (failure): nothing is begun.
+        self.due.fetch_update(order, Ordering::Relaxed, taken).is_ok()
+    }
+
+    /// Takes another request, or ends the turn that `begin` began. `true` for another.
+    fn again(&self) -> bool {
+        let next = |due| {
+            let another = due >= REQUEST && !cfg!(tierce_mutant = "rescale_request_stranded");
+            Some(if another { due - REQUEST } else { due & !MAKING })
+        };
+        // Release: who makes the next rescale sees what this one left; pairs with the Acquire in
+        // `begin`. Relaxed (failure): only to try again.
+        let before = self.due.fetch_update(Ordering::Release, Ordering::Relaxed, next);
+        before.ok().and_then(next).is_some_and(|due| due & MAKING != 0)
+    }
+
+    /// One rescale of all devices.
+    fn rescale<'a>(&self, tables: impl Iterator<Item = &'a Table>) {
+        let epoch = self.clock.advance();
+        let min = tables.filter_map(|table| table.rescale(epoch)).min();
         if let Some(min) = min {
             // Relaxed: a hint.
             self.min_prio.store(min.get().into(), Ordering::Relaxed);
@@ -115,9 +256,10 @@ mod tests {
     /// specification has it: step 4.
     #[test]
     fn fires_once_per_call_below_zero() {
-        let ageing = Ageing::new(4, 1);
+        let ageing = Ageing::new(4, 1, Arc::default());
         let fired: Vec<bool> = [1, 3, 1, 100, 0].map(|sectors| ageing.account(sectors)).into();
         assert_eq!(fired, [true, false, true, true, true]);
-        assert_eq!((0..9).filter(|_| ageing.take_request()).count(), 4);
+        assert_eq!(ageing.rescale_due(core::iter::empty()), 4);
+        assert_eq!(ageing.rescale_due(core::iter::empty()), 0);
     }
 }

@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn lags_are_counted_from_the_durable_gen() {
         let words = [100, 96, 95].map(|gen_| Snapshot::default().with_gen(Gen::new(gen_)));
-        let table = Table::new(words.into_iter());
+        let table = Table::new(words.into_iter(), Default::default());
         let ahead = Ahead::new();
         let [a, b, c] = [0, 1, 2].map(BucketIndex::new);
         assert!(ahead.far(&table).is_empty());

@@ -1,6 +1,6 @@
 //! The allocator as its users see it: it composes what the other files explain.
 
-use crate::ageing::Ageing;
+use crate::ageing::{AgeClock, Ageing};
 use crate::allocation::{Allocation, PinGuard};
 use crate::bucket_ref::BucketRef;
 use crate::config::{Config, DeviceTable};
@@ -13,7 +13,7 @@ use crate::readers::Read;
 use crate::sectors::{Extent, OpenBuckets, SectorRequest, Wait};
 use crate::start::Startup;
 use crate::stats::{Counters, Stats};
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{Arc, AtomicU32, Ordering};
 use crate::table::Table;
 use std::cmp::Reverse;
 use std::time::Instant;
@@ -64,7 +64,7 @@ impl Allocator {
         Startup::new(config, devices)
     }
 
-    pub(crate) fn new(config: Config, devices: Box<[Device]>) -> Self {
+    pub(crate) fn new(config: Config, devices: Box<[Device]>, clock: Arc<AgeClock>) -> Self {
         let cells = config.cpus.max(1) as usize;
         let sectors = |device: &Device| {
             u64::from(device.geometry().nbuckets()) * u64::from(device.geometry().bucket_sectors())
@@ -73,8 +73,8 @@ impl Allocator {
         Self {
             policy: AtomicU32::new(config.policy.number().into()),
             gc: GcState::new(cells),
-            ageing: Ageing::new(step, cells),
-            open: OpenBuckets::new(config.open_buckets, cells),
+            ageing: Ageing::new(step, cells, clock),
+            open: OpenBuckets::new(config.open_buckets, config.cpus),
             counters: Counters::new(cells),
             prio_blocks: PrioBlocks::new(),
             config,
@@ -212,6 +212,7 @@ impl Allocator {
     /// # Errors
     ///
     /// [`Error::Closed`] or [`Error::DeviceFailed`].
+    #[inline]
     pub fn try_alloc_sectors(&self, request: &SectorRequest) -> Result<Option<Extent<'_>>, Error> {
         self.open.alloc(self, request, Wait::No)
     }
@@ -222,6 +223,7 @@ impl Allocator {
     /// # Errors
     ///
     /// [`Error::TimedOut`], [`Error::Closed`] or [`Error::DeviceFailed`].
+    #[inline]
     pub fn alloc_sectors_until(
         &self,
         request: &SectorRequest,
@@ -279,6 +281,7 @@ impl Allocator {
 /// Reading, ageing, garbage collection.
 impl Allocator {
     /// Begins a read. Call it *before* looking the key up. Wait-free.
+    #[inline]
     pub fn begin_read(&self) -> Read<'_> {
         Read::begin(self)
     }
@@ -374,20 +377,23 @@ impl Allocator {
         &self.config
     }
 
-    /// The state of a bucket at this instant; `None` if there is no such bucket.
+    /// The state of a bucket at this instant; `None` if there is no such bucket. While a rescale
+    /// is under way the prio of a pinned bucket may be one step off.
     #[must_use]
     pub fn snapshot(&self, bucket: BucketId) -> Option<tierce_core::Snapshot> {
         let device = self.devices.get(bucket.device().as_usize())?;
         let known = bucket.bucket().as_usize() < device.table().len();
-        known.then(|| device.table().read(bucket.bucket()))
+        known.then(|| device.table().snapshot(bucket.bucket()))
     }
 
     /// The table that `pointer` leads into, if it names a bucket that could be allocated.
+    #[inline]
     pub(crate) fn table_of(&self, pointer: BucketRef) -> Option<&Table> {
         let device = self.devices.get(pointer.device().as_usize())?;
         device.geometry().contains(pointer.bucket()).then_some(device.table())
     }
 
+    #[inline]
     pub(crate) fn devices(&self) -> &[Device] {
         &self.devices
     }
@@ -396,6 +402,7 @@ impl Allocator {
         &mut self.devices
     }
 
+    #[inline]
     pub(crate) fn gc_state(&self) -> &GcState {
         &self.gc
     }

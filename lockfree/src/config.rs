@@ -1,6 +1,7 @@
 //! What can be set.
 
 use crate::error::Error;
+use crate::hint::CpuHint;
 use tierce_core::{Geometry, Policy, Prio, Sizes};
 
 /// How an [`Allocator`](crate::Allocator) behaves.
@@ -62,6 +63,12 @@ impl Default for Config {
 }
 
 impl Config {
+    /// By what threads find their copy of per-CPU data: chosen once per process, not a setting.
+    #[must_use]
+    pub fn cpu_hint(&self) -> CpuHint {
+        CpuHint::chosen()
+    }
+
     /// Checks every value.
     ///
     /// # Errors

@@ -1,12 +1,13 @@
 //! One device of a set: its table, its free lists, and who waits for them.
 
+use crate::ageing::AgeClock;
 use crate::ahead::Ahead;
 use crate::bell::Bell;
 use crate::config::{Config, DeviceTable};
 use crate::counter::{Available, Counter};
 use crate::error::{Cause, Error};
 use crate::reserves::{Found, Free, Reserves};
-use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, fence};
+use crate::sync::{Arc, AtomicU32, AtomicU64, Mutex, Ordering, fence};
 use crate::table::Table;
 use crate::wait::Waits;
 use tierce_core::{BucketIndex, DeviceIndex, Geometry, Mark, Reserve, Sizes, Snapshot};
@@ -32,6 +33,7 @@ enum End {
 pub(crate) struct Device {
     index: DeviceIndex,
     geometry: Geometry,
+    units: Units,
     sizes: Sizes,
     journal_buckets: u32,
     table: Table,
@@ -60,6 +62,27 @@ pub(crate) struct Device {
     ended: AtomicU32,
     end: Mutex<Option<End>>,
     pub(crate) counters: DeviceCounters,
+}
+
+/// The unit in which the words count sectors, and what it makes of the geometry.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Units {
+    /// A unit is `1 << shift` sectors.
+    pub(crate) shift: u32,
+    /// Units of a bucket.
+    pub(crate) bucket: u32,
+    /// Units of a block, rounded up.
+    pub(crate) block: u32,
+}
+
+impl Units {
+    fn of(geometry: &Geometry) -> Self {
+        Self {
+            shift: geometry.sector_shift(),
+            bucket: geometry.units(geometry.bucket_sectors()),
+            block: geometry.units(geometry.block_sectors()),
+        }
+    }
 }
 
 /// What is counted per device.
@@ -98,7 +121,12 @@ impl DeviceCounters {
 impl Device {
     /// A device in which nothing can be invalidated yet: every bucket is metadata until the
     /// pointers that survived have been observed.
-    pub(crate) fn new(index: DeviceIndex, table: DeviceTable, config: &Config) -> Self {
+    pub(crate) fn new(
+        index: DeviceIndex,
+        table: DeviceTable,
+        config: &Config,
+        clock: Arc<AgeClock>,
+    ) -> Self {
         let cells = config.cpus.max(1) as usize;
         let geometry = table.geometry;
         let words = (0..).zip(&table.gens).map(|(b, &(prio, gen_))| {
@@ -108,9 +136,10 @@ impl Device {
         });
         Self {
             index,
+            units: Units::of(&geometry),
             geometry,
             journal_buckets: table.journal_buckets,
-            table: Table::new(words),
+            table: Table::new(words, clock),
             reserves: Reserves::new(&table.sizes, config.cpus),
             sizes: table.sizes,
             waits: Waits::new(),
@@ -134,6 +163,7 @@ impl Device {
         self.index
     }
 
+    #[inline]
     pub(crate) fn geometry(&self) -> &Geometry {
         &self.geometry
     }
@@ -142,6 +172,7 @@ impl Device {
         &self.sizes
     }
 
+    #[inline]
     pub(crate) fn table(&self) -> &Table {
         &self.table
     }
@@ -167,7 +198,20 @@ impl Device {
 
     /// A whole bucket in the units of the words.
     pub(crate) fn bucket_units(&self) -> u32 {
-        self.units(self.geometry.bucket_sectors())
+        self.units.bucket
+    }
+
+    /// The unit in which the words count sectors.
+    #[inline]
+    pub(crate) fn sector_units(&self) -> Units {
+        self.units
+    }
+
+    /// Whether nothing more is handed out.
+    #[inline]
+    pub(crate) fn has_ended(&self) -> bool {
+        // Relaxed: the cause is under the lock.
+        self.ended.load(Ordering::Relaxed) != 0
     }
 
     /// The error that everybody gets once the device has ended.
@@ -455,7 +499,7 @@ mod tests {
     fn the_prio_write_comes_before_waiters_who_are_due() {
         let geometry = Geometry::new(64, 1, 128, 8).expect("a legal shape");
         let table = DeviceTable::empty(geometry);
-        let device = Device::new(DeviceIndex::FIRST, table, &Config::default());
+        let device = Device::new(DeviceIndex::FIRST, table, &Config::default(), Arc::default());
         let waiter = device.waits.line_up(Reserve::None, Waker::noop());
         for _ in 0..PATIENCE {
             device.waits.serve(Some(Reserve::None), |_| None);

@@ -109,6 +109,7 @@ impl GcState {
         }
     }
 
+    #[inline]
     pub(crate) fn epoch(&self) -> u64 {
         // Acquire: a reader looks its key up after this; pairs with the Release in `finish`.
         self.epoch.load(Ordering::Acquire)

@@ -17,7 +17,7 @@
 //! * **Readers do not pin** (`readers.rs`): they check gen and GC epoch before and after.
 //! * **Garbage collection** (`gc.rs`) collects its findings in shadows and publishes them with
 //!   one CAS per bucket, while invalidation goes on.
-//! * **The reclaimer** (`reclaimer.rs`) ages buckets (`ageing.rs`), chooses victims
+//! * **The reclaimer** (`reclaimer.rs`) ages buckets (`ageing.rs`, `rescale.rs`), chooses victims
 //!   (`victims/`), has the gens written (`prio_write.rs`) and releases what has become safe.
 //! * **Some gens advance without waiting**: unused buckets (`unused.rs`), freed index nodes,
 //!   whose owner holds prio writes back (`prio_block.rs`); `ahead.rs` keeps what is durable for
@@ -39,7 +39,8 @@
 //! | try_alloc from the shared queue | waits for a thread stopped inside `ArrayQueue` |
 //! | alloc_until, alloc_on | waits for a bucket; woken by release, failure, close, deadline |
 //! | releasing, giving back | as try_alloc; a short lock if somebody waits in line |
-#![cfg_attr(not(tierce_loom), forbid(unsafe_code))]
+// The files that need it say why: `hint/cpu.rs`.
+#![cfg_attr(not(tierce_loom), deny(unsafe_code))]
 
 pub mod allocation;
 pub mod allocator;
@@ -71,6 +72,7 @@ mod cells;
 mod counter;
 mod device;
 mod hint;
+mod rescale;
 mod sync;
 mod table;
 mod victims;
@@ -84,6 +86,7 @@ pub use config::{Config, DeviceTable};
 pub use error::{Cause, Error};
 pub use future::AllocFuture;
 pub use gc::{Gc, Marked};
+pub use hint::CpuHint;
 pub use prio_block::{Bump, PrioBlock};
 pub use prio_write::PrioWrite;
 pub use readers::{OpenRead, Read};

@@ -1,29 +1,51 @@
 //! Handles by which the models of `loom-tests` reach the parts that are private otherwise. They
 //! add nothing to what they wrap, except [`lives`]; they exist only under `--cfg tierce_loom`.
 
+use crate::ageing::{AgeClock, Ageing};
 use crate::allocator::Allocator;
+use crate::sync::Arc;
 use crate::{cells, reserves, table};
 use tierce_core::word::Purpose;
-use tierce_core::{BucketId, BucketIndex, Gen, Mark, Prio, Reserve, Sizes, Snapshot};
+use tierce_core::{AgeEpoch, BucketId, BucketIndex, Gen, Mark, Prio, Reserve, Sizes, Snapshot};
 
-/// A table of words.
+/// A table of words, and what makes them age.
 #[derive(Debug)]
-pub struct Table(table::Table);
+pub struct Table(table::Table, Ageing);
 
 impl Table {
     /// With these words.
     #[must_use]
     pub fn new(words: &[Snapshot]) -> Self {
-        Self(table::Table::new(words.iter().copied()))
+        Self::at(AgeEpoch::FIRST, words)
     }
 
-    /// The word.
+    /// With these words at this age epoch.
+    #[must_use]
+    pub fn at(epoch: AgeEpoch, words: &[Snapshot]) -> Self {
+        let clock = Arc::new(AgeClock::at(epoch));
+        let table = table::Table::new(words.iter().copied(), Arc::clone(&clock));
+        Self(table, Ageing::new(1, 1, clock))
+    }
+
+    /// The word, with its prio.
     #[must_use]
     pub fn read(&self, bucket: BucketIndex) -> Snapshot {
-        self.0.read(bucket)
+        self.0.snapshot(bucket)
     }
 
-    /// The word after it, if it could be taken.
+    /// As a pass of the policy sees its prio, which has the age epoch from before.
+    #[must_use]
+    pub fn read_at(&self, epoch: AgeEpoch, bucket: BucketIndex) -> Snapshot {
+        epoch.reveal(self.0.peek(bucket))
+    }
+
+    /// The age epoch.
+    #[must_use]
+    pub fn epoch(&self) -> AgeEpoch {
+        self.0.epoch()
+    }
+
+    /// The word after it, with its stamp, if it could be taken.
     #[must_use]
     pub fn invalidate(&self, bucket: BucketIndex) -> Option<Snapshot> {
         self.0.invalidate(bucket).map(|invalidated| invalidated.after)
@@ -56,9 +78,20 @@ impl Table {
         self.0.touch(bucket, pointer);
     }
 
-    /// A step of ageing.
-    pub fn rescale(&self, bucket: BucketIndex) -> Option<Prio> {
-        self.0.rescale(bucket)
+    /// Asks for a rescale.
+    pub fn request_rescale(&self) {
+        assert!(self.1.account(2), "a step is one sector");
+    }
+
+    /// Makes those that are due, unless somebody is making them. Returns how many it made.
+    pub fn rescale_due(&self) -> u32 {
+        self.1.rescale_due([&self.0].into_iter())
+    }
+
+    /// The smallest prio that a rescale left.
+    #[must_use]
+    pub fn min_prio(&self) -> Prio {
+        self.1.min_prio()
     }
 
     /// What a collection found.

@@ -84,6 +84,7 @@ impl PrioWrite {
         let geometry = device.geometry();
         let from = set as u32 * geometry.prios_per_bucket();
         let to = (from + geometry.prios_per_bucket()).min(geometry.nbuckets());
+        let epoch = device.table().epoch();
         let mut next = self.encoded.partition_point(|&(bucket, _)| bucket.get() < from);
         for bucket in (from..to).map(BucketIndex::new) {
             if !geometry.contains(bucket) {
@@ -91,12 +92,13 @@ impl PrioWrite {
                 continue;
             }
             let word = device.table().read(bucket);
+            let prio = epoch.prio_of(word.stamp());
             let in_batch = self.encoded.get_mut(next).filter(|(b, _)| *b == bucket);
             if cfg!(tierce_mutant = "encode_before_drain") && in_batch.is_some() {
                 // What the word was before this bucket was invalidated.
-                record(word.prio(), Gen::new(word.gen_().get().wrapping_sub(1)));
+                record(prio, Gen::new(word.gen_().get().wrapping_sub(1)));
             } else {
-                record(word.prio(), word.gen_());
+                record(prio, word.gen_());
             }
             if let Some((_, gen_)) = in_batch {
                 *gen_ = Some(word.gen_());

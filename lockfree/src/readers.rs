@@ -37,9 +37,9 @@
 //! Wait-free, and nobody waits for a reader: a hung I/O or a leaked guard delays no collection.
 
 use crate::allocator::Allocator;
-use crate::sync::{Ordering, fence};
+use crate::sync::{AtomicU64, Ordering, fence};
 use crate::table::Table;
-use tierce_core::{BucketIndex, Gen};
+use tierce_core::{Gen, Snapshot};
 
 use crate::bucket_ref::BucketRef;
 
@@ -71,55 +71,72 @@ pub struct Read<'a> {
 #[must_use = "data may be used only if `validate` says so"]
 pub struct OpenRead<'a> {
     read: Read<'a>,
+    table: &'a Table,
+    /// The bucket's, found when the read was opened.
+    word: &'a AtomicU64,
     pointer: BucketRef,
 }
 
 impl<'a> Read<'a> {
+    #[inline]
     pub(crate) fn begin(allocator: &'a Allocator) -> Self {
         Self { allocator, epoch: allocator.gc_state().epoch() }
     }
 
     /// `None` if `pointer` is stale, or names no bucket of this set.
+    #[inline]
     #[must_use]
     pub fn open(self, pointer: BucketRef) -> Option<OpenRead<'a>> {
         let table = self.allocator.table_of(pointer)?;
-        let current = table.read(pointer.bucket()).gen_() == pointer.gen_();
-        current.then_some(OpenRead { read: self, pointer })
+        let word = table.find(pointer.bucket())?;
+        let is_current = Table::read_word(word).gen_() == pointer.gen_();
+        is_current.then_some(OpenRead { read: self, table, word, pointer })
     }
 }
 
 impl OpenRead<'_> {
     /// Whether what was read since [`Read::open`] is what the pointer meant. If so the bucket
     /// counts as used just now; if not, the read is a miss and is counted as a read race.
+    #[inline]
     #[must_use]
     pub fn validate(self) -> bool {
         let Read { allocator, epoch } = self.read;
-        let table = allocator.table_of(self.pointer).expect("it was there when it was opened");
-        let gc = allocator.gc_state();
-        let valid = still_current(table, self.pointer.bucket(), self.pointer.gen_())
-            && gc.epoch().wrapping_sub(epoch) < EPOCHS;
-        if valid {
-            table.touch(self.pointer.bucket(), self.pointer.gen_());
-        } else {
-            allocator.counters().read_races.add(1);
+        let now = word_after(self.word);
+        let is_valid = is_same_life(now, self.pointer.gen_())
+            && allocator.gc_state().epoch().wrapping_sub(epoch) < EPOCHS;
+        if !is_valid {
+            self.count_race();
+        } else if !self.table.is_fresh(now) {
+            self.table.touch(self.pointer.bucket(), self.pointer.gen_());
         }
-        valid
+        is_valid
+    }
+
+    #[cold]
+    fn count_race(&self) {
+        self.read.allocator.counters().read_races.add(1);
     }
 }
 
 /// How many steps of the epoch are one too many, see the proof above.
 const EPOCHS: u64 = if cfg!(tierce_mutant = "read_three_epochs") { 4 } else { 2 };
 
-/// The gen after everything that was read before.
-fn still_current(table: &Table, bucket: BucketIndex, pointer: Gen) -> bool {
+/// The word after everything that was read before.
+#[inline]
+fn word_after(word: &AtomicU64) -> Snapshot {
     if !cfg!(tierce_mutant = "read_no_fence") {
-        // Acquire: the data was read before the gen is; pairs with whoever wrote the data of a
+        // Acquire: the data was read before the word is; pairs with whoever wrote the data of a
         // new life after the Release of `invalidate`.
         fence(Ordering::Acquire);
     }
-    let now = table.read(bucket).gen_();
+    Table::read_word(word)
+}
+
+/// Whether a bucket with this word is in the life that a pointer with this gen means.
+#[inline]
+fn is_same_life(now: Snapshot, pointer: Gen) -> bool {
     if cfg!(tierce_mutant = "validate_by_staleness") {
-        return !pointer.is_stale(now);
+        return !pointer.is_stale(now.gen_());
     }
-    now == pointer
+    now.gen_() == pointer
 }

@@ -253,11 +253,13 @@ impl Reclaimer {
         self.dev().counters.free_inc.store(count as u64, Ordering::Relaxed);
     }
 
-    /// Makes the rescale passes that are due by now; [`step`](Self::step) begins with that.
+    /// Makes the rescales that are due by now, unless another reclaimer of the set is making
+    /// them; [`step`](Self::step) begins with that.
     pub fn age(&self) {
-        while self.allocator.ageing().take_request() {
-            self.allocator.ageing().rescale(self.allocator.devices());
-            self.allocator.counters().rescales.add(1);
+        let tables = self.allocator.devices().iter().map(Device::table);
+        let made = self.allocator.ageing().rescale_due(tables);
+        if made > 0 {
+            self.allocator.counters().rescales.add(i64::from(made));
         }
     }
 

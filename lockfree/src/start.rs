@@ -10,6 +10,7 @@
 //! which nothing was observed: no pointer leads into them, so their new gens need not be durable
 //! first. Everything else goes the ordinary way.
 
+use crate::ageing::AgeClock;
 use crate::allocator::Allocator;
 use crate::bucket_ref::BucketRef;
 use crate::config::{Config, DeviceTable};
@@ -63,12 +64,13 @@ impl Startup {
         }
         let prio_seqs = tables.iter().map(|table| table.prio_seq).collect();
         let found = tables.iter().map(|table| vec![(Mark::None, 0); table.gens.len()]).collect();
+        let clock = Arc::<AgeClock>::default();
         let devices = (0..).zip(tables).map(|(number, table)| {
             let index = DeviceIndex::new(number);
-            Device::new(index, table, &config)
+            Device::new(index, table, &config, Arc::clone(&clock))
         });
         let devices = devices.collect();
-        Ok(Self { allocator: Allocator::new(config, devices), found, prio_seqs })
+        Ok(Self { allocator: Allocator::new(config, devices, clock), found, prio_seqs })
     }
 
     /// Tells that the index holds `pointer` to `sectors` sectors, which are what `kind` says.
@@ -80,7 +82,7 @@ impl Startup {
         }
         let device = &self.allocator.devices()[pointer.device().as_usize()];
         let units = device.units(sectors);
-        let mut word = device.table().peek(pointer.bucket());
+        let mut word = device.table().snapshot(pointer.bucket());
         // The oldest pointer decides `last_gc`, a stale one too: as long as it may still be in
         // the index, the gen must not run so far ahead that it looks valid again.
         if word.last_gc().is_after(pointer.gen_()) {
@@ -163,7 +165,7 @@ fn publish(device: &mut Device, found: &mut [(Mark, u32)]) -> u8 {
     for bucket in device.geometry().clone().buckets() {
         let (mark, units) = found[bucket.as_usize()];
         let mark = if device.is_journal(bucket) { Mark::Metadata } else { mark };
-        let word = device.table().peek(bucket).with_mark(mark).with_sectors(units);
+        let word = device.table().snapshot(bucket).with_mark(mark).with_sectors(units);
         device.table_mut().set_exclusive(bucket, word);
         available += u32::from(mark.is_reclaimable());
         need_gc = need_gc.max(word.gc_gen());

@@ -3,6 +3,7 @@
 use crate::allocator::Allocator;
 use crate::counter::Counter;
 use crate::device::Device;
+use crate::hint::CpuHint;
 use crate::sync::Ordering;
 use tierce_core::{Prio, Reserve};
 
@@ -68,7 +69,8 @@ pub struct DeviceStats {
     pub prio_write_total: u64,
     /// Discards asked for.
     pub discard_total: u64,
-    /// Sectors handed out of open buckets.
+    /// Sectors handed out of open buckets. In buckets of more than 8191 sectors each extent
+    /// counts with the whole units that it takes.
     pub sectors_written: u64,
     /// Waiting allocations.
     pub waiters: u64,
@@ -81,10 +83,11 @@ impl DeviceStats {
         self.free[reserve.as_usize()]
     }
 
-    fn of(device: &Device) -> Self {
+    fn of(allocator: &Allocator, device: &Device) -> Self {
         let nbuckets = device.geometry().nbuckets();
         let available = device.available.get();
         let counters = &device.counters;
+        let in_open = allocator.open_buckets().sectors_in_open(device);
         Self {
             nbuckets,
             free: Reserve::ALL.map(|reserve| device.reserves().len_hint(reserve) as u64),
@@ -100,7 +103,7 @@ impl DeviceStats {
             invalidate_total: counters.invalidated.total(),
             prio_write_total: counters.prio_writes.total(),
             discard_total: counters.discards.total(),
-            sectors_written: counters.sectors_written.total(),
+            sectors_written: counters.sectors_written.total() + in_open,
             waiters: device.waits.len() as u64,
         }
     }
@@ -135,13 +138,15 @@ pub struct Stats {
     pub need_gc: u32,
     /// The smallest prio that the last rescale left.
     pub min_prio: Prio,
+    /// By what threads find their copy of per-CPU data.
+    pub cpu_hint: CpuHint,
 }
 
 impl Stats {
     pub(crate) fn of(allocator: &Allocator) -> Self {
-        let counters = allocator.counters();
+        let (counters, devices) = (allocator.counters(), allocator.devices().iter());
         Self {
-            devices: allocator.devices().iter().map(DeviceStats::of).collect(),
+            devices: devices.map(|device| DeviceStats::of(allocator, device)).collect(),
             read_races_total: counters.read_races.total(),
             rescale_total: counters.rescales.total(),
             gc_total: counters.gc_runs.total(),
@@ -149,6 +154,7 @@ impl Stats {
             prio_blocks: allocator.prio_blocks().holders(),
             need_gc: allocator.gc_state().need_gc(),
             min_prio: allocator.ageing().min_prio(),
+            cpu_hint: CpuHint::chosen(),
         }
     }
 }

@@ -7,6 +7,11 @@
 //! RMW continues the release sequence of those before it, so that whoever acquires the word
 //! synchronises with *all* earlier unpinners. A plain store in, say, `touch` would lose unpins.
 //!
+//! In the place of the prio stands a *stamp*: at which age epoch the bucket was last fresh
+//! (`tierce_core::age`). [`Table::peek`] and [`Table::read`] return words as they are, for
+//! those who care for other fields; whoever wants the prio takes [`Table::snapshot`], or decodes
+//! stamps with one [`Table::epoch`]. What comes from outside is stamped on its way in.
+//!
 //! # Memory ordering
 //!
 //! | transition | success | pairs with |
@@ -17,8 +22,8 @@
 //! | unpin | Release | the Acquire of invalidate and of GC's snapshot |
 //! | allocate | AcqRel | the caller popped the bucket: the list ordered it. Release → readers that acquire the word |
 //! | dirty | Relaxed | published by the later unpin |
-//! | touch | Relaxed | nothing: a hint |
-//! | rescale | Relaxed | nothing |
+//! | touch | Relaxed | nothing: a hint. The word is loaded before the epoch, see [`crate::ageing`] |
+//! | rescale (`rescale.rs`) | Relaxed | nothing: see [`crate::ageing`] |
 //! | gc_publish | AcqRel | Acquire ← unpin; Release → invalidate, which relies on the mark |
 //! | free, give_back | AcqRel | as unpin and invalidate |
 //! | unused, bump_gen | AcqRel | as invalidate |
@@ -31,20 +36,23 @@
 //! same word: lock-free. `touch` tries once, `unpin` and `prepay` are one fetch-and-add:
 //! wait-free.
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::ageing::AgeClock;
+use crate::sync::{Arc, AtomicU64, Ordering};
 use tierce_core::word::{ONE_PIN, Purpose};
-use tierce_core::{BucketIndex, Gen, Mark, Prio, Snapshot};
+use tierce_core::{AgeEpoch, BucketIndex, Gen, Mark, Prio, Snapshot};
 
 /// What [`Table::invalidate`] took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Invalidated {
-    /// The word after it.
+    /// The word after it, with its stamp.
     pub(crate) after: Snapshot,
 }
 
 /// One word per bucket of a device.
 pub(crate) struct Table {
     words: Box<[AtomicU64]>,
+    /// The set's.
+    clock: Arc<AgeClock>,
 }
 
 impl core::fmt::Debug for Table {
@@ -54,9 +62,29 @@ impl core::fmt::Debug for Table {
 }
 
 impl Table {
-    /// A table with these words.
-    pub(crate) fn new(words: impl Iterator<Item = Snapshot>) -> Self {
-        Self { words: words.map(|word| AtomicU64::new(word.bits())).collect() }
+    /// A table with these words, which have prios.
+    pub(crate) fn new(words: impl Iterator<Item = Snapshot>, clock: Arc<AgeClock>) -> Self {
+        let epoch = clock.now();
+        let words = words.map(|word| AtomicU64::new(epoch.stamped(word).bits())).collect();
+        Self { words, clock }
+    }
+
+    /// The age epoch of the set, by which stamps are decoded.
+    #[inline]
+    pub(crate) fn epoch(&self) -> AgeEpoch {
+        self.clock.now()
+    }
+
+    /// The word at an instant, with its prio; what [`read`](Self::read) orders. During a rescale
+    /// the prio of a pinned bucket may be one step off.
+    pub(crate) fn snapshot(&self, bucket: BucketIndex) -> Snapshot {
+        let word = self.read(bucket);
+        self.epoch().reveal(word)
+    }
+
+    /// A word that has a prio, as the table keeps it.
+    fn stamped(&self, word: Snapshot) -> Snapshot {
+        self.epoch().stamped(word)
     }
 
     /// How many buckets it has.
@@ -64,25 +92,51 @@ impl Table {
         self.words.len()
     }
 
+    /// The words, for whoever reads them all: by relaxed loads only.
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        &self.words
+    }
+
+    #[inline]
     fn word(&self, bucket: BucketIndex) -> &AtomicU64 {
         &self.words[bucket.as_usize()]
     }
 
-    /// The word, for whoever decides nothing by it, or holds a pin.
+    /// The word with its stamp, for whoever decides nothing by it, or holds a pin.
+    #[inline]
     pub(crate) fn peek(&self, bucket: BucketIndex) -> Snapshot {
         // Relaxed: a hint; what it leads to is decided by a CAS.
         Snapshot::from_bits(self.word(bucket).load(Ordering::Relaxed))
     }
 
-    /// The word, and everything that those who unpinned it did before.
+    /// The word with its stamp, and everything that those who unpinned it did before.
+    #[inline]
     pub(crate) fn read(&self, bucket: BucketIndex) -> Snapshot {
+        Self::read_word(self.word(bucket))
+    }
+
+    /// Where the word of `bucket` is, for whoever reads it several times.
+    #[inline]
+    pub(crate) fn find(&self, bucket: BucketIndex) -> Option<&AtomicU64> {
+        self.words.get(bucket.as_usize())
+    }
+
+    /// As [`read`](Self::read), of a word that was found before.
+    #[inline]
+    pub(crate) fn read_word(word: &AtomicU64) -> Snapshot {
         // Acquire: pairs with the Release in `unpin` and `invalidate`.
-        Snapshot::from_bits(self.word(bucket).load(Ordering::Acquire))
+        Snapshot::from_bits(word.load(Ordering::Acquire))
+    }
+
+    /// Whether a touch of a bucket with this word would change nothing.
+    #[inline]
+    pub(crate) fn is_fresh(&self, word: Snapshot) -> bool {
+        word.stamp() == self.epoch().stamp()
     }
 
     /// The one update loop: replaces the word by `next(word)` until nobody interferes.
     /// `Err` with the word for which `next` had no successor.
-    fn update(
+    pub(crate) fn update(
         &self,
         bucket: BucketIndex,
         success: Ordering,
@@ -111,7 +165,8 @@ impl Table {
         } else {
             Ordering::AcqRel
         };
-        let update = self.update(bucket, order, Snapshot::invalidate).ok()?;
+        let next = |w: Snapshot| w.invalidate().map(|w| self.stamped(w));
+        let update = self.update(bucket, order, next).ok()?;
         Some(Invalidated { after: update.after })
     }
 
@@ -140,6 +195,7 @@ impl Table {
     }
 
     /// `n` pins fewer. Returns the word after it.
+    #[inline]
     pub(crate) fn unpin(&self, bucket: BucketIndex, n: u16) -> Snapshot {
         // Release: publishes what the holder wrote; pairs with the Acquire in `invalidate` and
         // in GC's snapshot.
@@ -161,7 +217,8 @@ impl Table {
     ) -> Result<Snapshot, Snapshot> {
         // AcqRel: Acquire, so that nothing of the new life moves above it; Release, so that
         // GC and readers who see the new mark see the list's history too.
-        self.update(bucket, Ordering::AcqRel, |w| w.allocate(purpose, sectors)).map(|u| u.after)
+        let next = |w: Snapshot| w.allocate(purpose, sectors).map(|w| self.stamped(w));
+        self.update(bucket, Ordering::AcqRel, next).map(|u| u.after)
     }
 
     /// The bucket holds the only copy of something from now on. The caller holds a pin.
@@ -170,26 +227,32 @@ impl Table {
         let _ = self.update(bucket, Ordering::Relaxed, Snapshot::dirty);
     }
 
-    /// A read hit; tried once, a lost race costs one refresh.
+    /// A read hit; tried once, a lost race costs one refresh. No store if it was fresh already.
     pub(crate) fn touch(&self, bucket: BucketIndex, pointer: Gen) {
         let word = self.word(bucket);
-        // Relaxed: prio is a hint; the CAS keeps the other fields.
-        let now = word.load(Ordering::Relaxed);
-        let Some(next) = Snapshot::from_bits(now).touch(pointer) else { return };
+        // Acquire: the epoch is loaded after the word, so that the CAS, if it succeeds, dates
+        // the bucket to an instant since.
+        let now = word.load(Ordering::Acquire);
+        let epoch = self.epoch();
+        let stamped = Snapshot::from_bits(now);
+        if stamped.stamp() == epoch.stamp() {
+            return;
+        }
+        let known = if cfg!(tierce_mutant = "touch_by_an_old_epoch") {
+            stamped.with_prio(Prio::OLDEST)
+        } else {
+            epoch.reveal(stamped)
+        };
+        let Some(touched) = known.touch(pointer) else { return };
+        let next = epoch.stamped(touched);
         if cfg!(tierce_mutant = "touch_plain_store") {
             // Relaxed: the deliberate break, no RMW.
             word.store(next.bits(), Ordering::Relaxed);
             return;
         }
-        // Relaxed (both): see above.
+        // Relaxed (both): prio is a hint; the CAS keeps the other fields.
         let _ =
             word.compare_exchange(now, next.bits(), Ordering::Relaxed, Ordering::Relaxed).is_ok();
-    }
-
-    /// One step of ageing. Returns the prio after it if it changed.
-    pub(crate) fn rescale(&self, bucket: BucketIndex) -> Option<Prio> {
-        // Relaxed: prio is a hint.
-        self.update(bucket, Ordering::Relaxed, Snapshot::rescale).ok().map(|u| u.after.prio())
     }
 
     /// GC's result for a bucket, see [`Snapshot::gc_publish`]. Returns the word after it.
@@ -212,14 +275,15 @@ impl Table {
     /// The bucket was taken in vain and goes back to a free list.
     pub(crate) fn give_back(&self, bucket: BucketIndex) {
         // AcqRel: as `free`.
-        let next = |w: Snapshot| Some(w.free().with_prio(Prio::FRESH));
+        let next = |w: Snapshot| Some(self.stamped(w.free().with_prio(Prio::FRESH)));
         let _ = self.update(bucket, Ordering::AcqRel, next);
     }
 
     /// A dead bucket is about to go to a free list without an invalidation.
     pub(crate) fn refresh(&self, bucket: BucketIndex) {
+        let next = |w: Snapshot| Some(self.stamped(w.with_prio(Prio::FRESH)));
         // AcqRel: as `free`.
-        let _ = self.update(bucket, Ordering::AcqRel, |w| Some(w.with_prio(Prio::FRESH)));
+        let _ = self.update(bucket, Ordering::AcqRel, next);
     }
 
     /// The short way of a bucket of gen `pointer` into which nothing durable points, see
@@ -230,7 +294,10 @@ impl Table {
         pointer: Gen,
         durable: Gen,
     ) -> Option<Snapshot> {
-        let next = |w: Snapshot| w.unused(durable).filter(|_| w.gen_() == pointer);
+        let next = |w: Snapshot| {
+            let next = w.unused(durable).filter(|_| w.gen_() == pointer);
+            next.map(|w| self.stamped(w))
+        };
         // AcqRel: as `invalidate`.
         self.update(bucket, Ordering::AcqRel, next).ok().map(|u| u.after)
     }
@@ -296,10 +363,11 @@ impl Table {
         let _ = self.update(bucket, Ordering::Relaxed, next);
     }
 
-    /// Replaces the whole word, for tools that bring a table into a state by hand.
+    /// Replaces the whole word by this one, which has a prio: for tools that bring a table into a
+    /// state by hand.
     pub(crate) fn store(&self, bucket: BucketIndex, word: Snapshot) {
         // AcqRel: as `free`; an RMW like every change, see above.
-        self.word(bucket).swap(word.bits(), Ordering::AcqRel);
+        self.word(bucket).swap(self.stamped(word).bits(), Ordering::AcqRel);
     }
 
     /// What the bucket holds is dead; it may be invalidated.
@@ -319,7 +387,7 @@ impl Table {
             while lived < n
                 && let Some(next) = after.invalidate()
             {
-                (after, lived) = (next.with_pin(0), lived + 1);
+                (after, lived) = (self.stamped(next).with_pin(0), lived + 1);
             }
             // AcqRel: as `invalidate` and `unpin`. Relaxed (failure): only to try again.
             let order = (Ordering::AcqRel, Ordering::Relaxed);
@@ -330,15 +398,15 @@ impl Table {
         }
     }
 
-    /// Replaces the word, before anybody else can see it.
+    /// Replaces the word by this one, which has a prio, before anybody else can see it.
     pub(crate) fn set_exclusive(&mut self, bucket: BucketIndex, word: Snapshot) {
-        self.words[bucket.as_usize()] = AtomicU64::new(word.bits());
+        self.words[bucket.as_usize()] = AtomicU64::new(self.stamped(word).bits());
     }
 }
 
 /// A word before and after an update.
 #[derive(Clone, Copy, Debug)]
-struct Update {
+pub(crate) struct Update {
     #[expect(dead_code, reason = "shown by Debug in failing tests")]
     before: Snapshot,
     after: Snapshot,

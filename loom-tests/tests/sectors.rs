@@ -1,12 +1,15 @@
 //! Open buckets, `lockfree/src/sectors/`.
 //!
-//! Breaks that must turn these red: `slot_before_prepay`, `spare_back_before_settled`.
+//! I11, I12, I13. Breaks that must turn these red: `slot_before_prepay`,
+//! `spare_back_before_settled`, `rollover_loses_spare`, `extent_return_relaxed`,
+//! `extent_return_unchecked`.
 #![cfg(tierce_loom)]
 
+use loom::cell::UnsafeCell;
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 use tierce_core::{BucketIndex, Reserve};
-use tierce_lockfree::{Allocator, Extent, SectorRequest};
+use tierce_lockfree::{Allocator, Extent, SectorRequest, model as inside};
 use tierce_loom_tests::{model_within, tiny};
 
 /// What was handed out: bucket and offset in sectors.
@@ -60,6 +63,10 @@ fn extents_are_disjoint_and_pinned() {
         let stats = &allocator.stats().devices[0];
         assert_eq!(stats.foreign_pin_total, 0, "a spare bucket goes back with one pin");
         assert_eq!(stats.set_aside, 0);
+        let mut used: Vec<_> = taken.iter().map(|&(bucket, _)| bucket).collect();
+        used.dedup();
+        assert_eq!(used.len() as u64 + stats.free_of(Reserve::None), 3, "no bucket may be lost");
+        assert_eq!(stats.sectors_written, 3 * 4, "every extent counts, open or closed");
     });
 }
 
@@ -79,5 +86,35 @@ fn a_spare_bucket_goes_back_with_one_pin() {
         third.join().unwrap();
         let stats = &allocator.stats().devices[0];
         assert_eq!(stats.foreign_pin_total, 0, "a spare bucket goes back with one pin");
+    });
+}
+
+/// What the holder of an extent did happened before its bucket is reused, although it returned its
+/// pin to the slot, and another thread closed the bucket and returned all pins to the word.
+#[test]
+fn what_an_extent_wrote_happens_before_reuse() {
+    model_within(2, || {
+        let (allocator, mut reclaimer) = tiny::allocator(tiny::settings(), 2);
+        let _ = reclaimer.step();
+        let data: Arc<Vec<_>> = Arc::new((0..8).map(|_| UnsafeCell::new(0)).collect());
+        let (other, others_data) = (Arc::clone(&allocator), Arc::clone(&data));
+        let writer = thread::spawn(move || {
+            let extent = other.try_alloc_sectors(&SectorRequest::new(4)).expect("in use");
+            let extent = extent.expect("there is enough for both");
+            let at = extent.bucket_ref().bucket().as_usize();
+            // SAFETY: the bucket's other extent writes nothing, and it is not reused meanwhile;
+            // loom checks that.
+            others_data[at].with_mut(|data| unsafe { *data = 1 });
+        });
+        let extent = allocator.try_alloc_sectors(&SectorRequest::new(4)).expect("in use");
+        let extent = extent.expect("there is enough for both");
+        let (id, is_second) = (extent.bucket_ref().id(), extent.offset() > 0);
+        drop(extent);
+        if inside::invalidate(&allocator, id) {
+            // SAFETY: the invalidation must have made it ours; loom checks that.
+            let seen = data[id.bucket().as_usize()].with(|data| unsafe { *data });
+            assert!(seen == 1 || !is_second, "the holder's write must happen before reuse");
+        }
+        writer.join().unwrap();
     });
 }

@@ -114,25 +114,3 @@ fn no_transition_loses_anothers_field() {
         assert_eq!(word.pin_count(), 1, "no unpin may be lost");
     });
 }
-
-/// Ageing and a hit: the prio is one of both, everything else stays.
-#[test]
-fn ageing_and_touching_meet() {
-    model(|| {
-        let table = table(Snapshot::default().with_prio(Prio::new(7)));
-        let other = Arc::clone(&table);
-        let reader = thread::spawn(move || {
-            let pinned = other.pin(B, OLD);
-            other.touch(B, OLD);
-            if pinned {
-                other.unpin(B);
-            }
-        });
-        let aged = table.rescale(B);
-        reader.join().unwrap();
-        let word = table.read(B);
-        assert_eq!(word.pin_count(), 0, "pins must come out even");
-        let prio = word.prio();
-        assert!(prio == Prio::FRESH || prio == Prio::new(32767) || Some(prio) == aged, "{word:?}");
-    });
-}

@@ -125,6 +125,7 @@ impl Space for Lockfree {
 
     fn sectors(&self, write: &SectorWrite) -> Option<u32> {
         let request = SectorRequest::new(8).write_point(WritePoint::new(write.write_point));
+        let request = request.stream(write.inode, write.offset);
         let extent = self.allocator.try_alloc_sectors(&request).expect("the device works")?;
         Some(extent.sectors())
     }

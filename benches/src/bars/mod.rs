@@ -11,6 +11,7 @@
 //! | `reads.rs` | P8: read hits |
 //! | `memory.rs` | P11: bytes per bucket |
 //! | `cache.rs`, `fio.rs` | P12, P13: the cache beside the disk, and beside another cache |
+//! | `usable.rs` | P17: how much of a device holds user data |
 //! | `row.rs`, `table.rs` | figures, goals, verdicts, and how they are shown |
 //! | `plan.rs` | how long, how often, and what |
 //!
@@ -40,6 +41,7 @@ mod steady;
 mod table;
 mod tail;
 mod timeline;
+mod usable;
 
 pub use plan::{Plan, Section};
 pub use row::{Better, Figure, Goal, Row, Verdict};
@@ -170,6 +172,7 @@ fn of_product() -> Vec<(&'static str, Section, Measure)> {
         ("P11", Section::Memory, memory::memory),
         ("P12", Section::Cache, cache::writes),
         ("P13", Section::Cache, cache::beside_foyer),
+        ("P17", Section::Memory, usable::usable),
     ]
 }
 

@@ -258,7 +258,7 @@ impl Set {
         } else {
             d.store(id.bucket(), word.with_pin(word.pin_count() + 1));
         }
-        d.sectors_written += u64::from(sectors);
+        d.sectors_written += u64::from(taken);
         self.sectors_since_gc += u64::from(sectors);
         slot.inode = write.inode;
         slot.next = write.offset.wrapping_add(u64::from(sectors));

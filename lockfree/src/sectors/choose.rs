@@ -8,40 +8,61 @@
 //! 5. Else the least recently used one of the class: its rest goes on to the new stream.
 //! 6. Else the least recently used one of the other class is closed and its slot reused.
 //!
-//! Of several matches the most recently used wins.
+//! Of several matches the most recently used wins. A *search* of all slots follows this list
+//! exactly. It costs as many cache misses as other CPUs have slots in use, so with more than
+//! [`FEW`] slots and several streams the following comes before it, by which a write touches
+//! nothing that other CPUs write.
 //!
 //! # Hints
 //!
-//! 2 and 3 are looked up in two small tables per CPU hint: where a stream ended → slot, write
-//! point → slot; what they say is verified against the slot. A hint that was lost (another stream
-//! has the same place in the table, or another CPU wrote last) costs locality: a write whose
-//! write point is known is not searched for elsewhere. Only a write whose write point is unknown
-//! too looks at all slots, and then follows the list above exactly; so does every write if there
-//! are at most 8 slots.
+//! 2 and 3 are looked up in two tables per *place*, as many as there are CPUs (`tables.rs`): where
+//! a stream ended → slot, write point → slot. What they say is verified against the slot. A write
+//! whose write point is known here is not searched for elsewhere; a hint that was lost, or is
+//! known at another CPU's place, costs locality.
 //!
-//! "Recently" is by ticks, of which each CPU hint has its own count, never behind what it sees in
+//! # Streams unknown here
+//!
+//! Each slot belongs to one place, whose clock hand decides about it. A write that no hint knows
+//! is searched for while there are slots never used, or while its place has less than its share
+//! of them: both end. Later it is searched for once in 32 writes per slot on average (up to 16
+//! times in a row): enough for streams that begin, or move from one CPU to another, at a cost
+//! of nothing. If more writes than that are unknown there are more streams than slots, and the
+//! rest gets what the hand finds: it goes over the place's slots, takes a closed one or one not
+//! used since it came by last, and passes over those that were; if it comes round, the least
+//! recently used of them. That is 4 to 6 approximately, for two looks on average.
+//!
+//! A search may take the slot of another place, which then changes hands. So a CPU that works
+//! alone comes to use all slots, and gives them up to others one by one when they need them.
+//!
+//! "Recently" is by ticks, of which each place has its own count, never behind what it sees in
 //! the slots that it uses or searches: nothing that all CPUs write, exact for one CPU, and close
 //! for several.
 //!
 //! What a slot remembers is several words, which a racing reader may see mixed. That too costs
 //! locality only: the class, which must not be wrong, is in the slot's own word.
 
+use super::request::SectorRequest;
 use super::slot::SlotWord;
-use super::{Extent, SectorRequest};
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use super::tables::{Ends, Points};
+use crate::hint;
+use crate::sync::unmodelled::{AtomicU32, AtomicU64};
+use crate::sync::{AtomicU64 as SharedWord, Ordering};
+use crossbeam_utils::CachePadded;
 use tierce_core::BucketId;
 
-/// Up to so many slots all are looked at: that costs no more than following hints.
+/// Up to so many slots all are looked at for every write.
 const FEW: usize = 8;
-/// Entries of the table of write points.
-const POINTS: usize = 64;
-/// Entries of the table of ends of streams.
-const TAILS: usize = 1024;
+/// A place has at least so many slots: more CPUs than that allows share places.
+const SLOTS_PER_PLACE: usize = 4;
+/// Searches come once in so many writes per slot …
+const WRITES_PER_SLOT: u64 = 32;
+/// … but so many may come at once.
+const BURST: u64 = 16;
 
-/// A place for an open bucket.
+/// A place for an open bucket: one cache line.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    pub(super) word: AtomicU64,
+    pub(super) word: SharedWord,
     /// The write point that used it last.
     write_point: AtomicU64,
     /// Whose data the last write was.
@@ -52,7 +73,12 @@ pub(crate) struct Slot {
     used: AtomicU64,
     /// The bucket of its last use, packed: for tools, which show closed ones too.
     bucket: AtomicU32,
+    /// 1: used since the hand came by.
+    recent: AtomicU32,
 }
+
+/// All slots of a set.
+pub(super) type Slots = [CachePadded<Slot>];
 
 /// What a slot remembers.
 #[derive(Clone, Copy, Debug)]
@@ -68,12 +94,13 @@ pub(crate) struct Tag {
 impl Slot {
     pub(super) fn new() -> Self {
         Self {
-            word: AtomicU64::new(SlotWord::default().bits()),
+            word: SharedWord::new(SlotWord::default().bits()),
             write_point: AtomicU64::new(0),
             inode: AtomicU64::new(0),
             next: AtomicU64::new(0),
             used: AtomicU64::new(0),
             bucket: AtomicU32::new(0),
+            recent: AtomicU32::new(0),
         }
     }
 
@@ -87,6 +114,39 @@ impl Slot {
             used: self.used.load(Ordering::Relaxed),
             bucket: BucketId::unpack(self.bucket.load(Ordering::Relaxed)),
         }
+    }
+
+    /// Whether a slot that was used is of the request's class.
+    #[inline]
+    fn is_of_class(&self, request: &SectorRequest) -> bool {
+        // Relaxed: a hint; the class is looked at again when space is taken.
+        let word = SlotWord::from_bits(self.word.load(Ordering::Relaxed));
+        word.is_flash_only() == request.flash_only
+    }
+
+    #[inline]
+    pub(super) fn follows(&self, request: &SectorRequest) -> bool {
+        // Relaxed (both): hints.
+        self.next.load(Ordering::Relaxed) == request.offset
+            && self.inode.load(Ordering::Relaxed) == request.inode
+            && self.is_of_class(request)
+    }
+
+    #[inline]
+    pub(super) fn is_writer(&self, request: &SectorRequest) -> bool {
+        // Relaxed: a hint.
+        self.write_point.load(Ordering::Relaxed) == request.write_point.0
+            && self.is_of_class(request)
+    }
+}
+
+/// Stores what is not there already: a store that changes nothing would still have to wait for
+/// the line.
+#[inline]
+fn set(word: &AtomicU64, value: u64) {
+    // Relaxed (both): hints, see the top of this file.
+    if word.load(Ordering::Relaxed) != value {
+        word.store(value, Ordering::Relaxed);
     }
 }
 
@@ -119,83 +179,213 @@ impl Tag {
     }
 }
 
-/// The hints of one CPU.
+/// What one CPU knows.
 #[derive(Debug)]
-pub(super) struct Hints {
-    points: [AtomicU32; POINTS],
-    tails: Box<[AtomicU32]>,
+struct Place {
+    /// None of either if all slots are looked at anyway.
+    tables: Option<(Points, Ends)>,
+    /// Counts the writes here, and never behind a slot used here.
     tick: AtomicU64,
+    /// Where the clock hand stands.
+    hand: AtomicU32,
+    /// How many slots belong to it.
+    owned: AtomicU32,
+    /// The tick from which on the next search is within the average.
+    next_search: AtomicU64,
 }
 
-impl Hints {
-    pub(super) fn new() -> Self {
+impl Place {
+    fn new(slots: usize, has_tables: bool) -> Self {
         Self {
-            points: core::array::from_fn(|_| AtomicU32::new(0)),
-            tails: (0..TAILS).map(|_| AtomicU32::new(0)).collect(),
+            tables: has_tables.then(|| (Points::new(slots), Ends::new(slots))),
             tick: AtomicU64::new(0),
+            hand: AtomicU32::new(0),
+            owned: AtomicU32::new(0),
+            next_search: AtomicU64::new(0),
         }
     }
 
-    fn point(&self, request: &SectorRequest) -> &AtomicU32 {
-        &self.points[request.write_point.0 as usize % POINTS]
+    /// Whether the searches so far leave room for another, which then is counted.
+    fn may_search(&self, slots: usize) -> bool {
+        let every = WRITES_PER_SLOT * slots as u64;
+        // Relaxed (all): hints.
+        let tick = self.tick.load(Ordering::Relaxed);
+        let due = self.next_search.load(Ordering::Relaxed);
+        let may = due <= tick + (BURST - 1) * every;
+        if may {
+            self.next_search.store(due.max(tick) + every, Ordering::Relaxed);
+        }
+        may
+    }
+}
+
+/// Chooses slots.
+#[derive(Debug)]
+pub(super) struct Chooser {
+    places: Box<[CachePadded<Place>]>,
+    /// To which place each slot belongs, its number + 1; 0: never used. Rarely written.
+    owners: Box<[AtomicU32]>,
+    /// Slots never used.
+    unused: AtomicU32,
+}
+
+/// A thread's view: its place.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Here<'a> {
+    chooser: &'a Chooser,
+    place: &'a Place,
+    number: u32,
+}
+
+impl Chooser {
+    /// For so many slots and CPUs. Without CPUs every choice is a search.
+    pub(super) fn new(slots: usize, cpus: usize) -> Self {
+        let has_tables = slots > FEW && cpus > 0;
+        let most = if has_tables { slots / SLOTS_PER_PLACE } else { usize::MAX };
+        let places = 0..cpus.clamp(1, most);
+        Self {
+            places: places.map(|_| CachePadded::new(Place::new(slots, has_tables))).collect(),
+            owners: (0..slots).map(|_| AtomicU32::new(0)).collect(),
+            unused: AtomicU32::new(slots as u32),
+        }
     }
 
-    fn tail(&self, inode: u64, offset: u64) -> &AtomicU32 {
-        // Ends of streams differ in their low bits, inodes by little.
-        let place = inode.wrapping_mul(331).wrapping_add(offset);
-        &self.tails[place as usize % TAILS]
+    #[inline]
+    pub(super) fn here(&self) -> Here<'_> {
+        let number = hint::place(self.places.len());
+        Here { chooser: self, place: &self.places[number], number: number as u32 }
     }
+}
 
+impl Here<'_> {
     /// The slot for `request`: its number in `slots`.
-    pub(super) fn choose<S>(&self, slots: &[S], request: &SectorRequest) -> usize
-    where
-        S: core::ops::Deref<Target = Slot>,
-    {
-        if slots.len() == 1 {
-            return 0;
-        }
-        if slots.len() <= FEW {
+    #[inline]
+    pub(super) fn choose(self, slots: &Slots, request: &SectorRequest) -> usize {
+        let Some((points, ends)) = &self.place.tables else {
+            return if slots.len() == 1 { 0 } else { self.search(slots, request) };
+        };
+        ends.find(slots, request)
+            .or_else(|| points.find(slots, request))
+            .unwrap_or_else(|| self.unknown(slots, request))
+    }
+
+    /// For a write that no hint here knows.
+    #[inline(never)]
+    fn unknown(self, slots: &Slots, request: &SectorRequest) -> usize {
+        let share = slots.len() / self.chooser.places.len();
+        // Relaxed (both): hints.
+        let has_less = (self.place.owned.load(Ordering::Relaxed) as usize) < share;
+        if has_less
+            || self.chooser.unused.load(Ordering::Relaxed) > 0
+            || self.place.may_search(slots.len())
+        {
             return self.search(slots, request);
         }
-        let verified = |hint: &AtomicU32, fits: fn(&Tag, &SectorRequest) -> bool| {
-            // Relaxed: a hint.
-            let at = (hint.load(Ordering::Relaxed) as usize).checked_sub(1)?;
-            slots.get(at).filter(|slot| fits(&slot.tag(), request)).map(|_| at)
-        };
-        verified(self.tail(request.inode, request.offset), Tag::follows)
-            .or_else(|| verified(self.point(request), Tag::is_writer))
-            .unwrap_or_else(|| self.search(slots, request))
+        self.advance(slots, request).unwrap_or_else(|| self.search(slots, request))
     }
 
-    fn search<S>(&self, slots: &[S], request: &SectorRequest) -> usize
-    where
-        S: core::ops::Deref<Target = Slot>,
-    {
+    /// What the hand of this place finds, if the place has any slot.
+    fn advance(self, slots: &Slots, request: &SectorRequest) -> Option<usize> {
+        // Relaxed: a hint; another thread of this place may move it too.
+        let hand = self.place.hand.load(Ordering::Relaxed) as usize;
+        let (before, after) = (0..hand, hand..slots.len());
+        // Of those passed over, in case that the hand comes round.
+        let (mut oldest, mut other_class) = (None, None);
+        let mut stopped = None;
+        for at in after.chain(before) {
+            // Relaxed: a hint.
+            if self.chooser.owners[at].load(Ordering::Relaxed) != self.number + 1 {
+                continue;
+            }
+            let slot = &slots[at];
+            // Relaxed (all): hints.
+            let word = SlotWord::from_bits(slot.word.load(Ordering::Relaxed));
+            if word.bucket().is_some() {
+                if word.is_flash_only() != request.flash_only {
+                    other_class = other_class.or(Some(at));
+                    continue;
+                }
+                let is_recent = slot.recent.load(Ordering::Relaxed) != 0;
+                if is_recent && !cfg!(tierce_mutant = "hand_ignores_use") {
+                    slot.recent.store(0, Ordering::Relaxed);
+                    let used = slot.used.load(Ordering::Relaxed);
+                    oldest = oldest.into_iter().chain([(used, at)]).min();
+                    continue;
+                }
+            }
+            stopped = Some(at);
+            break;
+        }
+        let at = stopped.or(oldest.map(|(_, at)| at)).or(other_class)?;
+        self.place.hand.store((at + 1) as u32, Ordering::Relaxed);
+        Some(at)
+    }
+
+    /// Looks at all slots.
+    fn search(self, slots: &Slots, request: &SectorRequest) -> usize {
         let mut newest = 0;
-        let mut rank = |slot: &S| {
+        let mut rank = |slot: &Slot| {
             let tag = slot.tag();
             newest = newest.max(tag.used);
             tag.rank(request)
         };
         let ranked = slots.iter().enumerate().map(|(at, slot)| (rank(slot), at));
-        let (_, at) = ranked.min().expect("there is a slot");
+        let (rank, at) = ranked.min().expect("there is a slot");
         // Relaxed: a hint.
-        self.tick.fetch_max(newest, Ordering::Relaxed);
+        self.place.tick.fetch_max(newest, Ordering::Relaxed);
+        if rank.0 > 3 && self.place.tables.is_some() {
+            self.own(at);
+        }
         at
     }
 
-    /// `request` has got an extent from slot `at`.
-    pub(super) fn used(&self, slot: &Slot, at: usize, request: &SectorRequest, got: &Extent<'_>) {
-        let next = request.offset.wrapping_add(got.sectors.into());
+    /// The slot belongs to this place now.
+    fn own(self, at: usize) {
+        let owner = &self.chooser.owners[at];
+        // Relaxed (all): hints; the swap keeps the counts even.
+        if owner.load(Ordering::Relaxed) == self.number + 1 {
+            return;
+        }
+        let before = owner.swap(self.number + 1, Ordering::Relaxed);
+        match before.checked_sub(1) {
+            Some(place) => {
+                self.chooser.places[place as usize].owned.fetch_sub(1, Ordering::Relaxed);
+            }
+            None => {
+                self.chooser.unused.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        self.place.owned.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// `request` has got `sectors` sectors of `bucket` from slot `at`.
+    #[inline]
+    pub(super) fn used(
+        self,
+        slot: &Slot,
+        at: usize,
+        request: &SectorRequest,
+        bucket: BucketId,
+        sectors: u32,
+    ) {
+        let next = request.offset.wrapping_add(sectors.into());
+        set(&slot.write_point, request.write_point.0);
+        set(&slot.inode, request.inode);
         // Relaxed (all): hints, see the top of this file.
-        slot.write_point.store(request.write_point.0, Ordering::Relaxed);
-        slot.inode.store(request.inode, Ordering::Relaxed);
         slot.next.store(next, Ordering::Relaxed);
-        slot.bucket.store(got.bucket.id().pack(), Ordering::Relaxed);
-        let tick = self.tick.load(Ordering::Relaxed).max(slot.used.load(Ordering::Relaxed)) + 1;
-        self.tick.store(tick, Ordering::Relaxed);
-        slot.used.store(tick, Ordering::Relaxed);
-        self.point(request).store(at as u32 + 1, Ordering::Relaxed);
-        self.tail(request.inode, next).store(at as u32 + 1, Ordering::Relaxed);
+        if slot.bucket.load(Ordering::Relaxed) != bucket.pack() {
+            slot.bucket.store(bucket.pack(), Ordering::Relaxed);
+        }
+        let tick = &self.place.tick;
+        let now = tick.load(Ordering::Relaxed).max(slot.used.load(Ordering::Relaxed)) + 1;
+        tick.store(now, Ordering::Relaxed);
+        slot.used.store(now, Ordering::Relaxed);
+        if let Some((points, ends)) = &self.place.tables {
+            if slot.recent.load(Ordering::Relaxed) == 0 {
+                slot.recent.store(1, Ordering::Relaxed);
+            }
+            points.remember(request.write_point, at);
+            ends.remember(request.inode, next, at);
+        }
     }
 }

@@ -9,9 +9,9 @@
 //!
 //! # State
 //!
-//! Up to 128 *slots*, each one word (`slot.rs`) plus what it remembers of its last use. Per CPU
-//! hint two small tables, by which a stream finds its slot again without touching anything shared
-//! (`choose.rs`).
+//! Up to 128 *slots*, each one word (`slot.rs`) plus what it remembers of its last use, in a cache
+//! line of its own. Per CPU hint two tables (`tables.rs`), by which a stream finds its slot again
+//! without touching anything shared (`choose.rs`).
 //!
 //! # Protocol
 //!
@@ -22,256 +22,173 @@
 //!    publish it with a CAS. The loser of that race settles to pin 1, *then* gives his back, or
 //!    keeps it for another slot if the winner writes data of the other class. A slot that holds
 //!    a bucket of the other class, chosen because all do, is closed first.
+//! 4. An extent that ends returns its pin (`extent.rs`): to the slot with one CAS, if its bucket
+//!    is still open there; else to the bucket's word.
 //!
 //! # Pins
 //!
 //! A free bucket has pin 1. Opening it adds units − 1: one pin for every unit it has, before the
-//! slot is published. Every extent carries one of them (counted by `cnt` in the same CAS), so
-//! the fast path never touches the bucket's word and no extent is ever unpinned. The open
-//! bucket holds one for itself. Closing returns what is left of them in one subtraction.
+//! slot is published. The open bucket holds one for itself, every extent one (counted by `cnt` in
+//! the CAS that takes its space), and the slot those that no extent has. Closing returns these in
+//! one subtraction. So as long as the bucket is open, extents come and go without touching the
+//! bucket's word, whose cache line holds the words of neighbours that other CPUs fill, and no
+//! extent is ever unpinned.
+//!
+//! A pin that is returned to the slot is the right bucket's: a bucket whose extent still has a
+//! pin is not reused, so as long as the slot names it this is the same opening of it.
 //!
 //! # Memory ordering
 //!
 //! Publishing a bucket is Release and taking space Acquire: the pins were taken before anybody
 //! can hold an extent. The gen in the pointer is read after the CAS, under the extent's pin.
 //!
+//! Returning a pin to the slot is Release and closing Acquire: what the holder of the extent did
+//! happened before the bucket is closed. The word between them changes by RMW only, which
+//! continues the release sequence. Closing then returns the pins with Release, for invalidation
+//! and for garbage collection to acquire, as every unpin.
+//!
+//! # Counting
+//!
+//! Sectors written are counted when a bucket is closed; those of open buckets stand in the slots.
+//! So the count costs nothing per write, and is exact when nobody writes.
+//!
 //! # Progress
 //!
-//! Taking space is lock-free: a CAS fails only because another one succeeded. Opening a bucket
-//! is as [`Allocator::try_alloc`], or blocks as asked, on nobody who holds a slot.
+//! Taking space is lock-free: a CAS fails only because another one succeeded. Ending an extent is
+//! wait-free: one CAS, and one subtraction if it fails. Opening a bucket is as
+//! [`Allocator::try_alloc`], or blocks as asked, on nobody who holds a slot.
 
 mod choose;
+mod extent;
+mod request;
 pub(crate) mod slot;
+mod tables;
 
 use crate::allocation::Allocation;
 use crate::allocator::Allocator;
 use crate::bucket_ref::BucketRef;
+use crate::device::Device;
 use crate::error::Error;
 use crate::sync::Ordering;
 pub(crate) use choose::Tag;
-use choose::{Hints, Slot};
+use choose::{Chooser, Here, Slot};
 use crossbeam_utils::CachePadded;
+pub use extent::Extent;
+pub use request::{SectorRequest, WritePoint};
 use slot::{SlotWord, Take};
 use std::time::Instant;
-use tierce_core::{BucketId, DeviceIndex, Reserve};
-
-/// Whose writes belong together: a hash of task, thread, tenant … as the user likes.
-///
-/// ```
-/// use tierce_lockfree::WritePoint;
-/// assert_ne!(WritePoint::new(1), WritePoint::new(2));
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub struct WritePoint(u64);
-
-impl From<u64> for WritePoint {
-    /// As [`new`](Self::new), for a hash of 64 bits.
-    fn from(number: u64) -> Self {
-        Self(number)
-    }
-}
-
-impl WritePoint {
-    /// The write point with this number.
-    #[must_use]
-    pub const fn new(number: u32) -> Self {
-        Self(number as u64)
-    }
-}
-
-/// Space that was asked for: sectors and whose they are.
-///
-/// ```
-/// use tierce_lockfree::{SectorRequest, WritePoint};
-/// let request = SectorRequest::new(8).write_point(WritePoint::new(3)).stream(7, 1000);
-/// assert_eq!(request.sectors(), 8);
-/// ```
-#[derive(Clone, Copy, Debug)]
-pub struct SectorRequest {
-    sectors: u32,
-    write_point: WritePoint,
-    inode: u64,
-    offset: u64,
-    flash_only: bool,
-    write_prio: bool,
-}
-
-impl SectorRequest {
-    /// `sectors` sectors, at least 1, of cached data, for write point 0, not continuing
-    /// anything.
-    ///
-    /// # Panics
-    ///
-    /// If `sectors` is 0.
-    #[must_use]
-    pub const fn new(sectors: u32) -> Self {
-        assert!(sectors > 0, "at least one sector");
-        Self {
-            sectors,
-            write_point: WritePoint(0),
-            inode: 0,
-            offset: 0,
-            flash_only: false,
-            write_prio: false,
-        }
-    }
-
-    /// What is written begins at sector `offset` of the data of `inode`: a write that begins
-    /// where the last one ended goes to the same bucket, whatever its write point.
-    #[must_use]
-    pub const fn stream(self, inode: u64, offset: u64) -> Self {
-        Self { inode, offset, ..self }
-    }
-
-    /// Whether the data lives only on flash. It never shares a bucket with cached data, which can
-    /// be thrown away.
-    #[must_use]
-    pub const fn flash_only(self, flash_only: bool) -> Self {
-        Self { flash_only, ..self }
-    }
-
-    /// Whether moving GC writes: then its bucket may come from its reserve.
-    #[must_use]
-    pub const fn write_prio(self, write_prio: bool) -> Self {
-        Self { write_prio, ..self }
-    }
-
-    const fn reserve(&self) -> Reserve {
-        if self.write_prio { Reserve::MovingGc } else { Reserve::None }
-    }
-
-    /// For this write point.
-    #[must_use]
-    pub const fn write_point(self, write_point: WritePoint) -> Self {
-        Self { write_point, ..self }
-    }
-
-    /// How many sectors are asked for.
-    #[must_use]
-    pub const fn sectors(&self) -> u32 {
-        self.sectors
-    }
-}
-
-/// A run of sectors of one bucket, the caller's to write. It holds a pin: until it is dropped
-/// the bucket is not reused. Insert the key into the index *before* dropping it.
-///
-/// ```
-/// # use tierce_lockfree::{Allocator, Config, DeviceTable, SectorRequest};
-/// # use tierce_core::Geometry;
-/// # let geometry = Geometry::new(1024, 1, 128, 1)?;
-/// # let (allocator, mut reclaimers) = Allocator::start(
-/// #     Config { sync: false, ..Config::default() }, vec![DeviceTable::empty(geometry)])?.finish();
-/// # reclaimers[0].step();
-/// let extent = allocator.try_alloc_sectors(&SectorRequest::new(8))?.expect("space");
-/// assert_eq!(extent.sectors(), 8);
-/// assert!(extent.first_sector() >= 128, "behind the superblock");
-/// // … write the data, then insert the key …
-/// drop(extent);
-/// # Ok::<(), tierce_lockfree::Error>(())
-/// ```
-#[derive(Debug)]
-#[must_use = "dropping it returns its pin"]
-pub struct Extent<'a> {
-    allocator: &'a Allocator,
-    bucket: BucketRef,
-    offset: u32,
-    sectors: u32,
-}
-
-impl Extent<'_> {
-    /// The bucket, with the gen that a pointer to this extent carries.
-    #[must_use]
-    pub fn bucket_ref(&self) -> BucketRef {
-        self.bucket
-    }
-
-    /// Where it begins, in sectors from the start of the bucket.
-    #[must_use]
-    pub fn offset(&self) -> u32 {
-        self.offset
-    }
-
-    /// How long it is, in sectors: at most what was asked for, at least 1.
-    #[must_use]
-    pub fn sectors(&self) -> u32 {
-        self.sectors
-    }
-
-    /// Where it begins, in sectors from the start of the device.
-    #[must_use]
-    pub fn first_sector(&self) -> u64 {
-        let geometry = self.allocator.geometry(self.bucket.device());
-        geometry.first_sector(self.bucket.bucket()) + u64::from(self.offset)
-    }
-
-    /// The bucket is about to hold the only copy of something. Call it before the data may be
-    /// that. Wait-free but for others who change the same bucket.
-    pub fn mark_dirty(&self) {
-        let table = self.allocator.devices()[self.bucket.device().as_usize()].table();
-        table.mark_dirty(self.bucket.bucket());
-    }
-}
-
-impl Drop for Extent<'_> {
-    fn drop(&mut self) {
-        let device = &self.allocator.devices()[self.bucket.device().as_usize()];
-        device.table().unpin(self.bucket.bucket(), 1);
-    }
-}
+use tierce_core::{BucketId, DeviceIndex};
 
 /// The open buckets of a set.
 #[derive(Debug)]
 pub(crate) struct OpenBuckets {
     slots: Box<[CachePadded<Slot>]>,
-    hints: Box<[CachePadded<Hints>]>,
+    chooser: Chooser,
 }
 
 impl OpenBuckets {
-    pub(crate) fn new(slots: u32, cpus: usize) -> Self {
+    /// So many slots, with hints for so many CPUs; for 0 every choice looks at all slots.
+    pub(crate) fn new(slots: u32, cpus: u32) -> Self {
         Self {
             slots: (0..slots).map(|_| CachePadded::new(Slot::new())).collect(),
-            hints: (0..cpus.max(1)).map(|_| CachePadded::new(Hints::new())).collect(),
+            chooser: Chooser::new(slots as usize, cpus as usize),
         }
     }
 
     /// Space for `request`; `None` if there is none and the caller does not want to wait.
+    #[inline]
     pub(crate) fn alloc<'a>(
-        &self,
+        &'a self,
         allocator: &'a Allocator,
         request: &SectorRequest,
         wait: Wait,
     ) -> Result<Option<Extent<'a>>, Error> {
-        let hints = &self.hints[crate::hint::place(self.hints.len())];
-        let mut spare = None;
-        'choose: loop {
-            let at = hints.choose(&self.slots, request);
-            let slot = &self.slots[at];
-            // Acquire: pairs with the Release that published the bucket: its pins are taken.
-            let mut word = SlotWord::from_bits(slot.word.load(Ordering::Acquire));
-            loop {
-                if let Some(bucket) = word.bucket().filter(|_| serves(word, request)) {
-                    if allocator.devices()[bucket.device().as_usize()].check().is_err() {
-                        close(allocator, slot, word, bucket);
-                    } else if let Some(extent) = self.take(allocator, slot, word, bucket, request) {
-                        hints.used(slot, at, request, &extent);
-                        return Ok(Some(extent));
-                    }
-                } else {
-                    if spare.is_none() {
-                        spare = allocator.bucket_for_sectors(request.reserve(), wait)?;
-                    }
-                    let Some(bucket) = spare.take() else { return Ok(None) };
-                    if let Err(bucket) = open(allocator, slot, word, bucket, request) {
-                        // Somebody else has put his bucket there, of whatever class.
-                        spare = Some(bucket);
-                        continue 'choose;
-                    }
-                }
-                // Acquire: as above.
-                word = SlotWord::from_bits(slot.word.load(Ordering::Acquire));
+        let here = self.chooser.here();
+        let mut at = here.choose(&self.slots, request);
+        loop {
+            if let Some(extent) = self.take(allocator, here, at, request) {
+                return Ok(Some(extent));
+            }
+            match self.make_room(allocator, here, at, request, wait)? {
+                Some(with_room) => at = with_room,
+                None => return Ok(None),
             }
         }
+    }
+
+    /// A slot in which there is room for `request`, unless others take it: `at`, in which there
+    /// was none, or one chosen anew. `None` if no bucket is free.
+    #[cold]
+    fn make_room(
+        &self,
+        allocator: &Allocator,
+        here: Here<'_>,
+        mut at: usize,
+        request: &SectorRequest,
+        wait: Wait,
+    ) -> Result<Option<usize>, Error> {
+        let mut spare = None;
+        loop {
+            let slot = &self.slots[at];
+            // Acquire: as in `take`.
+            let word = SlotWord::from_bits(slot.word.load(Ordering::Acquire));
+            if let Some(bucket) = word.bucket().filter(|_| serves(word, request)) {
+                if !device_of(allocator, bucket).has_ended() {
+                    return Ok(Some(at));
+                }
+                close(allocator, slot, word, bucket);
+                continue;
+            }
+            if spare.is_none() {
+                spare = allocator.bucket_for_sectors(request.reserve(), wait)?;
+            }
+            let Some(bucket) = spare.take() else { return Ok(None) };
+            match open(allocator, slot, word, bucket, request) {
+                Ok(()) => return Ok(Some(at)),
+                // Somebody else has put his bucket there, of whatever class.
+                Err(bucket) => spare = Some(bucket),
+            }
+            at = here.choose(&self.slots, request);
+        }
+    }
+
+    /// Takes space out of the bucket that is open in slot `at`. `None` if there is none for this
+    /// class, if its device has ended, or if somebody was faster.
+    #[inline]
+    fn take<'a>(
+        &'a self,
+        allocator: &'a Allocator,
+        here: Here<'_>,
+        at: usize,
+        request: &SectorRequest,
+    ) -> Option<Extent<'a>> {
+        let slot = &*self.slots[at];
+        // Acquire: pairs with the Release that published the bucket: its pins are taken.
+        let word = SlotWord::from_bits(slot.word.load(Ordering::Acquire));
+        let bucket = word.bucket().filter(|_| serves(word, request))?;
+        let device = device_of(allocator, bucket);
+        if device.has_ended() {
+            return None;
+        }
+        let unit = device.sector_units();
+        let wanted = request.sectors.div_ceil(1 << unit.shift);
+        let Take::Units { off, units, next, unused_pins, .. } =
+            word.take(wanted, unit.bucket, unit.block)
+        else {
+            return None;
+        };
+        // Acquire: as the load above; of the take that closes, pairs with the Release of
+        // those who returned their pins to the slot. Release: keeps what the word published.
+        // Relaxed (failure): the caller loads it again.
+        let order = (Ordering::AcqRel, Ordering::Relaxed);
+        slot.word.compare_exchange(word.bits(), next.bits(), order.0, order.1).ok()?;
+        if let Some(unused) = unused_pins {
+            closed(device, bucket, off + units, unused);
+        }
+        let gen_ = device.table().peek(bucket.bucket()).gen_();
+        let sectors = (units << unit.shift).min(request.sectors);
+        here.used(slot, at, request, bucket, sectors);
+        Some(Extent::new(device, slot, BucketRef::new(bucket, gen_), off << unit.shift, sectors))
     }
 
     /// What each slot remembers that was ever used, least recently used first.
@@ -287,40 +204,12 @@ impl OpenBuckets {
         self.slots.len()
     }
 
-    /// Takes space out of the open `bucket`; `None` if somebody was faster.
-    fn take<'a>(
-        &self,
-        allocator: &'a Allocator,
-        slot: &Slot,
-        word: SlotWord,
-        bucket: BucketId,
-        request: &SectorRequest,
-    ) -> Option<Extent<'a>> {
-        let device = &allocator.devices()[bucket.device().as_usize()];
-        let geometry = device.geometry();
-        let (units, block) = (device.bucket_units(), device.units(geometry.block_sectors()));
-        let wanted = device.units(request.sectors);
-        let Take::Units { off, units, next, unused_pins, .. } = word.take(wanted, units, block)
-        else {
-            return None;
-        };
-        // Acquire: as the load in `alloc`. Release: closing publishes nothing, but keeps what
-        // the word published. Relaxed (failure): the caller loads it again.
-        let order = (Ordering::AcqRel, Ordering::Relaxed);
-        slot.word.compare_exchange(word.bits(), next.bits(), order.0, order.1).ok()?;
-        if let Some(unused) = unused_pins.filter(|&unused| unused > 0) {
-            device.table().unpin(bucket.bucket(), unused);
-        }
-        let gen_ = device.table().peek(bucket.bucket()).gen_();
-        let shift = geometry.sector_shift();
-        let sectors = (units << shift).min(request.sectors);
-        device.counters.sectors_written.add(sectors.into());
-        Some(Extent {
-            allocator,
-            bucket: BucketRef::new(bucket, gen_),
-            offset: off << shift,
-            sectors,
-        })
+    /// Sectors handed out of the buckets of `device` that are open.
+    pub(crate) fn sectors_in_open(&self, device: &Device) -> u64 {
+        let words = self.slots.iter().map(|slot| slot.tag().word);
+        let mine = |word: &SlotWord| word.bucket().is_some_and(|b| b.device() == device.index());
+        let units: u64 = words.filter(mine).map(|word| u64::from(word.off())).sum();
+        units << device.sector_units().shift
     }
 
     /// Closes every open bucket, or those of one device: for shutdown. What remains of them is
@@ -328,7 +217,7 @@ impl OpenBuckets {
     pub(crate) fn seal(&self, allocator: &Allocator, device: Option<DeviceIndex>) {
         for slot in &self.slots {
             loop {
-                // Acquire: as in `alloc`.
+                // Acquire: as in `take`.
                 let word = SlotWord::from_bits(slot.word.load(Ordering::Acquire));
                 let mine = |bucket: &BucketId| device.is_none_or(|d| d == bucket.device());
                 let Some(bucket) = word.bucket().filter(mine) else { break };
@@ -340,21 +229,39 @@ impl OpenBuckets {
     }
 }
 
+#[inline]
+fn device_of(allocator: &Allocator, bucket: BucketId) -> &Device {
+    &allocator.devices()[bucket.device().as_usize()]
+}
+
+/// `bucket` was just taken out of its slot, `units` of it handed out and `unused` pins left.
+#[cold]
+fn closed(device: &Device, bucket: BucketId, units: u32, unused: u16) {
+    if unused > 0 {
+        device.table().unpin(bucket.bucket(), unused);
+    }
+    let sectors = i64::from(units) << device.sector_units().shift;
+    if cfg!(tierce_mutant = "closed_uncounted") {
+        return;
+    }
+    device.counters.sectors_written.add(sectors);
+}
+
 /// Takes the bucket out of the slot and returns the pins that no extent has; what remains of it
 /// is lost. `false` if somebody changed the slot.
 fn close(allocator: &Allocator, slot: &Slot, word: SlotWord, bucket: BucketId) -> bool {
     // AcqRel: as in `take`. Relaxed (failure): the caller looks again.
     let order = (Ordering::AcqRel, Ordering::Relaxed);
     let next = word.closed().bits();
-    let closed = slot.word.compare_exchange(word.bits(), next, order.0, order.1).is_ok();
-    if closed {
-        let device = &allocator.devices()[bucket.device().as_usize()];
+    let is_closed = slot.word.compare_exchange(word.bits(), next, order.0, order.1).is_ok();
+    if is_closed {
+        let device = device_of(allocator, bucket);
         // The slot's own pin, too.
         let unused = word.prepaid(device.bucket_units()) + 1;
         let unused = u16::try_from(unused).expect("a bucket has ≤ 8191 units");
-        device.table().unpin(bucket.bucket(), unused);
+        closed(device, bucket, word.off(), unused);
     }
-    closed
+    is_closed
 }
 
 /// Whether `request` may take from the bucket that is open there.
@@ -378,13 +285,13 @@ fn open<'a>(
         word = word.closed();
     }
     let id = bucket.bucket_ref().id();
-    let device = &allocator.devices()[id.device().as_usize()];
+    let device = device_of(allocator, id);
     let prepaid = u16::try_from(device.bucket_units() - 1).expect("a bucket has ≤ 8191 units");
     if !cfg!(tierce_mutant = "slot_before_prepay") {
         device.table().prepay(id.bucket(), prepaid);
     }
     let next = word.opened(id, request.flash_only).bits();
-    // Release: the pins were taken before; pairs with the Acquire in `alloc`. Relaxed
+    // Release: the pins were taken before; pairs with the Acquire in `take`. Relaxed
     // (failure): the caller loads it again.
     let order = (Ordering::Release, Ordering::Relaxed);
     let opened = slot.word.compare_exchange(word.bits(), next, order.0, order.1).is_ok();
@@ -398,6 +305,10 @@ fn open<'a>(
             return Ok(());
         }
         device.table().unpin(id.bucket(), prepaid);
+        if cfg!(tierce_mutant = "rollover_loses_spare") {
+            let _ = bucket.into_bucket();
+            return Ok(());
+        }
         return Err(bucket);
     }
     allocator.note_opened(bucket.into_bucket().device());

@@ -8,10 +8,11 @@
 //! ```
 //!
 //! *bucket*: its packed id, 0 for none (bucket 0 of a device holds the superblock and is never
-//! allocated). *off*: units handed out. *cnt*: extents handed out. *only*: the class of what is
-//! written, data that lives only on flash; kept when the bucket is closed. *ver*: raised whenever a
-//! bucket is put into the slot, so that a CAS prepared for an earlier bucket fails. Within one
-//! bucket off only grows; a stale CAS could succeed only if the same bucket came back into the
+//! allocated). *off*: units handed out. *cnt*: extents that have one of its pins: handed out, and
+//! not returned to the slot. *only*: the class of what is written, data that lives only on flash;
+//! kept when the bucket is closed. *ver*: raised whenever a bucket is put into the slot, so that a
+//! CAS prepared for an earlier bucket fails. Within one bucket off only grows, and cnt falls only
+//! while off stands still; a stale CAS could succeed only if the same bucket came back into the
 //! same slot 512 openings later with the same off and cnt, while one thread stood still.
 
 use core::fmt;
@@ -55,6 +56,7 @@ impl SlotWord {
         self.0
     }
 
+    #[inline]
     pub(crate) fn bucket(self) -> Option<BucketId> {
         let packed = (self.0 >> BUCKET) as u32;
         (packed != 0).then(|| BucketId::unpack(packed))
@@ -89,23 +91,36 @@ impl SlotWord {
         Self(self.0 & (1 << ONLY | VER_MASK))
     }
 
-    /// Of the pins taken in advance for a bucket of `units`, those that no extent has yet.
+    /// One extent of `bucket` has ended and its pin is the slot's again. `None` if that bucket is
+    /// not open here any more.
+    #[inline]
+    pub(crate) fn returned(self, bucket: BucketId) -> Option<Self> {
+        let is_open = self.0 >> BUCKET == u64::from(bucket.pack());
+        if !is_open && !cfg!(tierce_mutant = "extent_return_unchecked") {
+            return None;
+        }
+        debug_assert!(self.cnt() > 0, "an extent returns its pin once");
+        Some(Self(self.0 - (1 << CNT)))
+    }
+
+    /// Of the pins taken in advance for a bucket of `units`, those that no extent has.
     pub(crate) const fn prepaid(self, units: u32) -> u32 {
         units - self.cnt() - 1
     }
 
     /// Up to `wanted` of the `units` a bucket has. What would remain is lost, and the bucket
     /// closed, if it is less than `block` units.
+    #[inline]
     pub(crate) fn take(self, wanted: u32, units: u32, block: u32) -> Take {
         let Some(bucket) = self.bucket() else { return Take::NoBucket };
         let off = self.off();
         let taken = wanted.min(units - off);
         let closes = units - off - taken < block;
         let (next, unused_pins) = if closes {
-            // Of `units` pins every extent keeps one, this one included; the slot's own pin
-            // passes to it.
-            let unused = u16::try_from(units - self.cnt() - 1).expect("a bucket has ≤ 8191 units");
-            (self.closed(), Some(unused))
+            // Of `units` pins every extent that has one keeps it, this one gets one, the slot's
+            // own.
+            // A bucket has at most 8191 units.
+            (self.closed(), Some(self.prepaid(units) as u16))
         } else {
             (Self(self.0 + (u64::from(taken) << OFF) + (1 << CNT)), None)
         };
@@ -125,7 +140,7 @@ impl fmt::Debug for SlotWord {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(tierce_loom)))]
 mod tests {
     use super::*;
     use tierce_core::{BucketIndex, DeviceIndex};
@@ -165,6 +180,35 @@ mod tests {
                     assert_ne!(word.opened(id, false), first, "ver moved");
                 }
             }
+        }
+    }
+    /// Extents that end give their pins back for others to use, whatever the order; what has not
+    /// come back when the bucket closes stays with the extents.
+    #[test]
+    fn pins_come_back() {
+        let id = BucketId::new(DeviceIndex::FIRST, BucketIndex::new(7));
+        let other = BucketId::new(DeviceIndex::FIRST, BucketIndex::new(8));
+        for held in 0..3u32 {
+            let mut word = SlotWord::default().opened(id, false);
+            let mut in_flight = 0;
+            let unused = loop {
+                let Take::Units { next, unused_pins, .. } = word.take(1, 16, 1) else {
+                    unreachable!("the bucket is open")
+                };
+                in_flight += 1;
+                if let Some(unused) = unused_pins {
+                    break unused;
+                }
+                assert_eq!(next.returned(other), None);
+                word = next;
+                if in_flight > held {
+                    word = word.returned(id).expect("it is open");
+                    in_flight -= 1;
+                }
+                assert_eq!(word.prepaid(16), 15 - in_flight);
+            };
+            assert_eq!(u32::from(unused) + in_flight, 16);
+            assert_eq!(word.closed().returned(id), None, "closed");
         }
     }
 }

@@ -14,7 +14,7 @@ use tierce_core::spec::{
     Place, Pointer, PrioWrite, Slot, Started, Table, Unused, Wait, Write,
 };
 use tierce_core::word::PIN_LIMIT;
-use tierce_core::{BucketId, BucketIndex, DeviceIndex, Gen, Policy, Reserve, Snapshot};
+use tierce_core::{BucketId, BucketIndex, DeviceIndex, Gen, Policy, Prio, Reserve, Snapshot};
 
 fn pointer(bucket: BucketRef) -> Pointer {
     Pointer::new(bucket.id(), bucket.gen_())
@@ -42,7 +42,7 @@ impl Engine for Scripted {
             let sync = self.allocator().config().sync;
             let words = (0..device.geometry().nbuckets()).map(BucketIndex::new);
             let records = words.zip(&disk.gens).map(|(bucket, &gen_)| match sync {
-                true => (device.table().peek(bucket).prio(), gen_),
+                true => (device.table().snapshot(bucket).prio(), gen_),
                 false => Default::default(),
             });
             let mut table = Table::new(records.collect());
@@ -342,6 +342,9 @@ impl Engine for Scripted {
         let (before, place) = (self.locate(bucket)?, self.place(bucket));
         let what = || format!("storing the state of bucket {bucket}");
         match place {
+            _ if word.prio() > Prio::FRESH && word.prio() != Prio::METADATA => {
+                return Err(refused(what(), word.prio(), "prio 32768 or less, or 65535"));
+            }
             _ if word.pin_count() > PIN_LIMIT => {
                 return Err(refused(what(), word.pin_count(), "pin 0xC000 or less"));
             }

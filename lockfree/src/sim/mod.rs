@@ -19,6 +19,7 @@
 //! * A bucket with a foreign pin is set aside when it is about to be handed out; the
 //!   specification looks at the fronts of the lists when it ranks devices already, and at whole
 //!   lists before a prio write.
+//! * No prio between fresh and metadata can be stored (`tierce_core::age`).
 //! * During start-up nothing but `observe` and `start` can be done.
 
 mod engine;

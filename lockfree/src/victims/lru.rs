@@ -18,11 +18,14 @@ where
 {
     // The worst candidate is on top, to be replaced by a better one.
     let mut heap = BinaryHeap::with_capacity(candidates);
+    // Buckets that are used while the pass goes on are fresh at an earlier epoch too.
+    let epoch = pass.table.epoch();
     for bucket in pass.geometry.buckets() {
         if !pass.can_take(bucket) {
             continue;
         }
-        let candidate = (lru_key(pass.table.peek(bucket), pass.min_prio), bucket);
+        let word = epoch.reveal(pass.table.peek(bucket));
+        let candidate = (lru_key(word, pass.min_prio), bucket);
         if heap.len() < candidates {
             heap.push(candidate);
         } else if let Some(mut worst) = heap.peek_mut()

@@ -1,0 +1,220 @@
+//! The look at every word that a rescale takes.
+//!
+//! What a rescale does with a word says [`AgeEpoch::rescale`]; what holds when others change
+//! the words meanwhile says [`crate::ageing`]. Here it is done fast. Most words have nothing to be
+//! done about them: they are not pinned, and some other bucket is older. Groups of words are
+//! asked for that at once, without a branch per word; only where there is more to do each word is
+//! looked at by itself. Several places of the table are read by turns: memory answers them faster
+//! than one.
+//!
+//! A word is asked by its *youth*: its stamp minus the stamp of prio 0, modulo 65536. Among what
+//! a rescale ages the youth rises with the prio: by 1 each, but for one step of 2 where stamps come
+//! round, for they run modulo 65535. What is at prio 0 already has a youth above all that, and
+//! what was used since the epoch began has that of the epoch. So only a word with a youth below
+//! the smallest so far can lower the smallest prio. (Metadata may look as if it could; looked at by
+//! itself it does not.)
+
+use crate::sync::{AtomicU64, Ordering};
+use crate::table::Table;
+use tierce_core::age::{Rescaled, Stamp};
+use tierce_core::word::ONE_PIN;
+use tierce_core::{AgeEpoch, BucketIndex, Prio, Snapshot};
+
+/// Words that are asked at once.
+const GROUP: usize = 4;
+/// Places of the table that are read by turns.
+const LANES: usize = 4;
+/// Groups that are read in one place before it is the next one's turn: two cache lines.
+const RUN: usize = 4;
+
+impl Table {
+    /// The looks at all words in the rescale with which `epoch` began. Returns the smallest prio
+    /// of the buckets that aged.
+    pub(crate) fn rescale(&self, epoch: AgeEpoch) -> Option<Prio> {
+        let mut smallest = Smallest::new(epoch);
+        let (groups, rest) = self.words().as_chunks::<GROUP>();
+        let lane = groups.len() / LANES / RUN * RUN;
+        for run in (0..lane).step_by(RUN) {
+            for at in (0..LANES).map(|number| number * lane + run) {
+                self.ask(at, &groups[at..at + RUN], &mut smallest);
+            }
+        }
+        self.ask(LANES * lane, &groups[LANES * lane..], &mut smallest);
+        self.look_at(groups.len() * GROUP, rest.len(), &mut smallest);
+        smallest.prio
+    }
+
+    /// Asks groups of words, from group `at` on, whether there is anything to be done.
+    fn ask(&self, at: usize, groups: &[[AtomicU64; GROUP]], smallest: &mut Smallest) {
+        for (at, group) in (at..).zip(groups) {
+            if smallest.epoch.is_thorough() || smallest.may_change(group) {
+                self.look_at(at * GROUP, GROUP, smallest);
+            }
+        }
+    }
+
+    /// Looks at the words from `at` on one by one.
+    #[inline(never)]
+    fn look_at(&self, at: usize, count: usize, smallest: &mut Smallest) {
+        for bucket in (at..at + count).map(|at| BucketIndex::new(at as u32)) {
+            if let Some(prio) = self.rescale_one(bucket, smallest.epoch) {
+                smallest.add(prio);
+            }
+        }
+    }
+
+    /// Returns the prio after it if the bucket aged.
+    fn rescale_one(&self, bucket: BucketIndex, epoch: AgeEpoch) -> Option<Prio> {
+        let next = |w: Snapshot| match epoch.rescale(w) {
+            Rescaled::Write(next) => Some(next),
+            Rescaled::Aged(_) | Rescaled::Stays => None,
+        };
+        // Relaxed: prio is a hint.
+        match self.update(bucket, Ordering::Relaxed, next).map_err(|w| epoch.rescale(w)) {
+            Err(Rescaled::Aged(prio)) => Some(prio),
+            Ok(_) | Err(_) => None,
+        }
+    }
+}
+
+/// The smallest prio so far.
+struct Smallest {
+    epoch: AgeEpoch,
+    prio: Option<Prio>,
+    /// Of the smallest prio, or of the epoch, in the top bits.
+    youth: u64,
+    /// Of which the youth is 0, in the top bits.
+    zero: u64,
+}
+
+/// The stamp's place in [`Smallest`]: that of the top bits.
+const fn on_top(stamp: Stamp) -> u64 {
+    (stamp.bits() as u64) << 48
+}
+
+impl Smallest {
+    fn new(epoch: AgeEpoch) -> Self {
+        let zero = on_top(epoch.stamp_of(Prio::OLDEST));
+        let youth = on_top(epoch.stamp()).wrapping_sub(zero);
+        Self { epoch, prio: None, youth, zero }
+    }
+
+    /// Whether one of the words may be smaller, or is pinned.
+    fn may_change(&self, group: &[AtomicU64; GROUP]) -> bool {
+        let (mut pins, mut youngest) = (0, u64::MAX);
+        for word in group {
+            // Relaxed: prio is a hint; what has to be written is decided by a CAS.
+            let word = word.load(Ordering::Relaxed);
+            pins |= word;
+            // Below the youth in the top bits there are others, which change no comparison.
+            youngest = youngest.min((word << 32).wrapping_sub(self.zero));
+        }
+        pins >= ONE_PIN || youngest < self.youth
+    }
+
+    fn add(&mut self, prio: Prio) {
+        if self.prio.is_none_or(|smallest| prio < smallest) {
+            self.prio = Some(prio);
+            self.youth = on_top(self.epoch.stamp_of(prio)).wrapping_sub(self.zero);
+        }
+    }
+}
+
+#[cfg(all(test, not(tierce_loom)))]
+mod tests {
+    use super::*;
+    use crate::ageing::AgeClock;
+    use crate::sync::Arc;
+    use tierce_core::Gen;
+    use tierce_core::draws::Draws;
+
+    /// Lanes of a run each, a group that is not enough for more, and a rest.
+    const BUCKETS: usize = (LANES * RUN + 1) * GROUP + 1;
+
+    /// The same words as the specification has them.
+    struct Pair {
+        table: Table,
+        clock: Arc<AgeClock>,
+        spec: Vec<Snapshot>,
+    }
+
+    impl Pair {
+        fn new(epoch: AgeEpoch, draws: &mut Draws) -> Self {
+            let clock = Arc::new(AgeClock::at(epoch));
+            let prio = |at: usize| match at % 4 {
+                0 => Prio::METADATA,
+                _ => Prio::new(draws.below(32769) as u16),
+            };
+            let word = |prio| Snapshot::default().with_prio(prio);
+            let spec: Vec<_> = (0..BUCKETS).map(prio).map(word).collect();
+            Self { table: Table::new(spec.iter().copied(), Arc::clone(&clock)), clock, spec }
+        }
+
+        /// Something that happens to a bucket between rescales.
+        fn live(&mut self, at: usize, draws: &mut Draws) {
+            let (bucket, word) = (BucketIndex::new(at as u32), self.spec[at]);
+            self.spec[at] = match draws.below(8) {
+                0..=3 if word.pin_count() == 0 => {
+                    self.table.pin(bucket, Gen::new(0)).expect("its gen is 0");
+                    word.with_pin(1)
+                }
+                0..=3 => {
+                    self.table.unpin(bucket, 1);
+                    word.with_pin(0)
+                }
+                4 | 5 => {
+                    self.table.touch(bucket, Gen::new(0));
+                    word.touch(Gen::new(0)).unwrap_or(word)
+                }
+                _ => {
+                    let prio = [Prio::METADATA, Prio::OLDEST, Prio::new(1), Prio::FRESH];
+                    let word = word.with_prio(prio[draws.below(4) as usize]);
+                    self.table.store(bucket, word);
+                    word
+                }
+            };
+        }
+
+        fn rescale(&mut self) {
+            let aged = self.spec.iter_mut().filter_map(|word| {
+                *word = word.rescale()?;
+                Some(word.prio())
+            });
+            let smallest = aged.min();
+            let epoch = self.clock.advance();
+            assert_eq!(self.table.rescale(epoch), smallest, "{epoch:?}");
+            if !epoch.stamp().bits().is_multiple_of(31) {
+                return; // comparing every word takes longer than ageing it
+            }
+            for (bucket, &word) in (0..).map(BucketIndex::new).zip(&self.spec) {
+                assert_eq!(self.table.snapshot(bucket), word, "{bucket} {epoch:?}");
+            }
+        }
+    }
+
+    /// More than once round; most buckets are left alone for thousands of rescales.
+    #[test]
+    fn a_table_ages_as_the_specification_says() {
+        let mut draws = Draws::new(3);
+        let mut pair = Pair::new(AgeEpoch::from_bits(65000).expect("an epoch"), &mut draws);
+        for _ in 0..70_000 {
+            pair.rescale();
+            if draws.below(16) == 0 {
+                pair.live(draws.below(BUCKETS as u32) as usize, &mut draws);
+            }
+        }
+    }
+
+    /// From states in which every bucket was used lately, at any place of the turn.
+    #[test]
+    fn the_smallest_is_found_wherever_stamps_come_round() {
+        let mut draws = Draws::new(4);
+        for epoch in (0..65535).step_by(197).chain(65500..65535) {
+            let mut pair = Pair::new(AgeEpoch::from_bits(epoch).expect("an epoch"), &mut draws);
+            for at in 0..BUCKETS {
+                pair.live(at, &mut draws);
+            }
+            (0..3).for_each(|_| pair.rescale());
+        }
+    }
+}

@@ -187,7 +187,7 @@ fn try_beside_foyer(bench: &mut Bench<'_>) -> Result<(), Box<dyn std::error::Err
     let directory = Directory::make()?;
     let bytes = disk_bytes(bench.plan);
     let (keys, requests) = if bench.plan.quick { (100_000, 20_000) } else { (1_500_000, 400_000) };
-    let fill = Job { keys, requests: requests * 3, seed: u64::MAX, threads: THREADS };
+    let fill = Job { keys, requests: requests * 3, round: 0, threads: THREADS };
     let store = open(&directory.0.join("tierce"), bytes)?;
     fill.run(&store)?;
     let mut peers = Vec::new();
@@ -217,7 +217,7 @@ fn try_beside_foyer(bench: &mut Bench<'_>) -> Result<(), Box<dyn std::error::Err
     let first = bench.results.rows.len();
     let setting = format!("Zipf 0.9, {} MiB, {THREADS} threads", bytes >> 20);
     let figures = figures(&setting);
-    let job = |round: u64| Job { seed: round, requests, ..fill };
+    let job = |round: u64| Job { round, requests, ..fill };
     let mut round = 0;
     let mut subjects = vec![Subject::new("tierce", || {
         round += 1;

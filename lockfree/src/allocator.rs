@@ -15,6 +15,7 @@ use crate::start::Startup;
 use crate::stats::{Counters, Stats};
 use crate::sync::{Arc, AtomicU32, Ordering};
 use crate::table::Table;
+use crate::victims::Scanner;
 use std::cmp::Reverse;
 use std::time::Instant;
 use tierce_core::{BucketId, DeviceIndex, Geometry, Policy, Reserve};
@@ -51,6 +52,7 @@ pub struct Allocator {
     open: OpenBuckets,
     counters: Counters,
     prio_blocks: PrioBlocks,
+    scanner: Scanner,
 }
 
 /// Opening and closing.
@@ -77,6 +79,7 @@ impl Allocator {
             open: OpenBuckets::new(config.open_buckets, config.cpus),
             counters: Counters::new(cells),
             prio_blocks: PrioBlocks::new(),
+            scanner: Scanner::new(&config),
             config,
             devices,
         }
@@ -417,6 +420,10 @@ impl Allocator {
 
     pub(crate) fn prio_blocks(&self) -> &PrioBlocks {
         &self.prio_blocks
+    }
+
+    pub(crate) fn scanner(&self) -> &Scanner {
+        &self.scanner
     }
 
     pub(crate) fn open_buckets(&self) -> &OpenBuckets {

@@ -42,6 +42,15 @@ pub struct Config {
     pub gc_written_share: u32,
     /// Where the random policy's draws begin: the same seed, the same draws.
     pub seed: u64,
+    /// Threads that look for the least recently used buckets of a large device, 1 to 256, with
+    /// the reclaimer's own; the others are started by the first pass that is worth it and serve
+    /// all devices of the set. They find the same as one. If they cannot be started, the
+    /// reclaimer works alone.
+    pub pass_threads: u32,
+    /// What the others are called, followed by a number.
+    pub pass_thread_name: String,
+    /// Passes use vector instructions where the processor has them, and find the same without.
+    pub pass_vectors: bool,
 }
 
 impl Default for Config {
@@ -58,6 +67,10 @@ impl Default for Config {
             gc_gen_trigger: 64,
             gc_written_share: 16,
             seed: 0,
+            // At most half of the CPUs: the others work for those who allocate.
+            pass_threads: u32::try_from(crate::sync::cpus() / 2).unwrap_or(1).clamp(1, 4),
+            pass_thread_name: "tierce-pass".to_owned(),
+            pass_vectors: true,
         }
     }
 }
@@ -87,6 +100,9 @@ impl Config {
         }
         if self.gc_written_share == 0 {
             return Err(limit("gc_written_share", 0, u32::MAX));
+        }
+        if !(1..=256).contains(&self.pass_threads) {
+            return Err(limit("pass_threads", self.pass_threads, 256));
         }
         if self.cpus > 4096 {
             return Err(limit("cpus", self.cpus, 4096));

@@ -5,8 +5,9 @@
 //!
 //! # The algorithm on one page
 //!
-//! * **One word per bucket** (`table.rs`) holds gen, prio, mark and pin. Every change is one
-//!   compare-and-swap, so invalidating a bucket and pinning it cannot both succeed.
+//! * **One word per bucket** (`table.rs`, in memory `words.rs`) holds gen, prio, mark and pin.
+//!   Every change is one compare-and-swap, so invalidating a bucket and pinning it cannot both
+//!   succeed.
 //! * **Free buckets** are in per-CPU cells (`cells.rs`) before the queues of four reserves
 //!   (`reserves.rs`). Failing is exact: version words tell whether something was inserted while
 //!   one looked.
@@ -18,7 +19,7 @@
 //! * **Garbage collection** (`gc.rs`) collects its findings in shadows and publishes them with
 //!   one CAS per bucket, while invalidation goes on.
 //! * **The reclaimer** (`reclaimer.rs`) ages buckets (`ageing.rs`, `rescale.rs`), chooses victims
-//!   (`victims/`), has the gens written (`prio_write.rs`) and releases what has become safe.
+//!   (`victims/`: by LRU in one pass over all words, with vector instructions), has the gens written (`prio_write.rs`) and releases what has become safe.
 //! * **Some gens advance without waiting**: unused buckets (`unused.rs`), freed index nodes,
 //!   whose owner holds prio writes back (`prio_block.rs`); `ahead.rs` keeps what is durable for
 //!   them. `moving.rs` chooses what is worth moving out of nearly empty buckets.
@@ -39,7 +40,7 @@
 //! | try_alloc from the shared queue | waits for a thread stopped inside `ArrayQueue` |
 //! | alloc_until, alloc_on | waits for a bucket; woken by release, failure, close, deadline |
 //! | releasing, giving back | as try_alloc; a short lock if somebody waits in line |
-// The files that need it say why: `hint/cpu.rs`.
+// The files that need it say why: `hint/cpu.rs`, `victims/x86.rs`.
 #![cfg_attr(not(tierce_loom), deny(unsafe_code))]
 
 pub mod allocation;
@@ -77,6 +78,7 @@ mod sync;
 mod table;
 mod victims;
 mod wait;
+mod words;
 
 pub use allocation::{Allocation, PinGuard};
 pub use allocator::Allocator;

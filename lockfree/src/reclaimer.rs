@@ -40,6 +40,7 @@ use crate::allocator::Allocator;
 use crate::device::{Device, Hunger};
 use crate::prio_write::PrioWrite;
 use crate::sync::{Arc, Ordering};
+use crate::victims::lru::Lru;
 use crate::victims::{self, Pass};
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -161,6 +162,7 @@ pub struct Reclaimer {
     /// What happened, if anybody asked for it.
     events: Option<Vec<Event>>,
     draws: Draws,
+    lru: Lru,
 }
 
 impl Reclaimer {
@@ -184,6 +186,7 @@ impl Reclaimer {
             after_write: Phase::Drain,
             loose: None,
             events: None,
+            lru: Lru::default(),
         }
     }
 
@@ -429,7 +432,7 @@ impl Reclaimer {
         if !allocator.gc_state().marks_valid() {
             return false;
         }
-        let room = self.room();
+        let (room, before) = (self.room(), self.free_inc.len());
         let far = device.ahead.far(device.table());
         let (free_inc, events) = (&mut self.free_inc, &mut self.events);
         let shift = device.geometry().sector_shift();
@@ -442,7 +445,6 @@ impl Reclaimer {
             wanted: room,
             taken: |bucket, invalidated: crate::table::Invalidated| {
                 allocator.gc_state().note_gc_gen(invalidated.after.gc_gen());
-                device.counters.invalidated.add(1);
                 free_inc.push_back(bucket);
                 if let Some(events) = events {
                     let bucket = BucketId::new(device.index(), bucket);
@@ -452,11 +454,15 @@ impl Reclaimer {
             },
         };
         match allocator.policy() {
-            Policy::Lru => victims::lru::pass(&mut pass, device.sizes().candidates as usize),
+            Policy::Lru => {
+                let candidates = device.sizes().candidates as usize;
+                victims::lru::pass(&mut pass, candidates, &mut self.lru, allocator.scanner());
+            }
             Policy::Fifo => victims::fifo::pass(&mut pass, &mut self.fifo_cursor),
             Policy::Random => victims::random::pass(&mut pass, &mut self.draws),
         }
         self.write_early = pass.write_early;
+        device.counters.invalidated.add((self.free_inc.len() - before) as i64);
         allocator.ring_if_gc_due();
         true
     }

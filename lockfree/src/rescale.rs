@@ -14,25 +14,27 @@
 //! the smallest so far can lower the smallest prio. (Metadata may look as if it could; looked at by
 //! itself it does not.)
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::Ordering;
 use crate::table::Table;
+use crate::words::{LINE, Line};
 use tierce_core::age::{Rescaled, Stamp};
 use tierce_core::word::ONE_PIN;
 use tierce_core::{AgeEpoch, BucketIndex, Prio, Snapshot};
 
-/// Words that are asked at once.
-const GROUP: usize = 4;
+/// Words that are asked at once: a line.
+const GROUP: usize = LINE;
 /// Places of the table that are read by turns.
 const LANES: usize = 4;
 /// Groups that are read in one place before it is the next one's turn: two cache lines.
-const RUN: usize = 4;
+const RUN: usize = 2;
 
 impl Table {
     /// The looks at all words in the rescale with which `epoch` began. Returns the smallest prio
     /// of the buckets that aged.
     pub(crate) fn rescale(&self, epoch: AgeEpoch) -> Option<Prio> {
         let mut smallest = Smallest::new(epoch);
-        let (groups, rest) = self.words().as_chunks::<GROUP>();
+        // The last line is looked at word by word if it is not full.
+        let groups = &self.words().lines()[..self.len() / GROUP];
         let lane = groups.len() / LANES / RUN * RUN;
         for run in (0..lane).step_by(RUN) {
             for at in (0..LANES).map(|number| number * lane + run) {
@@ -40,12 +42,12 @@ impl Table {
             }
         }
         self.ask(LANES * lane, &groups[LANES * lane..], &mut smallest);
-        self.look_at(groups.len() * GROUP, rest.len(), &mut smallest);
+        self.look_at(groups.len() * GROUP, self.len() % GROUP, &mut smallest);
         smallest.prio
     }
 
     /// Asks groups of words, from group `at` on, whether there is anything to be done.
-    fn ask(&self, at: usize, groups: &[[AtomicU64; GROUP]], smallest: &mut Smallest) {
+    fn ask(&self, at: usize, groups: &[Line], smallest: &mut Smallest) {
         for (at, group) in (at..).zip(groups) {
             if smallest.epoch.is_thorough() || smallest.may_change(group) {
                 self.look_at(at * GROUP, GROUP, smallest);
@@ -100,11 +102,10 @@ impl Smallest {
     }
 
     /// Whether one of the words may be smaller, or is pinned.
-    fn may_change(&self, group: &[AtomicU64; GROUP]) -> bool {
+    fn may_change(&self, group: &Line) -> bool {
         let (mut pins, mut youngest) = (0, u64::MAX);
-        for word in group {
-            // Relaxed: prio is a hint; what has to be written is decided by a CAS.
-            let word = word.load(Ordering::Relaxed);
+        // Hints; what has to be written is decided by a CAS.
+        for word in group.words() {
             pins |= word;
             // Below the youth in the top bits there are others, which change no comparison.
             youngest = youngest.min((word << 32).wrapping_sub(self.zero));

@@ -21,7 +21,7 @@ mod imp {
     pub(crate) use core::sync::atomic::{
         AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
     };
-    pub(crate) use std::sync::{Arc, MutexGuard};
+    pub(crate) use std::sync::{Arc, MutexGuard, OnceLock};
     pub(crate) use std::thread::{Thread, current, park};
     pub(crate) use std::thread_local;
 

@@ -38,6 +38,7 @@
 
 use crate::ageing::AgeClock;
 use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::words::Words;
 use tierce_core::word::{ONE_PIN, Purpose};
 use tierce_core::{AgeEpoch, BucketIndex, Gen, Mark, Prio, Snapshot};
 
@@ -50,7 +51,7 @@ pub(crate) struct Invalidated {
 
 /// One word per bucket of a device.
 pub(crate) struct Table {
-    words: Box<[AtomicU64]>,
+    words: Words,
     /// The set's.
     clock: Arc<AgeClock>,
 }
@@ -65,8 +66,7 @@ impl Table {
     /// A table with these words, which have prios.
     pub(crate) fn new(words: impl Iterator<Item = Snapshot>, clock: Arc<AgeClock>) -> Self {
         let epoch = clock.now();
-        let words = words.map(|word| AtomicU64::new(epoch.stamped(word).bits())).collect();
-        Self { words, clock }
+        Self { words: Words::new(words.map(|word| epoch.stamped(word))), clock }
     }
 
     /// The age epoch of the set, by which stamps are decoded.
@@ -92,14 +92,14 @@ impl Table {
         self.words.len()
     }
 
-    /// The words, for whoever reads them all: by relaxed loads only.
-    pub(crate) fn words(&self) -> &[AtomicU64] {
-        &self.words
-    }
-
     #[inline]
     fn word(&self, bucket: BucketIndex) -> &AtomicU64 {
-        &self.words[bucket.as_usize()]
+        self.words.of(bucket)
+    }
+
+    /// The words, for whoever reads them all: by relaxed loads only.
+    pub(crate) fn words(&self) -> &Words {
+        &self.words
     }
 
     /// The word with its stamp, for whoever decides nothing by it, or holds a pin.
@@ -118,7 +118,7 @@ impl Table {
     /// Where the word of `bucket` is, for whoever reads it several times.
     #[inline]
     pub(crate) fn find(&self, bucket: BucketIndex) -> Option<&AtomicU64> {
-        self.words.get(bucket.as_usize())
+        self.words.get(bucket)
     }
 
     /// As [`read`](Self::read), of a word that was found before.
@@ -400,7 +400,8 @@ impl Table {
 
     /// Replaces the word by this one, which has a prio, before anybody else can see it.
     pub(crate) fn set_exclusive(&mut self, bucket: BucketIndex, word: Snapshot) {
-        self.words[bucket.as_usize()] = AtomicU64::new(self.stamped(word).bits());
+        let word = self.stamped(word);
+        self.words.set_exclusive(bucket, word);
     }
 }
 

@@ -10,7 +10,7 @@ use loom::sync::{Arc, Mutex};
 use loom::thread;
 use tierce_core::{BucketIndex, Reserve};
 use tierce_lockfree::{Allocator, Extent, SectorRequest, model as inside};
-use tierce_loom_tests::{model_within, tiny};
+use tierce_loom_tests::{model, model_within, tiny};
 
 /// What was handed out: bucket and offset in sectors.
 type Taken = Mutex<Vec<(BucketIndex, u32)>>;
@@ -38,7 +38,7 @@ fn check(allocator: &Allocator, extent: &Extent<'_>) {
 /// Two writers open, fill and close buckets of one slot, of which there are enough.
 #[test]
 fn extents_are_disjoint_and_pinned() {
-    model_within(1, || {
+    model(|| {
         let (allocator, mut reclaimer) = tiny::allocator(tiny::settings(), 3);
         let _ = reclaimer.step();
         let taken = Arc::new(Mutex::new(Vec::new()));
@@ -74,7 +74,7 @@ fn extents_are_disjoint_and_pinned() {
 /// takes it at once.
 #[test]
 fn a_spare_bucket_goes_back_with_one_pin() {
-    model_within(1, || {
+    model_within(2, || {
         let (allocator, mut reclaimer) = tiny::allocator(tiny::settings(), 2);
         let _ = reclaimer.step();
         let other = Arc::clone(&allocator);
@@ -93,7 +93,7 @@ fn a_spare_bucket_goes_back_with_one_pin() {
 /// pin to the slot, and another thread closed the bucket and returned all pins to the word.
 #[test]
 fn what_an_extent_wrote_happens_before_reuse() {
-    model_within(2, || {
+    model(|| {
         let (allocator, mut reclaimer) = tiny::allocator(tiny::settings(), 2);
         let _ = reclaimer.step();
         let data: Arc<Vec<_>> = Arc::new((0..8).map(|_| UnsafeCell::new(0)).collect());

@@ -35,6 +35,24 @@ impl Lockfree {
         &self.allocator
     }
 
+    /// As [`Space::start`], with settings of one's own; only `sync` is not among them.
+    #[must_use]
+    pub fn start_with(full: &Full, config: Config) -> Self {
+        let gens = (0..full.nbuckets).map(|b| (full.prio(b), Gen::default())).collect();
+        let table = DeviceTable::empty(full.geometry()).with_sizes(full.sizes());
+        let table = table.with_prios(gens, Vec::new(), 0);
+        let config = Config { sync: false, ..config };
+        let mut startup = Allocator::start(config, vec![table]).expect("settings are constants");
+        for bucket in full.buckets() {
+            let id = BucketId::new(DeviceIndex::FIRST, bucket);
+            let pointer = BucketRef::new(id, Gen::default());
+            startup.observe(pointer, full.bucket_sectors, full.mark(bucket.get()));
+        }
+        let (allocator, mut reclaimers) = startup.finish();
+        let reclaimer = reclaimers.pop().expect("one per device");
+        Self { allocator, reclaimer: Mutex::new(reclaimer) }
+    }
+
     /// A garbage collection in which all that is full is live, still to be finished.
     #[must_use]
     pub fn mark_all(&self) -> Option<Gc<'_>> {
@@ -79,19 +97,7 @@ impl Space for Lockfree {
     type Bucket<'a> = Allocation<'a>;
 
     fn start(full: &Full) -> Self {
-        let gens = (0..full.nbuckets).map(|b| (full.prio(b), Gen::default())).collect();
-        let table = DeviceTable::empty(full.geometry()).with_sizes(full.sizes());
-        let table = table.with_prios(gens, Vec::new(), 0);
-        let config = Config { sync: false, ..Config::default() };
-        let mut startup = Allocator::start(config, vec![table]).expect("settings are constants");
-        for bucket in full.buckets() {
-            let id = BucketId::new(DeviceIndex::FIRST, bucket);
-            let pointer = BucketRef::new(id, Gen::default());
-            startup.observe(pointer, full.bucket_sectors, full.mark(bucket.get()));
-        }
-        let (allocator, mut reclaimers) = startup.finish();
-        let reclaimer = reclaimers.pop().expect("one per device");
-        Self { allocator, reclaimer: Mutex::new(reclaimer) }
+        Self::start_with(full, Config::default())
     }
 
     fn try_alloc(&self) -> Option<Allocation<'_>> {

@@ -5,11 +5,19 @@
 //! what it chose (1/256 of the buckets, or less) and puts part of it on the free lists; a turn
 //! with a rescale also looks at lists that are full already. Both are a few hundredths of a
 //! nanosecond per bucket.
+//!
+//! An LRU pass is measured with vector instructions where the processor has them, without them
+//! (*portable*), and by the wall clock with one thread and with two. What two threads can reach
+//! on the machine at that time is measured in the same turns: each adds to a counter of its own.
+//! A *bare scan* is what no pass can beat: a relaxed load of one word per bucket, and nothing else.
 
 use super::Bench;
 use super::row::{Better, Figure, Goal};
-use crate::backend::{Full, Locked, Order, Original, Space};
-use crate::measure::{Stopwatch, Subject};
+use crate::backend::{Full, Locked, Lockfree, Order, Original, Space};
+use crate::measure::{Stopwatch, Subject, Took, private_counters};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tierce_lockfree::Config;
 
 const ORDERS: [(Order, &str); 4] = [
     (Order::Random, "random"),
@@ -22,32 +30,122 @@ const ORDERS: [(Order, &str); 4] = [
 pub(super) fn lru<S: Space>(bench: &mut Bench<'_>) {
     for nbuckets in bench.buckets(&[64 << 10, 1 << 20], &[64 << 10, 1 << 20, 16 << 20]) {
         let size = super::buckets_name(nbuckets);
-        let mut random = f64::NAN;
+        let mut random = [f64::NAN; 2];
         for (order, name) in ORDERS {
             let full = Full::new(nbuckets, order);
             let setting = format!("{size} buckets, {name}");
-            let figure = Figure::new("P5", "LRU pass", setting, "CPU ns/bucket", Better::Less);
-            let must =
-                if order == Order::Random { 1.5 } else { (2.0 * random * 100.0).round() / 100.0 };
-            let figure = figure.goals(Goal::AtMost(must), Goal::AtMost(0.5));
-            let spaces = (S::start(&full), Original::start(&full));
-            let locked = Locked::start(&full);
-            let subjects = vec![
-                lru_on(&spaces.0, nbuckets),
-                lru_on(&spaces.1, nbuckets),
-                lru_on(&locked, nbuckets),
-            ];
-            bench.measure(&[figure], subjects);
+            let own = lru_by_one_thread::<S>(bench, &full, &setting, random[0]);
+            let mut portable = f64::NAN;
+            if S::NAME == Lockfree::NAME {
+                portable = lru_portable(bench, &full, &setting, random[1]);
+                lru_by_two_threads(bench, &full, &setting);
+            }
             if order == Order::Random {
-                random = bench.results.rows.last().map_or(f64::NAN, |row| row.value);
+                random = [own, portable];
             }
         }
     }
 }
 
-/// Uses buckets up until a turn of the reclaimer contains a pass; the CPU time of that turn.
-fn lru_on<S: Space>(space: &S, nbuckets: u32) -> Subject<'_> {
-    Subject::new(S::NAME, move || {
+/// A device whose passes are made like that.
+fn passes(full: &Full, pass_threads: u32, pass_vectors: bool) -> Lockfree {
+    Lockfree::start_with(full, Config { pass_threads, pass_vectors, ..Config::default() })
+}
+
+/// The goal of the random order, and of the others twice what that took.
+fn at_most(random: f64, goal: f64) -> Goal {
+    Goal::AtMost(if random.is_nan() { goal } else { (2.0 * random * 100.0).round() / 100.0 })
+}
+
+/// CPU time of one thread with default settings: vectors if there are any. Returns what it was.
+fn lru_by_one_thread<S: Space>(
+    bench: &mut Bench<'_>,
+    full: &Full,
+    setting: &str,
+    random: f64,
+) -> f64 {
+    let figure = Figure::new("P5", "LRU pass", setting, "CPU ns/bucket", Better::Less);
+    let figure = figure.goals(at_most(random, 0.9), Goal::AtMost(0.5));
+    let (own, original, locked) = (S::start(full), Original::start(full), Locked::start(full));
+    let subjects = vec![
+        lru_on(S::NAME, &own, full.nbuckets, cpu),
+        lru_on(Original::NAME, &original, full.nbuckets, cpu),
+        lru_on(Locked::NAME, &locked, full.nbuckets, cpu),
+        bare_scan(full.nbuckets),
+    ];
+    bench.measure(&[figure], subjects);
+    bench.results.rows.last().map_or(f64::NAN, |row| row.value)
+}
+
+/// CPU time per word of reading as many words as there are buckets.
+fn bare_scan(nbuckets: u32) -> Subject<'static> {
+    let words: Vec<_> = (0..nbuckets).map(|n| AtomicU64::new(n.into())).collect();
+    Subject::new("bare scan", move || {
+        let watch = Stopwatch::start();
+        // Relaxed: nobody writes.
+        let sum = words.iter().fold(0u64, |sum, word| sum ^ word.load(Ordering::Relaxed));
+        std::hint::black_box(sum);
+        vec![cpu(watch.took(), nbuckets)]
+    })
+}
+
+/// The same without vectors, beside that with them.
+fn lru_portable(bench: &mut Bench<'_>, full: &Full, setting: &str, random: f64) -> f64 {
+    let figure = Figure::new("P5", "LRU pass, portable", setting, "CPU ns/bucket", Better::Less);
+    let figure = figure.goals(at_most(random, 1.5), Goal::Shown).against("vectors");
+    let (portable, vectors) = (passes(full, 1, false), passes(full, 1, true));
+    let subjects = vec![
+        lru_on(Lockfree::NAME, &portable, full.nbuckets, cpu),
+        lru_on("vectors", &vectors, full.nbuckets, cpu),
+    ];
+    bench.measure(&[figure], subjects);
+    bench.results.rows.last().map_or(f64::NAN, |row| row.value)
+}
+
+/// Wall time with one helper beside that of the reclaimer alone, and what two threads that share
+/// nothing reach beside one.
+fn lru_by_two_threads(bench: &mut Bench<'_>, full: &Full, setting: &str) {
+    let figure = |name, unit, better| {
+        let figure = Figure::new("P5", name, format!("{setting}, 2 threads"), unit, better);
+        figure.against("1 thread")
+    };
+    let pass = figure("LRU pass", "wall ns/bucket", Better::Less);
+    let figures = [
+        pass.goals(Goal::Times(1.67), Goal::Shown),
+        figure("private counters", "M/s", Better::More),
+    ];
+    let (two, one) = (passes(full, 2, true), passes(full, 1, true));
+    let calibrated = |name, space, threads| {
+        let mut pass = lru_on(name, space, full.nbuckets, wall);
+        Subject::new(name, move || {
+            let mut figures = pass.run();
+            figures.push(private_counters(threads, CALIBRATION) / 1e6);
+            figures
+        })
+    };
+    let subjects = vec![calibrated("2 threads", &two, 2), calibrated("1 thread", &one, 1)];
+    bench.measure(&figures, subjects);
+}
+
+/// How long private counters are counted in each turn.
+const CALIBRATION: Duration = Duration::from_millis(20);
+
+fn cpu(took: Took, nbuckets: u32) -> f64 {
+    took.cpu_nanos_per(nbuckets.into())
+}
+
+fn wall(took: Took, nbuckets: u32) -> f64 {
+    took.wall.as_nanos() as f64 / f64::from(nbuckets)
+}
+
+/// Uses buckets up until a turn of the reclaimer contains a pass; what that turn took.
+fn lru_on<'a, S: Space>(
+    name: &'static str,
+    space: &'a S,
+    nbuckets: u32,
+    figure: fn(Took, u32) -> f64,
+) -> Subject<'a> {
+    Subject::new(name, move || {
         let before = space.counts().invalidated;
         loop {
             while let Some(bucket) = space.try_alloc() {
@@ -57,7 +155,7 @@ fn lru_on<S: Space>(space: &S, nbuckets: u32) -> Subject<'_> {
             space.reclaim();
             let took = watch.took();
             if space.counts().invalidated > before {
-                return vec![took.cpu_nanos_per(nbuckets.into())];
+                return vec![figure(took, nbuckets)];
             }
         }
     })

@@ -69,6 +69,7 @@ fn reclaim(allocator: &Allocator, reclaimer: &mut Reclaimer) {
                         std::hint::black_box((prio, gen_));
                     });
                 }
+                assert!(write.confirm(), "nobody holds it back");
                 reclaimer.prio_durable(write);
             }
             Step::Wait(WaitFor::Gc) => collect(allocator),

@@ -65,6 +65,16 @@ impl<'a> Subject<'a> {
     pub fn new(name: &'static str, run: impl FnMut() -> Vec<f64> + 'a) -> Self {
         Self { name, run: Box::new(run) }
     }
+
+    /// One run: its figures.
+    ///
+    /// ```
+    /// use tierce_bench::measure::Subject;
+    /// assert_eq!(Subject::new("two", || vec![2.0]).run(), [2.0]);
+    /// ```
+    pub fn run(&mut self) -> Vec<f64> {
+        (self.run)()
+    }
 }
 
 /// The samples of one subject.
@@ -98,7 +108,7 @@ pub fn take_turns(rounds: usize, mut subjects: Vec<Subject<'_>>) -> Vec<Turns> {
     let mut all: Vec<_> = subjects.iter().map(turns).collect();
     for round in 0..=rounds {
         for (subject, turns) in subjects.iter_mut().zip(&mut all) {
-            let figures = (subject.run)();
+            let figures = subject.run();
             turns.figures.resize(figures.len(), Vec::new());
             if round > 0 {
                 turns.figures.iter_mut().zip(figures).for_each(|(all, one)| all.push(one));

@@ -8,6 +8,25 @@ pub(crate) mod fifo;
 pub(crate) mod lru;
 pub(crate) mod random;
 
+mod rank;
+mod scan;
+mod threads;
+
+#[cfg_attr(
+    not(all(target_arch = "x86_64", not(any(miri, tierce_loom, tierce_portable)))),
+    path = "no_vectors.rs"
+)]
+#[cfg_attr(
+    all(target_arch = "x86_64", not(any(miri, tierce_loom, tierce_portable))),
+    path = "x86.rs"
+)]
+mod vectors;
+
+#[cfg(all(test, not(tierce_loom)))]
+mod tests;
+
+pub(crate) use scan::Scanner;
+
 use crate::table::{Invalidated, Table};
 use tierce_core::{BucketIndex, Geometry, Prio};
 

@@ -1,0 +1,115 @@
+//! The words of a table as memory: in whole cache lines.
+//!
+//! A pass over a device reads every word of it. It does so line by line, which is why the words
+//! begin at a line and end with one: those behind the last bucket are [`PADDING`], which no pass
+//! takes for a bucket that could be reused. Neighbouring buckets share a line, 8 of them.
+
+use crate::sync::{AtomicU64, Ordering};
+use tierce_core::{BucketIndex, Snapshot};
+
+/// What stands behind the last bucket: a word of every pin there can be.
+const PADDING: u64 = u64::MAX;
+
+/// Words that one cache line holds. (A model pays for every atomic, so there it is one.)
+pub(crate) const LINE: usize = if cfg!(tierce_loom) { 1 } else { 8 };
+
+/// One cache line.
+#[repr(C, align(64))]
+pub(crate) struct Line([AtomicU64; LINE]);
+
+#[cfg(not(tierce_loom))]
+const _: () = assert!(size_of::<Line>() == 64 && align_of::<Line>() == 64);
+
+impl Line {
+    /// Its words at about one instant: each is right by itself.
+    #[inline(always)]
+    pub(crate) fn words(&self) -> impl Iterator<Item = u64> {
+        // Relaxed: hints; what they lead to is decided by a CAS.
+        self.0.iter().map(|word| word.load(Ordering::Relaxed))
+    }
+}
+
+/// One word per bucket.
+pub(crate) struct Words {
+    lines: Box<[Line]>,
+    len: usize,
+}
+
+impl Words {
+    /// These words.
+    pub(crate) fn new(words: impl Iterator<Item = Snapshot>) -> Self {
+        let mut words = words.map(Snapshot::bits);
+        let (mut lines, mut len) = (Vec::new(), 0);
+        loop {
+            let mut filled = 0;
+            let line = core::array::from_fn(|_| {
+                let word = words.next().inspect(|_| filled += 1);
+                AtomicU64::new(word.unwrap_or(PADDING))
+            });
+            if filled == 0 {
+                break;
+            }
+            lines.push(Line(line));
+            len += filled;
+        }
+        Self { lines: lines.into_boxed_slice(), len }
+    }
+
+    /// How many words there are, without the padding.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The lines, padded.
+    pub(crate) fn lines(&self) -> &[Line] {
+        &self.lines
+    }
+
+    /// The line that a bucket's word is in.
+    pub(crate) fn line(&self, bucket: BucketIndex) -> &Line {
+        &self.lines[bucket.as_usize() / LINE]
+    }
+
+    /// The word of a bucket.
+    #[inline]
+    pub(crate) fn of(&self, bucket: BucketIndex) -> &AtomicU64 {
+        let at = bucket.as_usize();
+        debug_assert!(at < self.len, "{bucket} of {}", self.len);
+        &self.lines[at / LINE].0[at % LINE]
+    }
+
+    /// The word of a bucket, if there is such a bucket.
+    #[inline]
+    pub(crate) fn get(&self, bucket: BucketIndex) -> Option<&AtomicU64> {
+        (bucket.as_usize() < self.len).then(|| self.of(bucket))
+    }
+
+    /// Replaces the word of a bucket before anybody else can see it.
+    pub(crate) fn set_exclusive(&mut self, bucket: BucketIndex, word: Snapshot) {
+        let at = bucket.as_usize();
+        self.lines[at / LINE].0[at % LINE] = AtomicU64::new(word.bits());
+    }
+}
+
+#[cfg(all(test, not(tierce_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_behind_the_last_bucket_cannot_be_reused() {
+        assert!(!Snapshot::from_bits(PADDING).can_invalidate());
+        for len in [1u16, 7, 8, 9, 64, 65] {
+            let words = Words::new((0..len).map(|n| Snapshot::default().with_sectors(n.into())));
+            assert_eq!(words.len(), usize::from(len));
+            assert_eq!(words.lines().len(), usize::from(len).div_ceil(LINE));
+            let all: Vec<u64> = words.lines().iter().flat_map(Line::words).collect();
+            assert!(all[usize::from(len)..].iter().all(|&word| word == PADDING));
+            for n in 0..len {
+                let word = words.of(BucketIndex::new(n.into()));
+                // Relaxed: nobody else is there.
+                let word = Snapshot::from_bits(word.load(Ordering::Relaxed));
+                assert_eq!(word.sectors(), n);
+            }
+        }
+    }
+}

@@ -22,7 +22,7 @@
 //! | [`bars`] | what the allocator is measured for, and what it must reach |
 //! | [`kernels`] | the smallest pieces, each alone, to be timed and counted |
 //! | [`kill`] | the test that kills a cache in mid-run and checks what it serves afterwards |
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod backend;
 pub mod bars;

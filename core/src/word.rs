@@ -48,6 +48,7 @@
 //! | [`touch`](Snapshot::touch) | gen equal ∧ prio ∉ {fresh, metadata} | prio fresh |
 //! | [`rescale`](Snapshot::rescale) | pin 0 ∧ prio ∉ {0, metadata} | prio − 1 |
 //! | [`gc_publish`](Snapshot::gc_publish) | – | last_gc; mark and sectors unless pinned or reused since |
+//! | [`give_back`](Snapshot::give_back) | owner | none if the mark is reclaimable; else mark none, sectors 0, prio fresh |
 //! | [`free`](Snapshot::free) | – | mark none, sectors 0 |
 //! | [`unused`](Snapshot::unused) | as invalidate ∧ gen = durable gen | as invalidate, mark none |
 //! | [`bump_gen`](Snapshot::bump_gen) | both lags < 96 | gen + 1 |
@@ -355,6 +356,20 @@ impl Snapshot {
         next.with_mark(mark).with_sectors(sectors)
     }
 
+    /// The bucket was taken in vain and goes back to a free list, its gen unchanged.
+    ///
+    /// What a free bucket's mark and sectors say means nothing: it is pinned, so nobody chooses
+    /// it, and allocation sets both. One that was invalidated keeps those of its last content; one
+    /// that was taken for data stays as it was taken, so that who takes it next need not change
+    /// its word. Only marks that would count as content in statistics are cleared.
+    #[must_use]
+    pub const fn give_back(self) -> Self {
+        match self.mark() {
+            Mark::Reclaimable => self,
+            Mark::None | Mark::Dirty | Mark::Metadata => self.free().with_prio(Prio::FRESH),
+        }
+    }
+
     /// What the bucket holds is dead. The gen stays: reuse goes through invalidation.
     #[must_use]
     pub const fn free(self) -> Self {
@@ -501,6 +516,8 @@ mod tests {
                 prop_assert_eq!(next.prio().get() + 1, w.prio().get());
             }
             unchanged_but(w, w.free(), &["mark", "sectors"]);
+            unchanged_but(w, w.give_back(), &["mark", "sectors", "prio"]);
+            prop_assert!(w.give_back().mark().is_reclaimable());
             if let Some(next) = w.unused(pointer) {
                 unchanged_but(w, next, &["gen", "prio", "pin", "mark"]);
                 prop_assert_eq!(next.mark(), Mark::None);
@@ -539,6 +556,19 @@ mod tests {
         let w = Snapshot::from_bits(u64::MAX).with_pin(3);
         assert_eq!(w.unpin(3), Some(w.with_pin(0)));
         assert_eq!((w.unpin(4), w.unpin(u16::MAX)), (None, None));
+    }
+
+    /// Taking for data, giving back and taking again leaves the word alone from the second time.
+    #[test]
+    fn a_data_bucket_given_back_is_as_the_next_allocation_wants_it() {
+        let invalidated = Snapshot::default().with_sectors(5).invalidate().unwrap();
+        let taken = invalidated.allocate(Purpose::Data, 128).unwrap();
+        assert_ne!(taken, invalidated);
+        assert_eq!(taken.give_back().allocate(Purpose::Data, 128), Some(taken));
+        for held in [taken.dirty().unwrap(), taken.allocate(Purpose::Metadata, 128).unwrap()] {
+            let back = held.give_back();
+            assert_eq!((back.mark(), back.sectors(), back.prio()), (Mark::None, 0, Prio::FRESH));
+        }
     }
 
     /// The diagram at the top of this file, field by field.

@@ -74,10 +74,10 @@ impl Allocator {
         let step = devices.iter().map(sectors).sum::<u64>() / 1024;
         Self {
             policy: AtomicU32::new(config.policy.number().into()),
-            gc: GcState::new(cells),
+            gc: GcState::new(config.cpus as usize),
             ageing: Ageing::new(step, cells, clock),
             open: OpenBuckets::new(config.open_buckets, config.cpus),
-            counters: Counters::new(cells),
+            counters: Counters::new(config.cpus as usize),
             prio_blocks: PrioBlocks::new(),
             scanner: Scanner::new(&config),
             config,
@@ -108,25 +108,55 @@ impl Allocator {
     /// A bucket of device 0 of the set, or of the next device that has one: from `none`, else
     /// from `reserve`. `None` if nothing is free.
     ///
-    /// Wait-free while this thread's cells hold a bucket; otherwise it may wait for a thread
-    /// that was stopped inside the shared queue. `None` means that at some instant inside the
-    /// call nothing was free, or that another thread was just then carrying buckets between
-    /// lists.
+    /// Wait-free while this thread's cells hold a bucket and nobody waits in line; otherwise
+    /// lock-free, with a short lock if somebody waits: a bucket that is free while they do is
+    /// theirs. `None` means that at some instant inside the call nothing was free for the caller,
+    /// or that another thread was just then carrying a bucket between lists.
     ///
     /// # Errors
     ///
     /// [`Error::Closed`], or [`Error::DeviceFailed`] if every device has failed.
+    #[inline]
     pub fn try_alloc(&self, reserve: Reserve) -> Result<Option<Allocation<'_>>, Error> {
-        let mut error = None;
-        for device in &self.devices {
-            match self.try_alloc_on(device.index(), reserve) {
-                Ok(None) => error = Some(Ok(None)),
-                Err(e) if error.is_none() => error = Some(Err(e)),
+        match self.take_from(&self.devices[0], reserve) {
+            Ok(Some(allocation)) => Ok(Some(allocation)),
+            other => self.try_alloc_on_others(reserve, other),
+        }
+    }
+
+    /// Device 0 had nothing.
+    #[cold]
+    fn try_alloc_on_others<'a>(
+        &'a self,
+        reserve: Reserve,
+        first: Result<Option<Allocation<'a>>, Error>,
+    ) -> Result<Option<Allocation<'a>>, Error> {
+        let mut result = first;
+        for device in &self.devices[1..] {
+            match self.take_from(device, reserve) {
+                Ok(None) => result = Ok(None),
                 Err(_) => {}
                 found => return found,
             }
         }
-        error.unwrap_or(Ok(None))
+        result
+    }
+
+    #[inline]
+    fn take_from<'a>(
+        &'a self,
+        device: &'a Device,
+        reserve: Reserve,
+    ) -> Result<Option<Allocation<'a>>, Error> {
+        match device.take(reserve)? {
+            Some((free, word)) => {
+                Ok(Some(Allocation::new(self, device.index(), free, word.gen_())))
+            }
+            None => {
+                device.counters.alloc_fails.add(1);
+                Ok(None)
+            }
+        }
     }
 
     /// As [`try_alloc`](Self::try_alloc), on one device.
@@ -134,23 +164,18 @@ impl Allocator {
     /// # Errors
     ///
     /// [`Error::Closed`] or [`Error::DeviceFailed`].
+    #[inline]
     pub fn try_alloc_on(
         &self,
         device: DeviceIndex,
         reserve: Reserve,
     ) -> Result<Option<Allocation<'_>>, Error> {
-        let device = &self.devices[device.as_usize()];
-        device.check()?;
-        let taken = device.take(reserve);
-        if taken.is_none() {
-            device.counters.alloc_fails.add(1);
-        }
-        Ok(taken.map(|(free, word)| Allocation::new(self, device.index(), free, word.gen_())))
+        self.take_from(&self.devices[device.as_usize()], reserve)
     }
 
-    /// A bucket of `device`, as soon as one is free. Fair: waiters are served in the order in
-    /// which they came, and a waiter who was passed over four times by others who did not have
-    /// to wait gets the next bucket directly.
+    /// A bucket of `device`, as soon as one is free. Fair: those who wait for the same reserve are
+    /// served in the order in which they came, and nobody who comes later gets a bucket before
+    /// them (except the prio write, which makes buckets free).
     ///
     /// Do not call it holding anything that garbage collection, the walk over the index or the
     /// prio write needs: they are what makes buckets free.
@@ -249,7 +274,7 @@ impl Allocator {
         };
         // Whatever the ranking said, failing means that nobody had anything.
         for device in &ranked {
-            if let Some((free, word)) = device.take(reserve) {
+            if let Ok(Some((free, word))) = device.take(reserve) {
                 return Ok(Some(Allocation::new(self, device.index(), free, word.gen_())));
             }
         }

@@ -1,68 +1,151 @@
 //! Counts that many threads change and few read.
 //!
-//! A counter is one padded cell per CPU; a thread adds to the cell of its hint, a reader sums
-//! them. No line is written by every CPU. A sum taken while others add is some value between
-//! the sum before and the sum after: good for statistics and for decisions that may be a little
-//! early or late, never for safety.
+//! # State
+//!
+//! Several counts that are changed together lie in one block, and there are several blocks, each
+//! on cache lines of its own: one for each number that a thread can own ([`crate::owner`]), and
+//! one per CPU for threads without a number of their own. A count is the sum over all blocks.
+//!
+//! # Protocol
+//!
+//! A thread adds to its own block by a load and a store: nobody else writes there. A thread that
+//! owns no number (there are more than [`OWNERS`], or it is being torn down) adds to a shared
+//! block by a read-modify-write. Without per-CPU data there is nothing but one shared block.
+//!
+//! Nothing is lost when a thread ends: its number, and with it its block, passes to another
+//! thread, which sees what the last owner stored (the number is handed over by Release and
+//! Acquire) and goes on from there.
+//!
+//! A sum taken while others add is some value between the sum before and the sum after: good
+//! for statistics and for decisions that may be a little early or late, never for safety. When
+//! those who added have been synchronised with, it is exact.
+//!
+//! # Memory ordering
+//!
+//! All Relaxed: nothing is published with a count.
+//!
+//! # Progress
+//!
+//! Wait-free.
 
 use crate::hint;
+use crate::owner::{self, OWNERS};
 use crate::sync::{AtomicI64, Ordering};
 use crossbeam_utils::CachePadded;
 
-/// A signed count in per-CPU cells.
+type Block<const N: usize> = CachePadded<[AtomicI64; N]>;
+
+/// `N` signed counts.
 #[derive(Debug)]
-pub(crate) struct Counter {
-    cells: Box<[CachePadded<AtomicI64>]>,
+pub(crate) struct Counts<const N: usize> {
+    owned: Box<[Block<N>]>,
+    shared: Box<[Block<N>]>,
 }
 
+impl<const N: usize> Counts<N> {
+    /// Zeros, for `cpus` CPUs; 0: without per-CPU data.
+    pub(crate) fn new(cpus: usize) -> Self {
+        let block = |_| CachePadded::new(core::array::from_fn(|_| AtomicI64::new(0)));
+        let owned = if cpus > 0 { OWNERS } else { 0 };
+        Self {
+            owned: (0..owned).map(block).collect(),
+            shared: (0..cpus.max(1)).map(block).collect(),
+        }
+    }
+
+    /// Adds `n` to count `which`.
+    #[inline]
+    pub(crate) fn add(&self, which: usize, n: i64) {
+        self.add_as(owner::number(), which, n);
+    }
+
+    /// As [`add`](Self::add), of a thread that owns this number.
+    #[inline]
+    pub(crate) fn add_as(&self, number: Option<usize>, which: usize, n: i64) {
+        let own = number.and_then(|number| self.owned.get(number));
+        let Some(own) = own else { return self.add_shared(which, n) };
+        let count = &own[which];
+        // Relaxed (both): a count; no other thread stores here (by the Invariant of `owner`).
+        count.store(count.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+    }
+
+    fn add_shared(&self, which: usize, n: i64) {
+        let count = &self.shared[hint::place(self.shared.len())][which];
+        if cfg!(tierce_mutant = "count_shared_plain") {
+            // Relaxed (both): the deliberate break, no RMW.
+            count.store(count.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+            return;
+        }
+        // Relaxed: a count, nothing is published with it.
+        count.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The sum of count `which`.
+    pub(crate) fn sum(&self, which: usize) -> i64 {
+        let blocks = self.owned.iter().chain(&self.shared);
+        // Relaxed: see `add`.
+        blocks.map(|block| block[which].load(Ordering::Relaxed)).sum()
+    }
+
+    /// The sum of a count that only grows.
+    pub(crate) fn total(&self, which: usize) -> u64 {
+        self.sum(which).max(0).unsigned_abs()
+    }
+}
+
+/// One signed count.
+#[derive(Debug)]
+pub(crate) struct Counter(Counts<1>);
+
 impl Counter {
-    /// Zero, in `cells` cells.
-    pub(crate) fn new(cells: usize) -> Self {
-        Self { cells: (0..cells.max(1)).map(|_| CachePadded::new(AtomicI64::new(0))).collect() }
+    /// Zero, for `cpus` CPUs; 0: without per-CPU data.
+    pub(crate) fn new(cpus: usize) -> Self {
+        Self(Counts::new(cpus))
     }
 
     /// Adds `n`.
+    #[inline]
     pub(crate) fn add(&self, n: i64) {
-        let cell = &self.cells[hint::place(self.cells.len())];
-        // Relaxed: a count, nothing is published with it.
-        cell.fetch_add(n, Ordering::Relaxed);
+        self.0.add(0, n);
     }
 
-    /// The sum of all cells.
+    /// The sum of all blocks.
     pub(crate) fn sum(&self) -> i64 {
-        // Relaxed: see `add`.
-        self.cells.iter().map(|cell| cell.load(Ordering::Relaxed)).sum()
+        self.0.sum(0)
     }
 
     /// The sum of a counter that only grows.
     pub(crate) fn total(&self) -> u64 {
-        self.sum().max(0).unsigned_abs()
+        self.0.total(0)
     }
 }
 
 /// The number of buckets that could be reused, approximate under load.
 ///
 /// It starts at what GC counted (the base), falls by one per allocation and rises by one per
-/// free. With one cell it is exact and clamped at every step to 0..=nbuckets, as the sequential
-/// specification has it; with several it is clamped when it is read.
+/// free. Without per-CPU data it is exact and clamped at every step to 0..=nbuckets, as the
+/// sequential specification has it; else it is clamped when it is read.
 #[derive(Debug)]
 pub(crate) struct Available {
     delta: Counter,
+    exact: bool,
     nbuckets: i64,
 }
 
 impl Available {
-    /// 0 of `nbuckets`.
-    pub(crate) fn new(cells: usize, nbuckets: u32) -> Self {
-        Self { delta: Counter::new(cells), nbuckets: i64::from(nbuckets) }
+    /// 0 of `nbuckets`, for `cpus` CPUs; 0: without per-CPU data.
+    pub(crate) fn new(cpus: usize, nbuckets: u32) -> Self {
+        Self { delta: Counter::new(cpus), exact: cpus == 0, nbuckets: i64::from(nbuckets) }
     }
 
     /// One bucket more (+1) or fewer (−1).
+    #[inline]
     pub(crate) fn change(&self, n: i64) {
-        let [only] = &*self.delta.cells else {
-            self.delta.add(n);
-            return;
-        };
+        if self.exact { self.change_exactly(n) } else { self.delta.add(n) }
+    }
+
+    fn change_exactly(&self, n: i64) {
+        let only = &self.delta.0.shared[0][0];
         let clamped = |old: i64| Some((old + n).clamp(0, self.nbuckets));
         // Relaxed: a count, nothing is published with it.
         let _ = only.fetch_update(Ordering::Relaxed, Ordering::Relaxed, clamped);
@@ -90,8 +173,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_cell_clamps_at_every_step() {
-        let a = Available::new(1, 4);
+    fn the_exact_one_clamps_at_every_step() {
+        let a = Available::new(0, 4);
         a.change(-1);
         a.change(1);
         assert_eq!(a.get(), 1, "the step below 0 was not remembered");
@@ -104,14 +187,49 @@ mod tests {
         assert_eq!(a.get(), 1);
     }
 
+    /// More threads at once than can own a number, twice, so that numbers change hands.
     #[test]
-    fn cells_add_up() {
-        let c = Counter::new(4);
-        std::thread::scope(|s| {
-            for _ in 0..8 {
-                s.spawn(|| (0..1000).for_each(|_| c.add(1)));
+    fn nothing_is_lost_however_many_threads_there_are() {
+        let counts = Counts::<2>::new(2);
+        for _ in 0..2 {
+            let all_there = std::sync::Barrier::new(OWNERS + 20);
+            std::thread::scope(|s| {
+                for _ in 0..OWNERS + 20 {
+                    s.spawn(|| {
+                        owner::number();
+                        all_there.wait();
+                        (0..1000).for_each(|_| counts.add(1, 1));
+                    });
+                }
+            });
+        }
+        assert_eq!((counts.total(0), counts.total(1)), (0, 2 * (OWNERS as u64 + 20) * 1000));
+        assert!(counts.shared.iter().any(|block| block[1].load(Ordering::Relaxed) > 0));
+    }
+
+    /// A value that counts when its thread ends, after or before the thread gave up its number.
+    #[test]
+    fn a_thread_counts_to_its_very_end() {
+        static COUNT: std::sync::OnceLock<Counter> = std::sync::OnceLock::new();
+        struct CountsAtTheEnd;
+        impl Drop for CountsAtTheEnd {
+            fn drop(&mut self) {
+                COUNT.get().expect("it was set").add(1);
             }
-        });
-        assert_eq!(c.total(), 8000);
+        }
+        std::thread_local! {
+            static FIRST: CountsAtTheEnd = const { CountsAtTheEnd };
+            static LAST: CountsAtTheEnd = const { CountsAtTheEnd };
+        }
+        let count = COUNT.get_or_init(|| Counter::new(2));
+        for _ in 0..100 {
+            std::thread::spawn(move || {
+                FIRST.with(|_| count.add(1));
+                LAST.with(|_| count.add(1));
+            })
+            .join()
+            .unwrap();
+        }
+        assert_eq!(count.total(), 400);
     }
 }

@@ -2,14 +2,16 @@
 
 use crate::ageing::AgeClock;
 use crate::ahead::Ahead;
+use crate::attention::{Attention, BUCKETS, ENDED, HUNGRY, ROOM, UNBLOCKED, WAITING};
 use crate::bell::Bell;
 use crate::config::{Config, DeviceTable};
-use crate::counter::{Available, Counter};
+use crate::counter::{Available, Counter, Counts};
 use crate::error::{Cause, Error};
 use crate::reserves::{Found, Free, Reserves};
 use crate::sync::{Arc, AtomicU32, AtomicU64, Mutex, Ordering, fence};
 use crate::table::Table;
-use crate::wait::Waits;
+use crate::wait::{Sleepers, Waits};
+use std::collections::VecDeque;
 use tierce_core::{BucketIndex, DeviceIndex, Geometry, Mark, Reserve, Sizes, Snapshot};
 
 /// The buckets that hold gens and prios on the device, head first.
@@ -54,12 +56,9 @@ pub(crate) struct Device {
     pub(crate) pass: Mutex<()>,
     /// 1 while a bucket among the leftovers may be there because of a foreign pin.
     set_aside: AtomicU32,
-    /// What the reclaimer sleeps for, see [`Hunger`].
-    hunger: AtomicU32,
     /// 1 since somebody found nothing free.
     demand: AtomicU32,
-    /// 0 while the device is in use.
-    ended: AtomicU32,
+    /// Why [`ENDED`] is set.
     end: Mutex<Option<End>>,
     pub(crate) counters: DeviceCounters,
 }
@@ -88,7 +87,8 @@ impl Units {
 /// What is counted per device.
 #[derive(Debug)]
 pub(crate) struct DeviceCounters {
-    pub(crate) allocs: [Counter; Reserve::COUNT],
+    /// By [`Reserve`].
+    pub(crate) allocs: Counts<{ Reserve::COUNT }>,
     pub(crate) alloc_fails: Counter,
     pub(crate) alloc_waits: Counter,
     pub(crate) foreign_pins: Counter,
@@ -101,17 +101,17 @@ pub(crate) struct DeviceCounters {
 }
 
 impl DeviceCounters {
-    fn new(cells: usize) -> Self {
-        let counter = || Counter::new(cells);
+    fn new(cpus: usize) -> Self {
+        let counter = || Counter::new(cpus);
         Self {
-            allocs: core::array::from_fn(|_| counter()),
+            allocs: Counts::new(cpus),
             alloc_fails: counter(),
             alloc_waits: counter(),
-            foreign_pins: counter(),
-            // Only the reclaimer counts these.
-            invalidated: Counter::new(1),
-            prio_writes: Counter::new(1),
-            discards: Counter::new(1),
+            foreign_pins: Counter::new(0),
+            // Only the reclaimer counts the others.
+            invalidated: Counter::new(0),
+            prio_writes: Counter::new(0),
+            discards: Counter::new(0),
             sectors_written: counter(),
             free_inc: AtomicU64::new(0),
         }
@@ -127,7 +127,7 @@ impl Device {
         config: &Config,
         clock: Arc<AgeClock>,
     ) -> Self {
-        let cells = config.cpus.max(1) as usize;
+        let cpus = config.cpus as usize;
         let geometry = table.geometry;
         let words = (0..).zip(&table.gens).map(|(b, &(prio, gen_))| {
             let word = Snapshot::default().with_gen(gen_).with_last_gc(gen_).with_prio(prio);
@@ -143,7 +143,7 @@ impl Device {
             reserves: Reserves::new(&table.sizes, config.cpus),
             sizes: table.sizes,
             waits: Waits::new(),
-            available: Available::new(cells, geometry.nbuckets()),
+            available: Available::new(cpus, geometry.nbuckets()),
             chain: Mutex::new(Chain { live: table.chain, writing: Vec::new() }),
             bell: Bell::new(),
             leftovers: Mutex::new(Vec::new()),
@@ -151,11 +151,9 @@ impl Device {
             ahead: Ahead::new(),
             pass: Mutex::new(()),
             set_aside: AtomicU32::new(0),
-            hunger: AtomicU32::new(0),
             demand: AtomicU32::new(0),
-            ended: AtomicU32::new(0),
             end: Mutex::new(None),
-            counters: DeviceCounters::new(cells),
+            counters: DeviceCounters::new(cpus),
         }
     }
 
@@ -210,16 +208,22 @@ impl Device {
     /// Whether nothing more is handed out.
     #[inline]
     pub(crate) fn has_ended(&self) -> bool {
-        // Relaxed: the cause is under the lock.
-        self.ended.load(Ordering::Relaxed) != 0
+        self.attention().now() & ENDED != 0
+    }
+
+    #[inline]
+    fn attention(&self) -> &Attention {
+        &self.waits.attention
     }
 
     /// The error that everybody gets once the device has ended.
+    #[inline]
     pub(crate) fn check(&self) -> Result<(), Error> {
-        // Relaxed: the cause is under the lock.
-        if self.ended.load(Ordering::Relaxed) == 0 {
-            return Ok(());
-        }
+        if self.has_ended() { self.why_ended() } else { Ok(()) }
+    }
+
+    #[cold]
+    fn why_ended(&self) -> Result<(), Error> {
         match &*self.end.lock() {
             None => Ok(()),
             Some(End::Closed) => Err(Error::Closed),
@@ -232,8 +236,7 @@ impl Device {
     /// Hands out nothing more; everybody who waits is told why. The first end is kept.
     fn end_with(&self, end: End) {
         self.end.lock().get_or_insert(end);
-        // Relaxed: the cause is under the lock.
-        self.ended.store(1, Ordering::Relaxed);
+        self.attention().raise(ENDED);
         self.waits.close();
         self.bell.ring();
     }
@@ -246,45 +249,115 @@ impl Device {
         self.end_with(End::Closed);
     }
 
-    /// Takes a free bucket and makes it the caller's. `None` if nothing is free.
-    pub(crate) fn take(&self, reserve: Reserve) -> Option<(Free, Snapshot)> {
+    /// Takes a free bucket and makes it the caller's. `None` if nothing is free; what was free
+    /// may have gone to those who wait.
+    ///
+    /// # Errors
+    ///
+    /// As [`check`](Self::check).
+    #[inline]
+    pub(crate) fn take(&self, reserve: Reserve) -> Result<Option<(Free, Snapshot)>, Error> {
+        let popped = self.reserves.pop_own_cells();
+        if let Some(bucket) = popped
+            && self.attention().now() & (WAITING | ENDED) == 0
+            && let Some(word) = self.claim(bucket, reserve)
+        {
+            return Ok(Some((Free::none(bucket), word)));
+        }
+        self.take_elsewhere(reserve, popped)
+    }
+
+    /// The rest of [`take`](Self::take).
+    #[cold]
+    fn take_elsewhere(
+        &self,
+        reserve: Reserve,
+        popped: Option<BucketIndex>,
+    ) -> Result<Option<(Free, Snapshot)>, Error> {
+        let mut popped = popped.map(Free::none);
         loop {
-            let Found { free, moved, spare } = match self.reserves.pop(reserve) {
-                Ok(found) => found,
-                Err(_) => {
-                    self.feel_demand();
-                    return None;
-                }
+            if popped.is_none() {
+                self.check()?;
+                popped = self.pop(reserve);
+            }
+            let Some(free) = popped.take() else {
+                self.feel_demand();
+                return Ok(None);
             };
-            if let Some(spare) = spare {
-                self.put_back(Free::none(spare));
+            if let Some(free) = self.keep_taken(free)?
+                && let Some(word) = self.claim(free.bucket, reserve)
+            {
+                return Ok(Some((free, word)));
             }
-            if moved {
-                self.carried();
-            }
-            if self.reserves.is_low() {
-                self.ring_if_hungry(Hunger::Room);
-            }
+        }
+    }
+
+    /// Whether a bucket just popped stays with who popped it: not if somebody is in line for it,
+    /// or the device has ended.
+    fn keep_taken(&self, free: Free) -> Result<Option<Free>, Error> {
+        let seen = self.attention().now();
+        if seen & ENDED != 0 {
+            self.put_back(free);
+            return self.check().map(|()| None);
+        }
+        if seen & WAITING == 0 || cfg!(tierce_mutant = "overtakes") {
+            return Ok(Some(free));
+        }
+        Ok(self.waits.give_way(free).err())
+    }
+
+    /// As [`take`](Self::take), for the prio write: before those who wait, for without it nothing
+    /// becomes free.
+    pub(crate) fn take_first(&self, reserve: Reserve) -> Option<(Free, Snapshot)> {
+        loop {
+            let Some(free) = self.pop(reserve) else {
+                self.feel_demand();
+                return None;
+            };
             if let Some(word) = self.claim(free.bucket, reserve) {
                 return Some((free, word));
             }
         }
     }
 
+    /// A bucket from wherever there is one.
+    fn pop(&self, reserve: Reserve) -> Option<Free> {
+        let Found { free, moved, spare } = self.reserves.pop(reserve).ok()?;
+        if let Some(spare) = spare {
+            self.put_back(Free::none(spare));
+        }
+        if moved {
+            // Buckets were carried from one place to another: whoever looked meanwhile and found
+            // nothing is served. (The spare one may have been handed over, so that putting it
+            // back served nobody else.)
+            self.offered();
+        }
+        if self.attention().now() & ROOM != 0 && self.reserves.is_low() {
+            self.ring_if_hungry(ROOM);
+        }
+        Some(free)
+    }
+
     /// Turns a bucket from a free list into one in use; sets it aside if it is pinned twice.
+    #[inline]
     pub(crate) fn claim(&self, bucket: BucketIndex, reserve: Reserve) -> Option<Snapshot> {
         match self.table.allocate(bucket, reserve.purpose(), self.bucket_units()) {
             Ok(word) => {
                 self.available.change(-1);
-                self.counters.allocs[reserve.as_usize()].add(1);
+                self.counters.allocs.add(reserve.as_usize(), 1);
                 Some(word)
             }
             Err(_pinned) => {
-                self.counters.foreign_pins.add(1);
-                self.set_aside(bucket);
+                self.found_pinned(bucket);
                 None
             }
         }
+    }
+
+    #[cold]
+    fn found_pinned(&self, bucket: BucketIndex) {
+        self.counters.foreign_pins.add(1);
+        self.set_aside(bucket);
     }
 
     /// Keeps a free bucket away from the lists until the foreign pin on it is gone.
@@ -322,22 +395,49 @@ impl Device {
         core::mem::take(&mut *leftovers)
     }
 
-    /// Makes a bucket free that has just become safe to reuse.
+    /// Makes a bucket free that has just become safe to reuse. `Err` if all lists are full.
     pub(crate) fn release(&self, bucket: BucketIndex) -> Result<Reserve, BucketIndex> {
+        let mut released = Err(bucket);
+        let mut one = VecDeque::from([bucket]);
+        self.release_all(&mut one, |_, reserve| released = Ok(reserve));
+        released
+    }
+
+    /// As [`release`](Self::release), of as many as there is room for; `released` hears of each.
+    pub(crate) fn release_all(
+        &self,
+        ready: &mut VecDeque<BucketIndex>,
+        mut released: impl FnMut(BucketIndex, Reserve),
+    ) {
         // Before those who wait: without its reserve the prio write could make nothing free.
-        if self.reserves.refill_prio(bucket) {
-            self.offered(Reserve::Prio);
-            return Ok(Reserve::Prio);
+        while let Some(&bucket) = ready.front()
+            && self.reserves.refill_prio(bucket)
+        {
+            ready.pop_front();
+            released(bucket, Reserve::Prio);
         }
-        if self.waits.hand_over(Free::none(bucket)).is_ok() {
-            return Ok(Reserve::None);
+        // Those who wait, before anybody else sees what there is.
+        let mut sleepers = Sleepers::default();
+        if self.attention().now() & WAITING != 0 {
+            sleepers = self.waits.hand_out(|| {
+                let bucket = ready.pop_front()?;
+                released(bucket, Reserve::None);
+                Some(bucket)
+            });
         }
-        let reserve = self.reserves.release(bucket)?;
-        self.offered(reserve);
-        Ok(reserve)
+        while let Some(&bucket) = ready.front()
+            && let Ok(reserve) = self.reserves.release(bucket)
+        {
+            ready.pop_front();
+            released(bucket, reserve);
+        }
+        self.offered();
+        // They wake up when there is something to be found for those who run.
+        drop(sleepers);
     }
 
     /// Makes a bucket free that was taken in vain; its gen has not moved.
+    #[inline]
     pub(crate) fn give_back(&self, free: Free) {
         self.table.give_back(free.bucket);
         self.available.change(1);
@@ -370,12 +470,22 @@ impl Device {
     }
 
     /// Puts a bucket from a free list on one again.
+    #[inline]
     pub(crate) fn put_back(&self, free: Free) {
-        if self.waits.hand_over(free).is_ok() {
-            return;
+        if free.home == Reserve::None && self.reserves.push_own_cells(free.bucket) {
+            let seen = self.attention().after_cell() & (WAITING | BUCKETS);
+            if seen != 0 {
+                self.noticed(seen);
+            }
+        } else {
+            self.put_back_elsewhere(free);
         }
+    }
+
+    #[cold]
+    fn put_back_elsewhere(&self, free: Free) {
         match self.reserves.give_back(free) {
-            Ok(reserve) => self.offered(reserve),
+            Ok(_) => self.offered(),
             Err(bucket) => self.keep(bucket),
         }
     }
@@ -388,7 +498,7 @@ impl Device {
         }
         let refilled = self.reserves.refill_prio(bucket);
         if refilled {
-            self.offered(Reserve::Prio);
+            self.offered();
         } else {
             self.table.unpin(bucket, 1);
         }
@@ -397,44 +507,43 @@ impl Device {
 
     /// Nobody holds prio writes back any more.
     pub(crate) fn unblocked(&self) {
-        // SeqCst: pairs with the fence in `stay_hungry`: either the reclaimer's look after it
-        // finds no holder, or we see that it is hungry.
-        fence(Ordering::SeqCst);
-        self.ring_if_hungry(Hunger::Unblocked);
+        // Pairs with the fence in `stay_hungry`: either the reclaimer's look after it finds no
+        // holder, or we see that it is hungry.
+        if self.attention().after() & UNBLOCKED != 0 {
+            self.ring_if_hungry(UNBLOCKED);
+        }
     }
 
-    /// A bucket was put on `reserve`'s list: whoever waits is served, and the prio write goes
-    /// on if it was short of buckets.
-    pub(crate) fn offered(&self, reserve: Reserve) {
-        if self.waits.somebody_waits() {
-            self.serve(Some(reserve));
+    /// Buckets were put on a list: whoever waits is served, and the prio write goes on if it was
+    /// short of buckets.
+    fn offered(&self) {
+        let seen = self.attention().after() & (WAITING | BUCKETS);
+        if seen != 0 {
+            self.noticed(seen);
         }
-        // The fence in `somebody_waits` pairs with the one in `stay_hungry`.
-        self.ring_if_hungry(Hunger::Buckets);
     }
 
-    /// Buckets were carried from one place to another: whoever looked meanwhile and found
-    /// nothing is served, or looks again. (The spare one may have been handed over, so that
-    /// putting it back served nobody else.)
-    fn carried(&self) {
-        if self.waits.somebody_waits() {
-            self.serve(None);
+    #[cold]
+    fn noticed(&self, seen: u32) {
+        if seen & WAITING != 0 {
+            self.serve();
         }
-        // Ordered by the fence in `somebody_waits`, as in `offered`.
-        self.ring_if_hungry(Hunger::Buckets);
+        if seen & BUCKETS != 0 {
+            self.ring_if_hungry(BUCKETS);
+        }
     }
 
     /// Hands what is free to those who wait.
-    pub(crate) fn serve(&self, offered: Option<Reserve>) {
-        self.waits.serve(offered, |reserve| {
+    pub(crate) fn serve(&self) {
+        let sleepers = self.waits.serve(|reserve| {
             let found = self.reserves.pop(reserve).ok()?;
             if let Some(spare) = found.spare {
                 // Its place was taken while it was carried; the reclaimer offers it again.
-                self.leftovers.lock().push(spare);
-                self.bell.ring();
+                self.keep(spare);
             }
             Some(found.free)
         });
+        drop(sleepers);
     }
 
     /// Somebody found nothing free: the reclaimer should hurry.
@@ -443,10 +552,9 @@ impl Device {
         if self.demand.load(Ordering::Relaxed) == 0 {
             self.demand.store(1, Ordering::Relaxed);
             self.bell.ring();
-        } else if self.hunger.load(Ordering::Relaxed) != 0 {
+        } else if self.attention().now() & HUNGRY != 0 {
             // The demand is an old one that the reclaimer has not come to take: it sleeps.
-            self.hunger.store(0, Ordering::Relaxed);
-            self.bell.ring();
+            self.ring_if_hungry(HUNGRY);
         }
     }
 
@@ -457,20 +565,16 @@ impl Device {
         demand || self.waits.len() > 0
     }
 
-    /// The reclaimer is about to sleep; it looks once more after this.
+    /// The reclaimer is about to sleep until there is `hunger`; it looks once more after this:
+    /// either that finds it, or whoever makes it available rings.
     pub(crate) fn stay_hungry(&self, hunger: Hunger) {
-        // Relaxed: ordered by the fence.
-        self.hunger.store(hunger as u32, Ordering::Relaxed);
-        // SeqCst: of this fence and the one in `somebody_waits` one comes first: either the
-        // look after this finds the bucket, or whoever put it there sees that we are hungry.
-        fence(Ordering::SeqCst);
+        self.attention().clear(HUNGRY);
+        self.attention().set(hunger as u32);
     }
 
-    fn ring_if_hungry(&self, hunger: Hunger) {
-        // Relaxed: ordered by the caller's fence where it matters. A taker has none: it may
-        // ring one bucket late, and whoever finds nothing rings in any case.
-        if self.hunger.load(Ordering::Relaxed) == hunger as u32 {
-            self.hunger.store(0, Ordering::Relaxed);
+    fn ring_if_hungry(&self, hunger: u32) {
+        if self.attention().now() & hunger != 0 {
+            self.attention().clear(hunger);
             self.bell.ring();
         }
     }
@@ -481,29 +585,26 @@ impl Device {
 #[repr(u32)]
 pub(crate) enum Hunger {
     /// Room on the free lists: it has buckets to release.
-    Room = 1,
+    Room = ROOM,
     /// Buckets for the prio write.
-    Buckets = 2,
+    Buckets = BUCKETS,
     /// That nobody holds the prio write back.
-    Unblocked = 3,
+    Unblocked = UNBLOCKED,
 }
 
 #[cfg(all(test, not(tierce_loom)))]
 mod tests {
     use super::*;
-    use crate::wait::{PATIENCE, Turn};
+    use crate::wait::Turn;
     use std::task::Waker;
 
     /// If they came first and never gave back, no gen could ever become durable again.
     #[test]
-    fn the_prio_write_comes_before_waiters_who_are_due() {
+    fn the_prio_write_comes_before_those_who_wait() {
         let geometry = Geometry::new(64, 1, 128, 8).expect("a legal shape");
         let table = DeviceTable::empty(geometry);
         let device = Device::new(DeviceIndex::FIRST, table, &Config::default(), Arc::default());
         let waiter = device.waits.line_up(Reserve::None, Waker::noop());
-        for _ in 0..PATIENCE {
-            device.waits.serve(Some(Reserve::None), |_| None);
-        }
         let [first, second] = [1, 2].map(BucketIndex::new);
         assert_eq!(device.release(first), Ok(Reserve::Prio));
         assert_eq!(waiter.poll(Waker::noop()), Turn::Wait);

@@ -39,15 +39,14 @@ impl<'a> AllocFuture<'a> {
         let device = self.device();
         loop {
             let Some(waiter) = &self.waiter else {
-                if let Err(error) = device.check() {
-                    return Some(Err(error));
-                }
-                if let Some((free, word)) = device.take(self.reserve) {
-                    return Some(Ok(self.allocation(free, word)));
+                match device.take(self.reserve) {
+                    Ok(Some((free, word))) => return Some(Ok(self.allocation(free, word))),
+                    Err(error) => return Some(Err(error)),
+                    Ok(None) => {}
                 }
                 device.counters.alloc_waits.add(1);
                 self.waiter = Some(device.waits.line_up(self.reserve, waker));
-                device.serve(None);
+                device.serve();
                 device.bell.ring();
                 continue;
             };

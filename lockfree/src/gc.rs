@@ -96,7 +96,7 @@ pub(crate) struct GcState {
 }
 
 impl GcState {
-    pub(crate) fn new(cells: usize) -> Self {
+    pub(crate) fn new(cpus: usize) -> Self {
         Self {
             epoch: AtomicU64::new(0),
             finished: AtomicU64::new(0),
@@ -104,7 +104,7 @@ impl GcState {
             running: AtomicU32::new(0),
             need_gc: AtomicU32::new(0),
             marks_valid: AtomicU32::new(1),
-            sectors_written: Counter::new(cells),
+            sectors_written: Counter::new(cpus),
             bell: Bell::new(),
         }
     }

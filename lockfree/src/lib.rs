@@ -9,10 +9,12 @@
 //!   Every change is one compare-and-swap, so invalidating a bucket and pinning it cannot both
 //!   succeed.
 //! * **Free buckets** are in per-CPU cells (`cells.rs`) before the queues of four reserves
-//!   (`reserves.rs`). Failing is exact: version words tell whether something was inserted while
-//!   one looked.
+//!   (`reserves.rs`, `ring.rs`), none of which waits for a stopped thread. Failing is exact: cells
+//!   and queues count what is inserted, which tells whether something was while one looked.
 //! * **Who finds nothing free waits** in line (`wait.rs`) as a thread or a future (`future.rs`),
-//!   and wakes up with his bucket in hand.
+//!   and wakes up with his bucket in hand. One word (`attention.rs`) tells everybody else that he
+//!   does. Counts of what happened (`counter.rs`) need no atomic read-modify-write while threads
+//!   own a number (`owner.rs`).
 //! * **Writers take sectors** of open buckets (`sectors/`): one CAS on the word of a slot, pins
 //!   taken in advance, so that nothing is ever in flight unpinned.
 //! * **Readers do not pin** (`readers.rs`): they check gen and GC epoch before and after.
@@ -37,14 +39,16 @@
 //! | pin, begin_read, open, validate, mark_dirty, dropping a guard | lock-free or better |
 //! | sectors of an open bucket | lock-free |
 //! | try_alloc from this CPU's cells | wait-free |
-//! | try_alloc from the shared queue | waits for a thread stopped inside `ArrayQueue` |
+//! | try_alloc from the shared queues | lock-free |
 //! | alloc_until, alloc_on | waits for a bucket; woken by release, failure, close, deadline |
-//! | releasing, giving back | as try_alloc; a short lock if somebody waits in line |
+//! | allocating, releasing, giving back while somebody waits in line | a short lock |
 // The files that need it say why: `hint/cpu.rs`, `victims/x86.rs`.
 #![cfg_attr(not(tierce_loom), deny(unsafe_code))]
 
 pub mod allocation;
 pub mod allocator;
+#[doc(hidden)]
+pub mod bare;
 pub mod bell;
 pub mod bucket_ref;
 pub mod config;
@@ -69,11 +73,14 @@ pub mod unused;
 
 mod ageing;
 mod ahead;
+mod attention;
 mod cells;
 mod counter;
 mod device;
 mod hint;
+mod owner;
 mod rescale;
+mod ring;
 mod sync;
 mod table;
 mod victims;

@@ -4,7 +4,7 @@
 use crate::ageing::{AgeClock, Ageing};
 use crate::allocator::Allocator;
 use crate::sync::Arc;
-use crate::{cells, reserves, table};
+use crate::{attention, cells, counter, owner, reserves, ring, table};
 use tierce_core::word::Purpose;
 use tierce_core::{AgeEpoch, BucketId, BucketIndex, Gen, Mark, Prio, Reserve, Sizes, Snapshot};
 
@@ -121,6 +121,97 @@ impl Cells {
     #[must_use]
     pub fn push(&self, bucket: BucketIndex) -> bool {
         self.0.push(bucket) || self.0.push_anywhere(bucket)
+    }
+}
+
+/// The queue behind the cells.
+#[derive(Debug)]
+pub struct Ring(ring::Ring);
+
+impl Ring {
+    /// Empty.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self(ring::Ring::new(capacity))
+    }
+
+    /// The oldest item.
+    #[must_use]
+    pub fn pop(&self) -> Option<u32> {
+        self.0.pop()
+    }
+
+    /// Whether there was room.
+    #[must_use]
+    pub fn push(&self, item: u32) -> bool {
+        self.0.push(item).is_ok()
+    }
+
+    /// How many were pushed.
+    #[must_use]
+    pub fn inserts(&self) -> u64 {
+        self.0.inserts()
+    }
+}
+
+/// What those who give back must look at.
+#[derive(Debug)]
+pub struct Attention(attention::Attention);
+
+impl Default for Attention {
+    fn default() -> Self {
+        Self(attention::Attention::new())
+    }
+}
+
+impl Attention {
+    /// Somebody is going to sleep, and looks once more.
+    pub fn wait(&self) {
+        self.0.set(attention::WAITING);
+    }
+
+    /// Whether somebody sleeps, for who inserted into a queue.
+    #[must_use]
+    pub fn somebody_waits(&self) -> bool {
+        self.0.after() & attention::WAITING != 0
+    }
+
+    /// Whether somebody sleeps, for who inserted into a cell.
+    #[must_use]
+    pub fn somebody_waits_for_a_cell(&self) -> bool {
+        self.0.after_cell() & attention::WAITING != 0
+    }
+}
+
+/// A count, and who owns the numbers under which it is kept.
+#[derive(Debug)]
+pub struct Count(owner::Owners, counter::Counts<1>);
+
+impl Default for Count {
+    fn default() -> Self {
+        Self(owner::Owners::new(), counter::Counts::new(1))
+    }
+}
+
+impl Count {
+    /// One more, by a thread that lives for just that.
+    pub fn add_and_end(&self) {
+        let number = self.0.take();
+        self.1.add_as(number, 0, 1);
+        if let Some(number) = number {
+            self.0.give_up(number);
+        }
+    }
+
+    /// One more, by a thread without a number.
+    pub fn add_without_number(&self) {
+        self.1.add_as(None, 0, 1);
+    }
+
+    /// The sum.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.1.total(0)
     }
 }
 

@@ -272,10 +272,15 @@ impl Reclaimer {
         if !self.allocator.config().sync || unsafe_release {
             self.ready.append(&mut self.free_inc);
         }
+        if self.allocator.config().discard { self.drain_discarding() } else { self.drain_at_once() }
+    }
+
+    /// One by one, each after its discard.
+    fn drain_discarding(&mut self) -> Option<Step> {
         loop {
             let next = self.in_hand.take().or_else(|| Some((self.ready.pop_front()?, false)));
             let Some((bucket, discarded)) = next else { break };
-            if self.allocator.config().discard && !discarded {
+            if !discarded {
                 self.in_hand = Some((bucket, false));
                 return Some(Step::Discard(bucket));
             }
@@ -286,6 +291,40 @@ impl Reclaimer {
         }
         self.phase = Phase::Choose;
         None
+    }
+
+    /// As many as there is room for in one go.
+    fn drain_at_once(&mut self) -> Option<Step> {
+        if let Some((bucket, _)) = self.in_hand.take() {
+            self.ready.push_front(bucket);
+        }
+        self.release_ready();
+        if !self.ready.is_empty() {
+            self.dev().stay_hungry(Hunger::Room);
+            // Once more: a place may have become free before we said that we wait for one.
+            self.release_ready();
+        }
+        match self.ready.pop_front() {
+            Some(bucket) => {
+                self.in_hand = Some((bucket, true));
+                Some(Step::Wait(WaitFor::Room))
+            }
+            None => {
+                self.phase = Phase::Choose;
+                None
+            }
+        }
+    }
+
+    fn release_ready(&mut self) {
+        let (allocator, index) = (Arc::clone(&self.allocator), self.device);
+        let device = &allocator.devices()[index.as_usize()];
+        let (ready, events) = (&mut self.ready, &mut self.events);
+        device.release_all(ready, |bucket, reserve| {
+            if let Some(events) = events {
+                events.push(Event::Released { bucket: BucketId::new(index, bucket), reserve });
+            }
+        });
     }
 
     fn release(&mut self, bucket: BucketIndex) -> Result<(), BucketIndex> {

@@ -7,8 +7,8 @@
 //!   prio queue ─▶ btree queue ─▶ moving_gc queue ─▶ none queue ─▶ any cell            (release)
 //! ```
 //!
-//! A free bucket is in exactly one of them, with pin 1 and a gen that is safe to use. One
-//! *version* word per CPU counts what was inserted: `inserts:48 | movers:16`.
+//! A free bucket is in exactly one of them, with pin 1 and a gen that is safe to use. Cells and
+//! queues count what was ever inserted into them, and there is a count of *movers*.
 //!
 //! # Protocol: failing exactly
 //!
@@ -17,15 +17,17 @@
 //! bucket may have been put into a place already passed, and another taken from a place still
 //! ahead. Therefore:
 //!
-//! 1. Sum the version words.
+//! 1. Sum what all places count, and the movers.
 //! 2. Look everywhere; take what is found.
 //! 3. Sum again. Equal, and no mover: fail. Otherwise look again.
 //!
-//! An inserter counts *after* it inserted. A thread that carries buckets from one place to
-//! another is a *mover* from before it takes them until after it has put them down.
+//! Counting an insertion is part of it (the version of a cell) or follows before the inserter
+//! returns (the tail of a queue): nothing else has to be written to announce it. A thread that
+//! carries buckets from a queue to cells is a *mover* from before it takes them until after it
+//! has put them down; the bucket that it takes for itself is none of those.
 //!
-//! Proof sketch. Let the sums be equal without movers. Sums of counters that only grow are equal
-//! only if each is, so no insertion was counted between the two reads of its word. An insertion
+//! Proof sketch. Let the sums be equal without movers. Sums of counts that only grow are equal
+//! only if each is, so no insertion was counted between the two reads of its place. An insertion
 //! not yet counted at the second read belongs to a push that has not returned: it may be ordered
 //! just before its bucket's pop, or after our call. What remains are the buckets inserted and
 //! counted before step 1. Nobody carried one (no movers), each place was seen empty once, so
@@ -33,16 +35,17 @@
 //!
 //! # Memory ordering
 //!
-//! *version*: the inserter's count is Release and step 1 Acquire, so a counted insertion is seen
-//! by the scan. For step 3 take a thread A that inserts, counts, then pops from a place still
-//! ahead of the scan: the scan sees that place empty by an Acquire load of A's Release pop, so
-//! step 3 sees A's count. The queue's pop gives the same by its fence.
+//! Step 1 reads the counts Acquire, so a counted insertion is seen by the scan. For step 3 take a
+//! thread A that inserts, then pops from a place still ahead of the scan: the scan sees that
+//! place empty by an Acquire load of A's Release pop (`cells.rs` and `ring.rs` see to that), so
+//! step 3 sees what A's insertion counted.
 //!
 //! # Progress
 //!
-//! pop from own cells: wait-free. Everything else can wait for a thread that was stopped inside
-//! `ArrayQueue`, which is not lock-free. A failing pop repeats while others insert; a stopped
-//! mover is waited for three scans long, then the answer is `Empty { movers_seen }`.
+//! pop from own cells: wait-free. Everything else is lock-free: nobody waits for a stopped thread.
+//! A failing pop repeats only while others insert; while a mover is stopped a pop that finds
+//! nothing gives up after three scans and says `Empty { movers_seen }`. A mover has one bucket in
+//! hand at a time.
 
 use crate::cells::Cells;
 use crate::sync::{AtomicU64, Ordering, Queue, fence};
@@ -50,15 +53,12 @@ use crossbeam_utils::CachePadded;
 use tierce_core::reserve::REFILL_ORDER;
 use tierce_core::{BucketIndex, Reserve, Sizes};
 
-/// How many buckets one refill takes from the queue into the cells, the caller's own included:
-/// neighbours share a cache line of the table, so they should stay on one CPU.
+/// How many buckets one refill takes from the queue, the caller's own included: as many as a
+/// cache line of the table has words. Neighbours should stay on one CPU.
 const REFILL: usize = 8;
 
 /// Scans that find a mover at work before the caller is told so.
 const MOVER_SCANS: u32 = 3;
-
-const MOVER: u64 = 1;
-const INSERT: u64 = 1 << 16;
 
 /// Nothing was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +105,8 @@ impl From<Free> for Found {
 pub(crate) struct Reserves {
     cells: Cells,
     queues: [Option<Queue>; Reserve::COUNT],
-    versions: Box<[CachePadded<AtomicU64>]>,
+    /// How many carry buckets right now.
+    movers: CachePadded<AtomicU64>,
 }
 
 impl Reserves {
@@ -118,9 +119,13 @@ impl Reserves {
             let size = if reserve == Reserve::None { size - cells.capacity() } else { size };
             (size > 0).then(|| Queue::new(size))
         });
-        let versions =
-            (0..cpus.max(1)).map(|_| CachePadded::new(AtomicU64::new(0))).collect::<Box<_>>();
-        Self { cells, queues, versions }
+        Self { cells, queues, movers: CachePadded::new(AtomicU64::new(0)) }
+    }
+
+    /// A bucket of `none` from this thread's cells.
+    #[inline]
+    pub(crate) fn pop_own_cells(&self) -> Option<BucketIndex> {
+        self.cells.pop()
     }
 
     /// A bucket for a user of `reserve`: from `none` first, then from the reserve.
@@ -169,32 +174,44 @@ impl Reserves {
 
     /// A bucket from the `none` queue; the next few go into this thread's cells.
     fn pop_none_queue(&self) -> Option<Found> {
+        let first = self.pop_queue(Reserve::None)?;
         let more = REFILL.min(self.cells.per_row()).saturating_sub(1);
         if more == 0 {
-            return self.pop_queue(Reserve::None).map(|bucket| Free::none(bucket).into());
+            return Some(Free::none(first).into());
         }
-        let version = self.own_version();
         if !cfg!(tierce_mutant = "mover_unannounced") {
             // Acquire: the pops below stay below the announcement. A scan that misses what we
-            // carry has seen the queue without it, hence (by the queue's fence) sees us.
-            version.fetch_add(MOVER, Ordering::Acquire);
+            // carry has seen the queue without it, hence (by the queue's orderings) sees us.
+            self.movers.fetch_add(1, Ordering::Acquire);
         }
-        let (mut moved, mut spare) = (0, None);
-        let first = self.pop_queue(Reserve::None);
-        while first.is_some() && moved < more as u64 {
-            let Some(bucket) = self.pop_queue(Reserve::None) else { break };
-            moved += 1;
-            if !self.cells.push(bucket) {
-                // Somebody filled our row meanwhile.
-                spare = self.insert_none(bucket).err();
+        let (moved, spare) = self.carry(first, more);
+        if !cfg!(tierce_mutant = "mover_unannounced") {
+            // Release: what was put down is seen by whoever does not see us any more.
+            self.movers.fetch_sub(1, Ordering::Release);
+        }
+        Some(Found { free: Free::none(first), moved, spare })
+    }
+
+    /// Carries up to `most` buckets from the `none` queue to this thread's cells. A run of
+    /// neighbours ends with its cache line, so that the next one begins with one. Returns whether
+    /// there was any, and one that found no place.
+    fn carry(&self, first: BucketIndex, most: usize) -> (bool, Option<BucketIndex>) {
+        let in_line = |bucket: BucketIndex| bucket.as_usize() % REFILL;
+        let (mut last, mut run, mut moved) = (first, true, false);
+        for _ in 0..most {
+            if run && in_line(last) == REFILL - 1 && in_line(first) != REFILL - 1 {
                 break;
             }
+            let Some(bucket) = self.pop_queue(Reserve::None) else { break };
+            moved = true;
+            run = run && bucket.get() == last.get() + 1;
+            last = bucket;
+            if !self.cells.push(bucket) {
+                // Somebody filled our row meanwhile.
+                return (true, self.insert_none(bucket).err());
+            }
         }
-        if !cfg!(tierce_mutant = "mover_unannounced") {
-            // Release: what was put down is seen by whoever sees the count.
-            version.fetch_add((moved * INSERT).wrapping_sub(MOVER), Ordering::Release);
-        }
-        first.map(|bucket| Found { free: Free::none(bucket), moved: moved > 0, spare })
+        (moved, None)
     }
 
     /// Puts a bucket that has become ready where it is needed most. `Err` if all lists are full.
@@ -205,11 +222,16 @@ impl Reserves {
                 own => self.insert_reserve(own, bucket),
             };
             if inserted {
-                self.count_insert();
                 return Ok(reserve);
             }
         }
         Err(bucket)
+    }
+
+    /// Puts a bucket of `none` back into this thread's cells; `false` if they are full.
+    #[inline]
+    pub(crate) fn push_own_cells(&self, bucket: BucketIndex) -> bool {
+        self.cells.push(bucket)
     }
 
     /// Puts a bucket back that was taken in vain: on the list it came from, for `none` where this
@@ -217,11 +239,9 @@ impl Reserves {
     pub(crate) fn give_back(&self, free: Free) -> Result<Reserve, BucketIndex> {
         let Free { bucket, home } = free;
         if home != Reserve::None && self.insert_reserve(home, bucket) {
-            self.count_insert();
             return Ok(home);
         }
         if self.cells.push(bucket) || self.insert_none(bucket).is_ok() {
-            self.count_insert();
             return Ok(Reserve::None);
         }
         self.release(bucket)
@@ -229,11 +249,7 @@ impl Reserves {
 
     /// Puts `bucket`, one of the `prio` chain, into the reserve of the prio write only.
     pub(crate) fn refill_prio(&self, bucket: BucketIndex) -> bool {
-        let inserted = self.insert_reserve(Reserve::Prio, bucket);
-        if inserted {
-            self.count_insert();
-        }
-        inserted
+        self.insert_reserve(Reserve::Prio, bucket)
     }
 
     fn insert_reserve(&self, reserve: Reserve, bucket: BucketIndex) -> bool {
@@ -255,31 +271,12 @@ impl Reserves {
         if reserve == Reserve::None { queue + self.cells.len_hint() } else { queue }
     }
 
-    /// The buckets on a list, oldest first. For tests and tools: it takes every bucket out and
-    /// puts it back, announced as a mover, so that meanwhile others find the list shorter.
-    /// `Err` with a bucket whose place was taken meanwhile.
-    pub(crate) fn list(&self, reserve: Reserve) -> Result<Vec<BucketIndex>, BucketIndex> {
-        let mut found = self.cells_of(reserve);
-        let Some(queue) = &self.queues[reserve.as_usize()] else { return Ok(found) };
-        let version = self.own_version();
-        // Acquire: as in `pop_none_queue`.
-        version.fetch_add(MOVER, Ordering::Acquire);
-        let mut result = Ok(());
-        for _ in 0..queue.len() {
-            let Some(bucket) = queue.pop() else { break };
-            found.push(BucketIndex::new(bucket));
-            result = queue.push(bucket).map_err(BucketIndex::new);
-            if result.is_err() {
-                break;
-            }
-        }
-        // Release: as in `pop_none_queue`.
-        version.fetch_add((found.len() as u64 * INSERT).wrapping_sub(MOVER), Ordering::Release);
-        result.map(|()| found)
-    }
-
-    fn cells_of(&self, reserve: Reserve) -> Vec<BucketIndex> {
-        if reserve == Reserve::None { self.cells.list() } else { Vec::new() }
+    /// The buckets on a list, oldest first, at no particular instant. For tests and tools.
+    pub(crate) fn list(&self, reserve: Reserve) -> Vec<BucketIndex> {
+        let cells = if reserve == Reserve::None { self.cells.list() } else { Vec::new() };
+        let queue = self.queues[reserve.as_usize()].as_ref().map(Queue::items);
+        let queued = queue.into_iter().flatten().map(BucketIndex::new);
+        cells.into_iter().chain(queued).collect()
     }
 
     /// Whether `none` is at most half full, as far as its queue tells.
@@ -294,29 +291,13 @@ impl Reserves {
         self.len_hint(Reserve::None) + self.len_hint(Reserve::Prio) >= sets
     }
 
-    fn own_version(&self) -> &AtomicU64 {
-        &self.versions[crate::hint::place(self.versions.len())]
-    }
-
-    fn count_insert(&self) {
-        if cfg!(tierce_mutant = "insert_uncounted") {
-            return;
-        }
-        // Release: the insertion is seen by whoever sees the count; pairs with `version`.
-        self.own_version().fetch_add(INSERT, Ordering::Release);
-    }
-
     fn version(&self) -> Version {
-        // Acquire: step 3 of the protocol reads the words after everything the scan read.
+        // Acquire: step 3 of the protocol reads the counts after everything the scan read.
         fence(Ordering::Acquire);
-        let mut sum = Version::default();
-        for version in &self.versions {
-            // Acquire: pairs with the Release in `count_insert` and of the movers.
-            let word = version.load(Ordering::Acquire);
-            sum.inserts += word >> 16;
-            sum.movers += word & (INSERT - 1);
-        }
-        sum
+        let queued = self.queues.iter().flatten().map(Queue::inserts).sum::<u64>();
+        // Acquire: pairs with the Release of a mover that has put everything down.
+        let movers = self.movers.load(Ordering::Acquire);
+        Version { inserts: self.cells.inserts() + queued, movers }
     }
 }
 
@@ -330,6 +311,24 @@ struct Version {
 mod tests {
     use super::*;
     use tierce_core::Geometry;
+
+    /// Runs of neighbours are cut where cache lines of the table end; others are as long as can
+    /// be.
+    #[test]
+    fn refills_are_whole_lines() {
+        let lists = Reserves::new(&sizes(), 2);
+        for bucket in (13..32).chain([71, 73, 79, 90, 91, 92, 93, 94]) {
+            lists.insert_none(BucketIndex::new(bucket)).expect("there is room");
+        }
+        let refill = || {
+            let first = lists.pop_none_queue().expect("there are more").free.bucket;
+            let cells = std::iter::from_fn(|| lists.cells.pop());
+            std::iter::once(first).chain(cells).map(BucketIndex::get).collect::<Vec<_>>()
+        };
+        assert!(refill().into_iter().eq(13..16));
+        assert!(refill().into_iter().eq(16..24) && refill().into_iter().eq(24..32));
+        assert_eq!(refill(), [71, 73, 79, 90, 91, 92, 93, 94]);
+    }
 
     fn sizes() -> Sizes {
         let geometry = Geometry::new(2048, 1, 128, 1).expect("a legal shape");

@@ -17,12 +17,12 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    pub(crate) fn new(cells: usize) -> Self {
+    pub(crate) fn new(cpus: usize) -> Self {
         Self {
-            read_races: Counter::new(cells),
-            rescales: Counter::new(1),
-            gc_runs: Counter::new(1),
-            gc_stale: Counter::new(1),
+            read_races: Counter::new(cpus),
+            rescales: Counter::new(0),
+            gc_runs: Counter::new(0),
+            gc_stale: Counter::new(0),
         }
     }
 }
@@ -95,7 +95,7 @@ impl DeviceStats {
             free_inc: counters.free_inc.load(Ordering::Relaxed),
             available,
             in_use_percent: (nbuckets - available) * 100 / nbuckets,
-            alloc_total: Reserve::ALL.map(|r| counters.allocs[r.as_usize()].total()),
+            alloc_total: Reserve::ALL.map(|r| counters.allocs.total(r.as_usize())),
             alloc_fail_total: counters.alloc_fails.total(),
             alloc_wait_total: counters.alloc_waits.total(),
             foreign_pin_total: counters.foreign_pins.total(),

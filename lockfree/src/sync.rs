@@ -8,13 +8,15 @@
 //!   it is woken.
 //! * loom's `unpark` also wakes a thread that waits for a lock, which then fails to have it: the
 //!   model parks on a lock and a condition of its own, which order as much as std's do.
+//! * The queue (`ring.rs`) has a model of its own. Everywhere else the model replaces [`Queue`] by
+//!   its contract, or there would be too many orders to look at: a bounded list whose push and
+//!   pop each are one step, behind a relaxed branch point so that the checker may switch threads
+//!   before them. The lock in it orders more than the ring promises, so no model relies on it:
+//!   the models of what must be ordered around an empty list use cells.
+//! * loom takes sequentially consistent accesses for acquire and release ones. Where such a load
+//!   stands in for a fence ([`load_after_rmw`]) the model has the fence.
 //! * what chooses an open bucket is a dozen relaxed words that order nothing, but would multiply
 //!   the orders to look at: [`unmodelled`] keeps them out.
-//! * loom does not see into crossbeam's `ArrayQueue` (it uses atomics of its own), so the model
-//!   replaces [`Queue`] by its contract: a bounded list whose push and pop each are one step,
-//!   behind a relaxed branch point so that the checker may switch threads before them. The
-//!   lock in it orders more than `ArrayQueue` promises, so no model relies on it: what must be
-//!   ordered around an empty queue is ordered by fences, and the models of those use cells.
 
 #[cfg(not(tierce_loom))]
 mod imp {
@@ -27,9 +29,20 @@ mod imp {
 
     use std::time::Instant;
 
-    /// A bounded queue that many may push to and pop from. Not lock-free: an operation can wait
-    /// for another thread that was stopped in the middle of its own.
-    pub(crate) type Queue = crossbeam_queue::ArrayQueue<u32>;
+    /// How many threads can own a number at once.
+    pub(crate) const OWNERS: usize = 64;
+
+    /// A bounded queue that many may push to and pop from.
+    pub(crate) type Queue = crate::ring::Ring;
+
+    /// Loads `word` after a SeqCst read-modify-write of the same thread on *another* word, as if
+    /// a SeqCst fence stood between them; [`crate::attention`] has the proof. It pairs with a
+    /// SeqCst fence between a write to `word` and reads of the other word.
+    #[inline]
+    pub(crate) fn load_after_rmw(word: &AtomicU32) -> u32 {
+        // SeqCst: a plain load on x86, and after the read-modify-write in the total order.
+        word.load(Ordering::SeqCst)
+    }
 
     /// A lock for the paths that wait anyway. A holder that panicked leaves the data as it was
     /// between two statements, which every user here can live with, so poison is ignored.
@@ -76,9 +89,20 @@ mod imp {
     use std::collections::VecDeque;
     use std::time::Instant;
 
+    /// A model has at most 5 threads, and each of their counts is an object of it.
+    pub(crate) const OWNERS: usize = 4;
+
+    /// See the twin: the checker knows only fences to order that.
+    pub(crate) fn load_after_rmw(word: &AtomicU32) -> u32 {
+        // SeqCst: stands in for the SeqCst order of the two accesses.
+        fence(Ordering::SeqCst);
+        // Relaxed: ordered by the fence.
+        word.load(Ordering::Relaxed)
+    }
+
     #[derive(Debug)]
     pub(crate) struct Queue {
-        items: Mutex<VecDeque<u32>>,
+        items: Mutex<(VecDeque<u32>, u64)>,
         capacity: usize,
         branch: AtomicU32,
     }
@@ -86,32 +110,44 @@ mod imp {
     impl Queue {
         pub(crate) fn new(capacity: usize) -> Self {
             assert!(capacity > 0);
-            Self { items: Mutex::new(VecDeque::new()), capacity, branch: AtomicU32::new(0) }
+            let items = Mutex::new((VecDeque::new(), 0));
+            Self { items, capacity, branch: AtomicU32::new(0) }
         }
 
         pub(crate) fn push(&self, item: u32) -> Result<(), u32> {
             // Relaxed: only a point at which the checker may switch threads.
             self.branch.load(Ordering::Relaxed);
             let mut items = self.items.lock();
-            if items.len() == self.capacity {
+            if items.0.len() == self.capacity {
                 return Err(item);
             }
-            items.push_back(item);
+            items.0.push_back(item);
+            if !cfg!(tierce_mutant = "insert_uncounted") {
+                items.1 += 1;
+            }
             Ok(())
         }
 
         pub(crate) fn pop(&self) -> Option<u32> {
             // Relaxed: only a point at which the checker may switch threads.
             self.branch.load(Ordering::Relaxed);
-            self.items.lock().pop_front()
+            self.items.lock().0.pop_front()
+        }
+
+        pub(crate) fn inserts(&self) -> u64 {
+            self.items.lock().1
         }
 
         pub(crate) fn len(&self) -> usize {
-            self.items.lock().len()
+            self.items.lock().0.len()
         }
 
         pub(crate) fn capacity(&self) -> usize {
             self.capacity
+        }
+
+        pub(crate) fn items(&self) -> Vec<u32> {
+            self.items.lock().0.iter().copied().collect()
         }
     }
 

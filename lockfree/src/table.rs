@@ -20,12 +20,13 @@
 //! | pin | Acquire | what follows the pin stays below it; the gen it saw stays frozen |
 //! | prepay | Relaxed | the caller holds a pin already |
 //! | unpin | Release | the Acquire of invalidate and of GC's snapshot |
-//! | allocate | AcqRel | the caller popped the bucket: the list ordered it. Release → readers that acquire the word |
+//! | allocate | AcqRel | the caller popped the bucket: the list ordered it. Release → readers that acquire the word. Nothing is written if the word is already as it should be: then Acquire |
 //! | dirty | Relaxed | published by the later unpin |
 //! | touch | Relaxed | nothing: a hint. The word is loaded before the epoch, see [`crate::ageing`] |
 //! | rescale (`rescale.rs`) | Relaxed | nothing: see [`crate::ageing`] |
 //! | gc_publish | AcqRel | Acquire ← unpin; Release → invalidate, which relies on the mark |
-//! | free, give_back | AcqRel | as unpin and invalidate |
+//! | free | AcqRel | as unpin and invalidate |
+//! | give_back | AcqRel, or nothing is written | the list, to which the bucket goes next, orders it |
 //! | unused, bump_gen | AcqRel | as invalidate |
 //! | gc_clear, gc_mark, renew_metadata | AcqRel | as gc_publish; invalidation has stopped meanwhile |
 //! | set_moving | Relaxed | nothing: a hint |
@@ -136,6 +137,7 @@ impl Table {
 
     /// The one update loop: replaces the word by `next(word)` until nobody interferes.
     /// `Err` with the word for which `next` had no successor.
+    #[inline]
     pub(crate) fn update(
         &self,
         bucket: BucketIndex,
@@ -209,15 +211,24 @@ impl Table {
     }
 
     /// The bucket leaves a free list. `Err` with its word if a foreign pin is on it.
+    ///
+    /// A bucket that was given back, or reused for the same, often is as it should be; then its
+    /// word is only read. A foreign pin that comes after that read comes after the allocation, as
+    /// it could in any case.
+    #[inline]
     pub(crate) fn allocate(
         &self,
         bucket: BucketIndex,
         purpose: Purpose,
         sectors: u32,
     ) -> Result<Snapshot, Snapshot> {
+        let before = self.read(bucket);
+        let next = |w: Snapshot| w.allocate(purpose, sectors).map(|w| self.stamped(w));
+        if next(before) == Some(before) {
+            return Ok(before);
+        }
         // AcqRel: Acquire, so that nothing of the new life moves above it; Release, so that
         // GC and readers who see the new mark see the list's history too.
-        let next = |w: Snapshot| w.allocate(purpose, sectors).map(|w| self.stamped(w));
         self.update(bucket, Ordering::AcqRel, next).map(|u| u.after)
     }
 
@@ -273,10 +284,19 @@ impl Table {
     }
 
     /// The bucket was taken in vain and goes back to a free list.
+    #[inline]
     pub(crate) fn give_back(&self, bucket: BucketIndex) {
-        // AcqRel: as `free`.
-        let next = |w: Snapshot| Some(self.stamped(w.free().with_prio(Prio::FRESH)));
-        let _ = self.update(bucket, Ordering::AcqRel, next);
+        // As long as the age epoch has not moved, a data bucket is as the next allocation wants it.
+        let next = |w: Snapshot| match w.mark() {
+            Mark::Reclaimable => w,
+            _ => self.stamped(w.give_back()),
+        };
+        // Only its owner and the list's next taker care for what this changes.
+        let before = self.peek(bucket);
+        if next(before) != before {
+            // AcqRel: as `free`.
+            let _ = self.update(bucket, Ordering::AcqRel, |w| Some(next(w)));
+        }
     }
 
     /// A dead bucket is about to go to a free list without an invalidation.

@@ -4,43 +4,49 @@
 //!
 //! When nothing is free an allocation sleeps until something is. No wake-up may be lost, one
 //! bucket should wake one waiter and not a herd, and a waiter must not starve because running
-//! threads snatch every bucket before he has woken up.
+//! threads snatch every bucket before he has woken up. Waking costs more than all the rest, so
+//! whoever releases many buckets should not do it for each of them while others wait for him.
 //!
 //! # State
 //!
-//! One line (queue) per reserve under one lock, which nobody takes unless somebody waits;
-//! `registered`, how many wait in all; per line `lost`, how many buckets were offered to the
-//! line and snatched by others. A waiter remembers `lost` as it was when he lined up.
+//! One line (queue) per reserve under one lock, which nobody takes unless somebody waits, and the
+//! bit [`WAITING`] of [`crate::attention`], set while a line is not empty.
 //!
 //! # Protocol
 //!
-//! 1. A waiter lines up and raises `registered`; `fence(SeqCst)`; then *serves* (below).
-//! 2. Whoever made a bucket free does `fence(SeqCst)`, loads `registered`, and serves unless 0.
+//! 1. A waiter lines up and sets the bit; `fence(SeqCst)`; then *serves* (below).
+//! 2. Whoever inserted a bucket looks at the bit, ordered as `attention.rs` explains, and serves if
+//!    it is set.
 //! 3. Serving, under the lock: for the first waiter of each line, pop a bucket on his behalf and
 //!    hand it to him. A waiter wakes up holding his bucket: there is no retry loop, and a bucket
-//!    on `none` wakes exactly one waiter of one line. If there is none, `lost` is raised.
-//! 4. A waiter who was passed over [`PATIENCE`] times is *due*: the next bucket for his line is
-//!    handed to him without becoming visible to others ([`Waits::hand_over`]).
+//!    on `none` wakes exactly one waiter of one line.
+//! 4. Whoever took a bucket looks at the bit, too. If somebody is in line who could use the
+//!    bucket it is his: the taker hands it over and looks for another ([`Waits::give_way`]).
+//! 5. Whoever releases many hands them out in one pass over the lines, shows only what is left to
+//!    everybody, and wakes last ([`Waits::hand_out`]): those who run find enough to go on, and
+//!    need not line up again for one bucket each.
+//! 6. Everybody is woken outside the lock.
+//!
+//! Fairness: a bucket that was taken by somebody who began when a waiter was in line goes to the
+//! first in line, by 4. So no waiter is overtaken, except by the prio write, without which
+//! nothing would become free. Lines take turns.
 //!
 //! # Memory ordering
 //!
-//! The two fences forbid that the waiter misses the bucket *and* the releaser misses the waiter:
-//! of the two SeqCst fences one comes first; if the waiter's does, the releaser's load sees him
-//! registered; if the releaser's does, the waiter's serving sees the bucket.
+//! The waiter must not miss the bucket *and* the releaser the waiter: see `attention.rs`. All else
+//! is under the lock.
 //!
 //! # Progress
 //!
-//! With nobody waiting: one fence and one relaxed load. Serving blocks on others who serve or
-//! line up, never on a sleeper.
+//! With nobody waiting: one load. Serving blocks on others who serve or line up, never on a
+//! sleeper.
 
+use crate::attention::{Attention, WAITING};
 use crate::reserves::Free;
-use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, fence};
+use crate::sync::{Arc, Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::task::Waker;
-use tierce_core::Reserve;
-
-/// How often a waiter is passed over before a bucket is handed to him directly.
-pub(crate) const PATIENCE: u64 = 4;
+use tierce_core::{BucketIndex, Reserve};
 
 /// What became of a waiter.
 #[derive(Debug)]
@@ -59,7 +65,6 @@ enum Lot {
 #[derive(Debug)]
 pub(crate) struct Waiter {
     lot: Mutex<Lot>,
-    lost_at_arrival: u64,
 }
 
 /// What a waiter finds when he looks.
@@ -91,33 +96,25 @@ impl Waiter {
         }
     }
 
-    /// Decides his lot and wakes him. Called once, by whoever took him out of his line: until
-    /// then nobody else touches his lot but himself, and he only changes his waker.
-    fn decide(&self, lot: Lot) {
-        let before = core::mem::replace(&mut *self.lot.lock(), lot);
-        match before {
-            Lot::Waiting(waker) => waker.wake(),
+    /// Decides his lot; the result wakes him. Called once, by whoever took him out of his line:
+    /// until then nobody else touches his lot but himself, and he only changes his waker.
+    fn decide(&self, lot: Lot) -> Waker {
+        match core::mem::replace(&mut *self.lot.lock(), lot) {
+            Lot::Waiting(waker) => waker,
             other => unreachable!("a waiter in line was {other:?}"),
         }
     }
 }
 
+/// Those who have been decided upon and are still asleep. Dropping it wakes them, so it has to
+/// outlive the lock.
 #[derive(Debug, Default)]
-struct Line {
-    waiters: VecDeque<Arc<Waiter>>,
-    lost: u64,
-}
+#[must_use = "they sleep until it is dropped"]
+pub(crate) struct Sleepers(Vec<Waker>);
 
-impl Line {
-    fn is_due(&self) -> bool {
-        self.waiters.front().is_some_and(|w| self.lost - w.lost_at_arrival >= PATIENCE)
-    }
-
-    /// Hands `bucket` to the first in line, if there is one.
-    fn hand(&mut self, bucket: Free) -> Result<(), Free> {
-        let waiter = self.waiters.pop_front().ok_or(bucket)?;
-        waiter.decide(Lot::Handed(bucket));
-        Ok(())
+impl Drop for Sleepers {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(Waker::wake);
     }
 }
 
@@ -125,43 +122,65 @@ impl Line {
 #[derive(Debug)]
 pub(crate) struct Waits {
     lines: Mutex<Lines>,
-    registered: AtomicUsize,
-    due: AtomicUsize,
+    pub(crate) attention: Attention,
 }
 
 #[derive(Debug, Default)]
 struct Lines {
-    by_reserve: [Line; Reserve::COUNT],
+    by_reserve: [VecDeque<Arc<Waiter>>; Reserve::COUNT],
     /// Which line is served first next time.
     turn: usize,
     closed: bool,
 }
 
+impl Lines {
+    /// All lines, each with its reserve, beginning with the one whose turn it is.
+    fn in_turn(&self) -> impl Iterator<Item = Reserve> + use<> {
+        let first = self.turn;
+        (0..Reserve::COUNT).map(move |i| Reserve::ALL[(first + i) % Reserve::COUNT])
+    }
+
+    fn first_of(&self, reserve: Reserve) -> Option<&Arc<Waiter>> {
+        self.by_reserve[reserve.as_usize()].front()
+    }
+
+    /// Hands `free` to the first in line for `reserve`, who is there.
+    fn hand(&mut self, reserve: Reserve, free: Free, sleepers: &mut Sleepers) {
+        let waiter = self.by_reserve[reserve.as_usize()].pop_front();
+        let waiter = waiter.expect("the line is not empty, and nobody leaves it unlocked");
+        self.turn = (reserve.as_usize() + 1) % Reserve::COUNT;
+        sleepers.0.push(waiter.decide(Lot::Handed(free)));
+    }
+
+    /// The next line whose first waiter could use a bucket of the list `home`.
+    fn next_for(&self, home: Reserve) -> Option<Reserve> {
+        let fits = |&reserve: &Reserve| home == Reserve::None || reserve == home;
+        self.in_turn().filter(fits).find(|&reserve| self.first_of(reserve).is_some())
+    }
+
+    fn len(&self) -> usize {
+        self.by_reserve.iter().map(VecDeque::len).sum()
+    }
+}
+
 impl Waits {
     /// Nobody.
     pub(crate) fn new() -> Self {
-        Self {
-            lines: Mutex::new(Lines::default()),
-            registered: AtomicUsize::new(0),
-            due: AtomicUsize::new(0),
-        }
+        Self { lines: Mutex::new(Lines::default()), attention: Attention::new() }
     }
 
     /// Lines up for `reserve`. The caller calls [`serve`](Self::serve) next.
     pub(crate) fn line_up(&self, reserve: Reserve, waker: &Waker) -> Arc<Waiter> {
         let mut lines = self.lines.lock();
-        let closed = lines.closed;
-        let line = &mut lines.by_reserve[reserve.as_usize()];
-        let lot = if closed { Lot::Closed } else { Lot::Waiting(waker.clone()) };
-        let waiter = Arc::new(Waiter { lot: Mutex::new(lot), lost_at_arrival: line.lost });
-        if !closed {
-            line.waiters.push_back(Arc::clone(&waiter));
+        if lines.closed {
+            return Arc::new(Waiter { lot: Mutex::new(Lot::Closed) });
         }
-        self.recount(&lines);
-        drop(lines);
-        if !cfg!(tierce_mutant = "wait_no_fence") {
-            // SeqCst: of this fence and the one in `somebody_waits` one comes first, see above.
-            fence(Ordering::SeqCst);
+        let waiter = Arc::new(Waiter { lot: Mutex::new(Lot::Waiting(waker.clone())) });
+        lines.by_reserve[reserve.as_usize()].push_back(Arc::clone(&waiter));
+        if cfg!(tierce_mutant = "wait_no_fence") {
+            self.attention.raise(WAITING);
+        } else {
+            self.attention.set(WAITING);
         }
         waiter
     }
@@ -169,93 +188,112 @@ impl Waits {
     /// Leaves the line. A bucket that was handed over meanwhile is returned.
     pub(crate) fn leave(&self, reserve: Reserve, waiter: &Arc<Waiter>) -> Option<Free> {
         let mut lines = self.lines.lock();
-        lines.by_reserve[reserve.as_usize()].waiters.retain(|w| !Arc::ptr_eq(w, waiter));
-        self.recount(&lines);
-        drop(lines);
+        lines.by_reserve[reserve.as_usize()].retain(|w| !Arc::ptr_eq(w, waiter));
+        self.unlock(lines);
         match core::mem::replace(&mut *waiter.lot.lock(), Lot::Gone) {
             Lot::Handed(bucket) => Some(bucket),
             Lot::Waiting(_) | Lot::Closed | Lot::Gone => None,
         }
     }
 
-    /// Whether somebody may be waiting. Called after a bucket was made visible; if it says yes,
-    /// [`serve`](Self::serve) follows.
-    pub(crate) fn somebody_waits(&self) -> bool {
-        if !cfg!(tierce_mutant = "wake_no_fence") {
-            // SeqCst: pairs with the fence in `line_up`.
-            fence(Ordering::SeqCst);
-        }
-        // Relaxed: ordered by the fence.
-        self.registered.load(Ordering::Relaxed) != 0
-    }
-
     /// Pops buckets by `pop` for the first waiters of all lines until there are no more.
-    /// `offered` says to which list a bucket has just been added, if one was: lines that could
-    /// have used it and find nothing were passed over.
-    pub(crate) fn serve(&self, offered: Option<Reserve>, pop: impl Fn(Reserve) -> Option<Free>) {
+    pub(crate) fn serve(&self, pop: impl Fn(Reserve) -> Option<Free>) -> Sleepers {
+        let mut sleepers = Sleepers::default();
         let mut lines = self.lines.lock();
-        let first = lines.turn;
-        lines.turn = (first + 1) % Reserve::COUNT;
-        for i in 0..Reserve::COUNT {
-            let reserve = Reserve::ALL[(first + i) % Reserve::COUNT];
-            let line = &mut lines.by_reserve[reserve.as_usize()];
-            let mut served = false;
-            while !line.waiters.is_empty() {
-                let Some(bucket) = pop(reserve) else {
-                    let fits = offered == Some(Reserve::None) || offered == Some(reserve);
-                    line.lost += u64::from(fits && !served);
-                    break;
-                };
-                served = true;
-                line.hand(bucket).expect("the line is not empty, and nobody leaves it unlocked");
-            }
+        loop {
+            let waited_for = |&reserve: &Reserve| lines.first_of(reserve).is_some();
+            let next = lines.in_turn().filter(waited_for).find_map(|of| Some((of, pop(of)?)));
+            let Some((reserve, free)) = next else { break };
+            lines.hand(reserve, free, &mut sleepers);
         }
-        self.recount(&lines);
+        self.unlock(lines);
+        sleepers
     }
 
-    /// Hands a bucket that is not visible to anybody yet to a waiter who is due and could use the
-    /// list that it is meant for.
-    pub(crate) fn hand_over(&self, free: Free) -> Result<(), Free> {
-        // Relaxed: a waiter who becomes due just now is seen by the next bucket.
-        if self.due.load(Ordering::Relaxed) == 0 {
-            return Err(free);
-        }
+    /// Hands a bucket that nobody else sees to a waiter who can use it; `Err` if there is none.
+    pub(crate) fn give_way(&self, free: Free) -> Result<Sleepers, Free> {
+        let mut sleepers = Sleepers::default();
         let mut lines = self.lines.lock();
-        let mut result = Err(free);
-        for (line, of) in lines.by_reserve.iter_mut().zip(Reserve::ALL) {
-            if line.is_due() && (free.home == Reserve::None || of == free.home) {
-                result = line.hand(free);
-                break;
-            }
+        let reserve = lines.next_for(free.home).ok_or(free)?;
+        lines.hand(reserve, free, &mut sleepers);
+        self.unlock(lines);
+        Ok(sleepers)
+    }
+
+    /// Hands out buckets for anybody, in the order in which `next` gives them, until nobody waits
+    /// or there are no more.
+    pub(crate) fn hand_out(&self, mut next: impl FnMut() -> Option<BucketIndex>) -> Sleepers {
+        let mut sleepers = Sleepers::default();
+        let mut lines = self.lines.lock();
+        while let Some(reserve) = lines.next_for(Reserve::None)
+            && let Some(bucket) = next()
+        {
+            lines.hand(reserve, Free::none(bucket), &mut sleepers);
         }
-        self.recount(&lines);
-        result
+        self.unlock(lines);
+        sleepers
     }
 
     /// Nothing will come any more: everybody is told, now and in future.
     pub(crate) fn close(&self) {
+        let mut sleepers = Sleepers::default();
         let mut lines = self.lines.lock();
         lines.closed = true;
-        for line in &mut lines.by_reserve {
-            for waiter in line.waiters.drain(..) {
-                waiter.decide(Lot::Closed);
-            }
-        }
-        self.recount(&lines);
+        let waiters = lines.by_reserve.iter_mut().flat_map(|line| line.drain(..));
+        sleepers.0.extend(waiters.map(|waiter| waiter.decide(Lot::Closed)));
+        self.unlock(lines);
     }
 
     /// How many wait.
     pub(crate) fn len(&self) -> usize {
-        // Relaxed: a statistic.
-        self.registered.load(Ordering::Relaxed)
+        if self.attention.now() & WAITING == 0 { 0 } else { self.lines.lock().len() }
     }
 
-    fn recount(&self, lines: &Lines) {
-        let registered = lines.by_reserve.iter().map(|line| line.waiters.len()).sum();
-        let due = lines.by_reserve.iter().filter(|line| line.is_due()).count();
-        // Relaxed: `registered` is ordered by the fences, `due` is a hint; written under the
-        // lock only, so a plain store loses nothing.
-        self.registered.store(registered, Ordering::Relaxed);
-        self.due.store(due, Ordering::Relaxed);
+    /// Whoever made a line shorter leaves by this.
+    fn unlock(&self, lines: MutexGuard<'_, Lines>) {
+        // Under the lock, so that nobody can have lined up since it was counted.
+        if lines.len() == 0 {
+            self.attention.clear(WAITING);
+        }
+    }
+}
+
+#[cfg(all(test, not(tierce_loom)))]
+mod tests {
+    use super::*;
+
+    fn bucket(number: u32) -> BucketIndex {
+        BucketIndex::new(number)
+    }
+
+    fn turn(waiter: &Waiter) -> Turn {
+        waiter.poll(Waker::noop())
+    }
+
+    /// Who took a bucket of a reserve owes it to nobody in another line.
+    #[test]
+    fn a_bucket_goes_to_who_can_use_it() {
+        let waits = Waits::new();
+        let btree = waits.line_up(Reserve::Btree, Waker::noop());
+        let prio = Free { bucket: bucket(1), home: Reserve::Prio };
+        assert_eq!(waits.give_way(prio).map(drop), Err(prio));
+        let own = Free { bucket: bucket(2), home: Reserve::Btree };
+        assert_eq!(waits.give_way(own).map(drop), Ok(()));
+        assert_eq!(turn(&btree), Turn::Bucket(own));
+        assert_eq!((waits.len(), waits.attention.now()), (0, 0));
+    }
+
+    /// Lines take turns, each is served in order, and what is left stays with the releaser.
+    #[test]
+    fn many_are_handed_out_in_one_pass() {
+        let waits = Waits::new();
+        let line_up = |reserve| waits.line_up(reserve, Waker::noop());
+        let none = [line_up(Reserve::None), line_up(Reserve::None)];
+        let btree = [line_up(Reserve::Btree), line_up(Reserve::Btree)];
+        let mut buckets = 1..10;
+        drop(waits.hand_out(|| buckets.next().map(bucket)));
+        assert_eq!(buckets.next(), Some(5));
+        let got = [&btree[0], &none[0], &btree[1], &none[1]].map(|waiter| turn(waiter));
+        assert_eq!(got, [1, 2, 3, 4].map(|b| Turn::Bucket(Free::none(bucket(b)))));
     }
 }

@@ -9,8 +9,8 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
 use tierce_core::{DeviceIndex, Geometry, Reserve, Sizes};
@@ -230,4 +230,54 @@ fn failing_tells_everybody_the_cause() {
         allocator.close(); // the first end is kept
     };
     everybody_is_told(end, |error| error.to_string() == "device 0 has failed: a dead cell");
+}
+
+/// P16: 32 wait, others try all the time without waiting, and one bucket goes round. Who waits is
+/// served in the order of arrival, and nobody who comes later gets a bucket before.
+#[test]
+fn nobody_who_waits_is_overtaken() {
+    const WAITERS: usize = 32;
+    const OVERTAKES: u64 = 8;
+    let (allocator, _reclaimer) = start(2);
+    let mut all = drain(&allocator);
+    for _ in 0..20 {
+        let mut line: Vec<_> =
+            (0..WAITERS).map(|_| allocator.alloc_on(DEVICE, Reserve::None)).collect();
+        for waiter in &mut line {
+            assert!(poll_raw(waiter).is_pending(), "everything is held");
+        }
+        // How many allocations of those who came later succeeded.
+        let (overtakes, newcomers) = (AtomicU64::new(0), Barrier::new(3));
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    newcomers.wait();
+                    // Relaxed (all): counts and a request, nothing is published with them.
+                    while !stop.load(Ordering::Relaxed) {
+                        if let Some(bucket) = allocator.try_alloc(Reserve::None).expect("in use") {
+                            overtakes.fetch_add(1, Ordering::Relaxed);
+                            drop(bucket);
+                        }
+                    }
+                });
+            }
+            newcomers.wait();
+            let mut next = all.pop();
+            for (place, waiter) in line.iter_mut().enumerate() {
+                drop(next.take());
+                next = loop {
+                    if let Poll::Ready(got) = poll_raw(waiter) {
+                        break Some(got.expect("in use"));
+                    }
+                    std::thread::yield_now(); // a newcomer has it in hand and gives way
+                };
+                let overtaken = overtakes.load(Ordering::Relaxed);
+                assert!(overtaken <= OVERTAKES, "number {place} was overtaken {overtaken} times");
+            }
+            stop.store(true, Ordering::Relaxed);
+            all.extend(next);
+        });
+        assert_eq!(allocator.stats().devices[0].waiters, 0);
+    }
 }

@@ -1,6 +1,6 @@
 //! Waiting, `lockfree/src/wait.rs` and `future.rs`. A lost wake-up is a deadlock of the model.
 //!
-//! Breaks that must turn these red: `wait_no_fence`, `wake_no_fence`.
+//! Breaks that must turn these red: `wait_no_fence`, `wake_cell_unordered`, `overtakes`.
 #![cfg(tierce_loom)]
 
 use loom::sync::Arc;
@@ -34,6 +34,28 @@ fn what_is_given_back_wakes_who_waits() {
         });
         drop(held.remove(0)); // one of `none`, where it goes back to
         waiter.join().unwrap();
+        held.into_iter().for_each(|held| held.written());
+    });
+}
+
+/// Whoever comes when somebody is in line leaves him what becomes free.
+#[test]
+fn nobody_overtakes_who_waits() {
+    model(|| {
+        let allocator = allocator();
+        let mut held = tiny::drain(&allocator);
+        let mut waiting = pin!(allocator.alloc_on(DEVICE, Reserve::None));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(waiting.as_mut().poll(&mut context).is_pending(), "everything is held");
+        let other = Arc::clone(&allocator);
+        let newcomer = thread::spawn(move || {
+            let got = other.try_alloc(Reserve::None).expect("in use").map(|got| got.written());
+            assert_eq!(got, None, "it must go to who was first");
+        });
+        drop(held.remove(0)); // one of `none`, where it goes back to
+        newcomer.join().unwrap();
+        let got = waiting.as_mut().poll(&mut context).map(|got| got.expect("in use").written());
+        assert_eq!(got, Poll::Ready(()), "who was first must have it");
         held.into_iter().for_each(|held| held.written());
     });
 }

@@ -35,13 +35,13 @@ impl Lockfree {
         &self.allocator
     }
 
-    /// As [`Space::start`], with settings of one's own; only `sync` is not among them.
+    /// As [`Space::start`], with settings of one's own; `sync` is told by `full`.
     #[must_use]
     pub fn start_with(full: &Full, config: Config) -> Self {
         let gens = (0..full.nbuckets).map(|b| (full.prio(b), Gen::default())).collect();
         let table = DeviceTable::empty(full.geometry()).with_sizes(full.sizes());
         let table = table.with_prios(gens, Vec::new(), 0);
-        let config = Config { sync: false, ..config };
+        let config = Config { sync: full.sync, ..config };
         let mut startup = Allocator::start(config, vec![table]).expect("settings are constants");
         for bucket in full.buckets() {
             let id = BucketId::new(DeviceIndex::FIRST, bucket);
@@ -80,6 +80,7 @@ impl Lockfree {
                             std::hint::black_box((prio, gen_));
                         });
                     }
+                    assert!(write.confirm(), "nobody holds prio writes back");
                     reclaimer.prio_durable(write);
                 }
                 Step::Discard(_) => reclaimer.discarded(),

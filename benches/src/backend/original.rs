@@ -104,7 +104,7 @@ impl Space for Original {
         let mut options = Options::bcache();
         options.record_events = false;
         let mut device = DeviceOptions::new(full.geometry(), full.sizes());
-        device.sync = false;
+        device.sync = full.sync;
         let records = (0..full.nbuckets).map(|b| (full.prio(b), Gen::default())).collect();
         let set = Set::open(options, vec![(device, Table::new(records))]);
         let mut set = set.expect("settings are constants");

@@ -29,7 +29,7 @@ pub enum Order {
 }
 
 /// A device full of data, as every backend starts with it: the same shape, the same sizes of
-/// the free lists, the same policy (LRU), no prio writes, nothing free yet.
+/// the free lists, the same policy (LRU), nothing free yet.
 ///
 /// ```
 /// use tierce_bench::backend::{Full, Order};
@@ -48,13 +48,15 @@ pub struct Full {
     pub none: u32,
     /// How old its buckets are.
     pub order: Order,
+    /// Whether gens are made durable, by prio writes, before buckets are reused.
+    pub sync: bool,
 }
 
 impl Full {
     /// Buckets of 512 KiB, default sizes.
     #[must_use]
     pub const fn new(nbuckets: u32, order: Order) -> Self {
-        Self { nbuckets, bucket_sectors: 1024, none: 0, order }
+        Self { nbuckets, bucket_sectors: 1024, none: 0, order, sync: false }
     }
 
     /// The device's shape.

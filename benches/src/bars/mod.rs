@@ -10,6 +10,7 @@
 //! | `sectors.rs` | P7: sectors of open buckets |
 //! | `reads.rs` | P8: read hits |
 //! | `memory.rs` | P11: bytes per bucket |
+//! | `fairness.rs` | P16: who waits is woken soon, and in turn |
 //! | `cache.rs`, `fio.rs` | P12, P13: the cache beside the disk, and beside another cache |
 //! | `usable.rs` | P17: how much of a device holds user data |
 //! | `row.rs`, `table.rs` | figures, goals, verdicts, and how they are shown |
@@ -28,6 +29,7 @@
 //! [`DISTURBED`] CPUs says so.
 
 mod cache;
+mod fairness;
 mod fio;
 mod memory;
 mod pairs;
@@ -172,6 +174,7 @@ fn of_product() -> Vec<(&'static str, Section, Measure)> {
         ("P11", Section::Memory, memory::memory),
         ("P12", Section::Cache, cache::writes),
         ("P13", Section::Cache, cache::beside_foyer),
+        ("P16", Section::Steady, fairness::fairness),
         ("P17", Section::Memory, usable::usable),
     ]
 }

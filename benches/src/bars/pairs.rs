@@ -3,7 +3,7 @@
 use super::Bench;
 use super::row::{Better, Figure, Goal};
 use super::shape::Curve;
-use crate::backend::{FifoQueue, Full, Locked, Order, Original, Space};
+use crate::backend::{FifoQueue, Full, Locked, Lockfree, Order, Original, Space};
 use crate::measure::{Latency, Stopwatch, Subject, run_for};
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
@@ -34,6 +34,28 @@ pub(super) fn alone<S: Space>(bench: &mut Bench<'_>) {
         alone_on(&more.1, time),
     ];
     bench.measure(&[figure], subjects);
+    let bare = Figure::new("P1", "pop + push of a cell", "1 thread", "CPU ns", Better::Less);
+    bench.measure(&[bare.goals(Goal::Shown, Goal::AtMost(5.0))], vec![bare_cells(time)]);
+    let unit = Figure::new("P1", "read-modify-write, uncontended", "", "CPU ns", Better::Less);
+    let rmw = Subject::new(Lockfree::NAME, || vec![crate::measure::rmw_nanos()]);
+    bench.measure(&[unit], vec![rmw]);
+}
+
+/// The part of a pair that cannot be less: the cells alone.
+fn bare_cells(time: Duration) -> Subject<'static> {
+    let cells = tierce_lockfree::bare::Cells::new();
+    Subject::new(Lockfree::NAME, move || {
+        let (watch, end) = (Stopwatch::start(), Instant::now() + time);
+        let mut pairs = 0;
+        while Instant::now() < end {
+            for _ in 0..BATCH {
+                let bucket = std::hint::black_box(&cells).pop().expect("it is full");
+                assert!(cells.push(bucket), "it has room again");
+            }
+            pairs += BATCH;
+        }
+        vec![watch.took().cpu_nanos_per(pairs)]
+    })
 }
 
 fn alone_on<S: Space>(space: &S, time: Duration) -> Subject<'_> {
@@ -119,7 +141,7 @@ fn crowded_on<'a, S: Space>(
 }
 
 /// How long each pair took, one look at the clock included.
-pub(super) fn latencies<S: Space>(space: &S, threads: usize, time: Duration) -> Latency {
+fn latencies<S: Space>(space: &S, threads: usize, time: Duration) -> Latency {
     let run = run_for(threads, time, |_, go_on| {
         let mut latency = Latency::default();
         while go_on() {

@@ -6,6 +6,7 @@ mod environment;
 mod latency;
 mod memory;
 mod number;
+mod priority;
 mod rounds;
 mod threads;
 
@@ -14,5 +15,6 @@ pub use environment::{Environment, Load};
 pub use latency::{Latency, LatencySummary};
 pub use memory::rss_bytes;
 pub(crate) use number::{number, numbers};
+pub use priority::Priority;
 pub use rounds::{Spread, Subject, Turns, take_turns};
 pub use threads::{Run, private_counters, run_for};

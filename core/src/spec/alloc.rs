@@ -13,7 +13,7 @@
 use super::device::Place;
 use super::events::Event;
 use super::set::{Pointer, Set};
-use crate::bucket::{BucketId, BucketIndex, DeviceIndex, Prio};
+use crate::bucket::{BucketId, BucketIndex, DeviceIndex};
 use crate::error::Error;
 use crate::reserve::Reserve;
 
@@ -149,7 +149,7 @@ impl Set {
                 "held, with pin 1",
             ));
         }
-        device.store(b, word.free().with_prio(Prio::FRESH));
+        device.store(b, word.give_back());
         let offered = device.offer_back(b);
         self.add_available();
         self.listed(bucket, offered);

@@ -69,7 +69,7 @@ impl Reclaimer {
         let mut chain = Vec::with_capacity(sets);
         // The last set is written first, so it gets the first bucket.
         while chain.len() < sets {
-            let Some((free, _)) = device.take(Reserve::Prio) else {
+            let Some((free, _)) = device.take_first(Reserve::Prio) else {
                 chain.into_iter().rev().for_each(|free| device.give_back(free));
                 return None;
             };

@@ -8,10 +8,7 @@ use tierce_core::{BucketId, BucketIndex, DeviceIndex, Reserve, Snapshot};
 impl Scripted {
     /// A free list, oldest first.
     pub(super) fn free_list(&self, device: &Device, reserve: Reserve) -> Vec<BucketIndex> {
-        device.reserves().list(reserve).unwrap_or_else(|bucket| {
-            device.keep(bucket);
-            Vec::new()
-        })
+        device.reserves().list(reserve)
     }
 
     /// Every bucket that is neither full nor with an owner, and where it is.

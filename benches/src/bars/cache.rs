@@ -186,8 +186,11 @@ const ENGINES: [(&str, &str); 2] = [("foyer io_uring", "io_uring"), ("foyer psyn
 fn try_beside_foyer(bench: &mut Bench<'_>) -> Result<(), Box<dyn std::error::Error>> {
     let directory = Directory::make()?;
     let bytes = disk_bytes(bench.plan);
-    let (keys, requests) = if bench.plan.quick { (100_000, 20_000) } else { (1_500_000, 400_000) };
-    let fill = Job { keys, requests: requests * 3, round: 0, threads: THREADS };
+    let (keys, filling, requests) = match bench.plan.quick {
+        true => (100_000, 60_000, 12_000),
+        false => (1_500_000, 1_200_000, 400_000),
+    };
+    let fill = Job { keys, requests: filling, round: 0, threads: THREADS };
     let store = open(&directory.0.join("tierce"), bytes)?;
     fill.run(&store)?;
     let mut peers = Vec::new();

@@ -72,7 +72,7 @@ impl Plan {
     /// About two minutes on two cores.
     #[must_use]
     pub const fn quick() -> Self {
-        Self::of(5, 50, true)
+        Self::of(5, 40, true)
     }
 
     /// Proves that everything runs; its figures say nothing.

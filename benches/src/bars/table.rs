@@ -29,7 +29,14 @@ fn short(value: f64) -> String {
 
 fn spread(spread: Spread) -> String {
     let Spread { median, min, max } = spread;
+    if median.is_nan() {
+        return short(median);
+    }
     format!("{} ({}–{})", short(median), short(min), short(max))
+}
+
+fn times(ratio: Spread) -> String {
+    if ratio.median.is_nan() { short(ratio.median) } else { spread(ratio) + " ×" }
 }
 
 fn cells(row: &Row) -> [String; 11] {
@@ -42,7 +49,7 @@ fn cells(row: &Row) -> [String; 11] {
         spread(row.spread),
         row.baseline.as_deref().unwrap_or_default().to_owned(),
         row.baseline_value.map(spread).unwrap_or_default(),
-        row.ratio.map(|ratio| spread(ratio) + " ×").unwrap_or_default(),
+        row.ratio.map(times).unwrap_or_default(),
         row.must.clone(),
         row.want.clone(),
         format!("{}{disturbed}", row.verdict),

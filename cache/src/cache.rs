@@ -1,328 +1,358 @@
 //! The cache as its users see it.
 
-use crate::collector;
-use crate::config::Config;
-use crate::entry::{self, Flaw};
+use crate::block::{block_on, block_until};
+use crate::codec::Code;
+use crate::config::{Config, Put};
+use crate::engine::Engine;
 use crate::error::Error;
-use crate::index::{Index, KeyHash, Location};
-use crate::stats::{Counters, Stats};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use crate::open;
+use crate::stats::Stats;
+use std::future::Future;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tierce_core::geometry::SECTOR_BYTES;
-use tierce_core::{DeviceIndex, Geometry, Reserve, Sizes};
-use tierce_io::{Device, DeviceExt, OpenOptions, Owner, Pipeline, Request, Volume};
-use tierce_lockfree::{Allocator, Extent, SectorRequest, WritePoint};
+use tierce_io::{Device, Pipeline};
 
-/// A key-value cache on one device, shared by any number of threads.
+/// A key-value cache on one or more devices, shared by any number of threads and tasks.
+///
+/// Every operation exists twice, blocking and, with `_async` behind its name, as a future that
+/// needs no particular runtime. They are the same code.
 ///
 /// See the [crate] for an example and for what it promises.
 #[derive(Debug)]
-pub struct Cache {
-    shared: Arc<Shared>,
-    pipeline: Option<Pipeline>,
-    collector: Option<JoinHandle<()>>,
-}
-
-/// What requests and background threads share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) allocator: Arc<Allocator>,
-    pub(crate) index: Index,
-    device: Arc<dyn Device>,
-    geometry: Geometry,
-    data_buckets: u64,
+pub struct Cache<K: ?Sized = [u8], V: ?Sized = [u8]> {
+    background: Background,
     space_timeout: Duration,
-    counters: Counters,
+    types: PhantomData<fn(&K) -> Box<V>>,
 }
 
-impl Cache {
-    /// Opens the cache at `config.path()`, which must have been formatted. It opens empty.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`] says why the device was refused, and nothing on it was changed.
-    pub fn open(config: Config) -> Result<Self, Error> {
-        let options = OpenOptions { owner: Owner::Engine, device: config.device.clone() };
-        let volume = Volume::open(&config.path, &options)?;
-        let geometry = *volume.geometry();
-        let device = Arc::clone(volume.device());
-        let superblock = volume.superblock();
-        let policy = config.policy.unwrap_or(superblock.policy);
-        let journal = u32::from(superblock.njournal);
-        let mut sizes = Sizes::tierce(&geometry, journal);
-        // This engine keeps no index nodes on the device and moves no data: nobody would ever
-        // take from these.
-        (sizes.btree, sizes.moving_gc) = (0, 0);
-        let discard = superblock.discard;
-        let (table, writer) = volume.into_start();
-        let table = table.with_sizes(sizes);
-        let defaults = tierce_lockfree::Config::default();
-        let settings = tierce_lockfree::Config {
-            policy,
-            cpus: config.cpus.unwrap_or(defaults.cpus),
-            // Open buckets are half empty: not too many of them on a small device.
-            open_buckets: (geometry.nbuckets() / 64).clamp(1, defaults.open_buckets),
-            discard,
-            ..defaults
-        };
-        let (allocator, mut reclaimers) = Allocator::start(settings, vec![table])?.finish();
-        let reclaimer = reclaimers.remove(0);
-        let shared = Arc::new(Shared {
-            allocator,
-            index: Index::new(),
-            device,
-            data_buckets: data_buckets(&geometry, journal, &sizes),
-            geometry,
-            space_timeout: config.space_timeout,
-            counters: Counters::default(),
-        });
-        let pipeline = Pipeline::start(reclaimer, writer)?;
-        let mut cache = Self { shared, pipeline: Some(pipeline), collector: None };
-        let shared = Arc::clone(&cache.shared);
-        let collector = std::thread::Builder::new()
-            .name("tierce-gc".into())
-            .spawn(move || collector::run(&shared))
-            .map_err(|cause| Error::Thread { thread: "tierce-gc", cause: Arc::new(cause) })?;
-        cache.collector = Some(collector);
-        Ok(cache)
-    }
+/// The engine and its threads. Ends them when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Background {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) pipelines: Vec<Pipeline>,
+    pub(crate) collector: Option<JoinHandle<()>>,
+}
 
-    /// Looks `key` up; if it is there, `value` becomes its value, otherwise it is left empty.
-    /// Blocks for one read of the device, on nobody else.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`] if the device cannot be read.
-    pub fn get(&self, key: &[u8], value: &mut Vec<u8>) -> Result<bool, Error> {
-        value.clear();
-        let hit = self.shared.get(key, value)?;
-        let counters = &self.shared.counters;
-        if hit { &counters.hits } else { &counters.misses }.add_one();
-        Ok(hit)
-    }
-
-    /// Whether the index holds `key` and its bucket has not been reused. Nothing is read from the
-    /// device, so another key with the same 64-bit hash counts too, and a following
-    /// [`get`](Self::get) can still miss. It does not count as a use of the bucket.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::EmptyKey`].
-    pub fn contains(&self, key: &[u8]) -> Result<bool, Error> {
-        let hash = self.shared.hash(key)?;
-        let read = self.shared.allocator.begin_read();
-        let location = self.shared.index.get(hash);
-        Ok(location.is_some_and(|location| read.open(location.bucket).is_some()))
-    }
-
-    /// Stores `value` under `key`, in place of what was there. When it returns, the value can be
-    /// read; it is durable after the next [`flush`](Self::flush). Blocks for one write of the
-    /// device, and until a bucket is free if none is.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::TooLarge`] and [`Error::EmptyKey`], [`Error::Space`] if no bucket became free
-    /// in time, [`Error::Io`] if the device cannot be written: it is out of use from then on.
-    /// The older value of the key, if there was one, stays.
-    pub fn insert(&self, key: &[u8], value: &[u8]) -> Result<(), Error> {
-        let result = self.shared.insert(key, value);
-        let counters = &self.shared.counters;
-        if result.is_ok() { &counters.inserts } else { &counters.failed_inserts }.add_one();
-        result
-    }
-
-    /// Forgets `key`. `true` if it was there.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::EmptyKey`].
-    pub fn remove(&self, key: &[u8]) -> Result<bool, Error> {
-        let hash = self.shared.hash(key)?;
-        let removed = self.shared.index.remove(hash);
-        if removed {
-            self.shared.counters.removes.add_one();
-        }
-        Ok(removed)
-    }
-
-    /// Makes everything durable whose insert has returned.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`] if the device does not confirm it.
-    pub fn flush(&self) -> Result<(), Error> {
-        Ok(self.shared.device.flush()?)
-    }
-
-    /// Counters and gauges.
-    #[must_use]
-    pub fn stats(&self) -> Stats {
-        self.shared.stats()
-    }
-
-    /// Makes everything durable and stops the background threads. Dropping a cache stops them
-    /// too, without the flush.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`] with what a background thread or the flush ran into.
-    pub fn close(mut self) -> Result<(), Error> {
-        let stopped = self.stop();
-        let flushed = self.flush();
-        stopped.and(flushed)
-    }
-
+impl Background {
     fn stop(&mut self) -> Result<(), Error> {
-        self.shared.allocator.close();
+        self.engine.allocator.close();
         if let Some(collector) = self.collector.take()
             && let Err(panic) = collector.join()
         {
             std::panic::resume_unwind(panic);
         }
-        self.pipeline.take().map_or(Ok(()), |pipeline| Ok(pipeline.close()?))
+        let ended = self.pipelines.drain(..).map(Pipeline::close).collect::<Vec<_>>();
+        ended.into_iter().collect::<Result<(), _>>().map_err(Error::from)
     }
 }
 
-impl Drop for Cache {
+impl Drop for Background {
     fn drop(&mut self) {
         // What went wrong was told to those who waited; `close` is for those who want to know.
-        self.shared.allocator.close();
+        self.engine.allocator.close();
+        self.engine.forget();
     }
 }
 
-impl Shared {
-    fn hash(&self, key: &[u8]) -> Result<KeyHash, Error> {
-        if key.is_empty() { Err(Error::EmptyKey) } else { Ok(self.index.hash(key)) }
+impl Cache {
+    /// Opens the cache on the devices of `config`, which must have been formatted. It comes back
+    /// as it was: see the [crate] for what survives what. Blocks until it is known what is there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] says why a device was refused, and nothing on it was changed;
+    /// [`Error::Geometry`], [`Error::SmallBuckets`], [`Error::Space`] for settings out of range,
+    /// [`Error::Thread`].
+    pub fn open(config: Config) -> Result<Self, Error> {
+        let space_timeout = config.space_timeout;
+        Ok(Self { background: open::open(&config)?, space_timeout, types: PhantomData })
     }
 
-    fn get(&self, key: &[u8], value: &mut Vec<u8>) -> Result<bool, Error> {
-        let hash = self.hash(key)?;
-        // Before the look-up: see `tierce_lockfree::readers`.
-        let read = self.allocator.begin_read();
-        let Some(location) = self.index.get(hash) else { return Ok(false) };
-        let Some(open) = read.open(location.bucket) else {
-            self.counters.stale.add_one();
-            self.index.remove_if(hash, location);
-            return Ok(false);
-        };
-        let offset = self.byte_offset(location);
-        let bytes = location.sectors as usize * SECTOR_BYTES as usize;
-        let buffer = self.device.read_at(offset, bytes)?;
-        self.allocator.account_io(location.sectors);
-        if !open.validate() {
-            self.index.remove_if(hash, location);
-            return Ok(false);
-        }
-        match entry::decode(key, &buffer) {
-            Ok(found) => {
-                value.extend_from_slice(found);
-                Ok(true)
-            }
-            Err(Flaw::OtherKey) => {
-                self.counters.other_key.add_one();
-                Ok(false)
-            }
-            Err(Flaw::Corrupt) => {
-                self.counters.corrupt.add_one();
-                self.index.remove_if(hash, location);
-                Ok(false)
-            }
-        }
+    /// Opens the cache on devices that are open already, for who brings devices of his own. The
+    /// paths of `config` are not looked at.
+    ///
+    /// ```
+    /// use tierce_cache::{Cache, Config};
+    /// use tierce_io::{FormatOptions, Sim, SimOptions, format_on};
+    /// let device = Sim::new(&SimOptions::default());
+    /// format_on(&*device, &FormatOptions { bucket: 64 << 10, ..Default::default() })?;
+    /// let cache = Cache::open_on(&Config::new("simulated"), vec![device.clone()])?;
+    /// cache.insert_durable(b"key", b"value")?;
+    ///
+    /// let after = device.power_loss();
+    /// drop(cache);
+    /// let cache = Cache::open_on(&Config::new("simulated"), vec![after])?;
+    /// assert_eq!(cache.get(b"key")?.as_deref(), Some(&b"value"[..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_on(config: &Config, devices: Vec<Arc<dyn Device>>) -> Result<Self, Error> {
+        let space_timeout = config.space_timeout;
+        Ok(Self { background: open::open_on(config, devices)?, space_timeout, types: PhantomData })
     }
 
-    fn insert(&self, key: &[u8], value: &[u8]) -> Result<(), Error> {
-        let hash = self.hash(key)?;
-        let block = u64::from(self.geometry.block_bytes());
-        let bytes = entry::bytes(key, value).next_multiple_of(block);
-        let largest = u64::from(self.geometry.bucket_bytes());
-        if bytes > largest {
-            let bytes = key.len() as u64 + value.len() as u64;
-            let largest = largest - entry::HEADER_BYTES as u64;
-            return Err(Error::TooLarge { bytes, largest });
-        }
-        let sectors = (bytes / u64::from(SECTOR_BYTES)) as u32;
-        let extent = self.space(sectors)?;
-        let mut buffer = self.device.buffer(bytes as usize);
-        entry::encode(key, value, &mut buffer);
-        let offset = extent.first_sector() * u64::from(SECTOR_BYTES);
-        if let Err(error) = self.device.submit(Request::write(offset, buffer)).wait() {
-            let error = Arc::new(error);
-            self.allocator.fail(extent.bucket_ref().device(), error.clone());
-            return Err(Error::Io(error));
-        }
-        self.allocator.account_io(sectors);
-        // Before the extent's pin is dropped: garbage collection relies on it.
-        self.index.insert(
-            hash,
-            Location { bucket: extent.bucket_ref(), offset_sectors: extent.offset(), sectors },
-        );
-        Ok(())
+    /// The same cache for keys and values of other types. What was stored as something else is
+    /// found to be so when it is met.
+    ///
+    /// ```
+    /// # use tierce_cache::{Cache, Config};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("cache");
+    /// # let options = tierce_io::FormatOptions {
+    /// #     size: Some(64 << 20), bucket: 64 << 10, ..Default::default()
+    /// # };
+    /// # tierce_io::format(&path, &options)?;
+    /// let cache = Cache::open(Config::new(&path))?.typed::<str, u64>();
+    /// cache.insert("answer", &42)?;
+    /// assert_eq!(cache.get("answer")?, Some(42));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn typed<K: Code + ?Sized, V: Code + ?Sized>(self) -> Cache<K, V> {
+        let Self { background, space_timeout, types: _ } = self;
+        Cache { background, space_timeout, types: PhantomData }
+    }
+}
+
+/// Reading.
+impl<K: Code + ?Sized, V: Code + ?Sized> Cache<K, V> {
+    /// The value of `key`, if it is there. Blocks for one read of the device, on nobody else.
+    ///
+    /// What cannot be read, is damaged, or was reused meanwhile is a miss, and counted.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::EmptyKey`], [`Error::Code`].
+    pub fn get(&self, key: &K) -> Result<Option<V::Owned>, Error> {
+        block_on(self.get_async(key))
     }
 
-    /// `sectors` sectors in one piece. What is too short at the end of a bucket is lost.
-    fn space(&self, sectors: u32) -> Result<Extent<'_>, Error> {
-        let request = SectorRequest::new(sectors).write_point(this_thread());
-        let deadline = Instant::now() + self.space_timeout;
+    /// As [`get`](Self::get).
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub async fn get_async(&self, key: &K) -> Result<Option<V::Owned>, Error> {
+        let mut value = Vec::new();
+        let hit = self.engine().get(&key.encode(), &mut value).await?;
+        Ok(if hit { Some(V::decode(value)?) } else { None })
+    }
+
+    /// As [`get`](Self::get), for who brings the memory: `true` and the bytes of the value, or
+    /// `false` and nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::EmptyKey`].
+    pub fn get_into(&self, key: &K, value: &mut Vec<u8>) -> Result<bool, Error> {
+        value.clear();
+        block_on(self.engine().get(&key.encode(), value))
+    }
+
+    /// Whether the index holds `key` and its bucket has not been reused. Nothing is read from the
+    /// device, so a following [`get`](Self::get) can still miss. It does not count as a use.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::EmptyKey`].
+    pub fn contains(&self, key: &K) -> Result<bool, Error> {
+        self.engine().contains(&key.encode())
+    }
+}
+
+/// Writing.
+impl<K: Code + ?Sized, V: Code + ?Sized> Cache<K, V> {
+    /// Stores `value` under `key`, in place of what was there. When it returns the value can be
+    /// read; it is durable after the next [`flush`](Self::flush). Blocks while there is no memory
+    /// or no bucket for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooLarge`], [`Error::EmptyKey`], [`Error::Full`] or [`Error::TimedOut`] if there is
+    /// no room, [`Error::Space`] if no device works. An older value of the key stays.
+    pub fn insert(&self, key: &K, value: &V) -> Result<(), Error> {
+        self.insert_with(key, value, &Put::new())
+    }
+
+    /// As [`insert`](Self::insert), with a time to live or a write point.
+    ///
+    /// # Errors
+    ///
+    /// As [`insert`](Self::insert).
+    pub fn insert_with(&self, key: &K, value: &V, put: &Put) -> Result<(), Error> {
+        self.in_time(self.insert_async(key, value, put))
+    }
+
+    /// As [`insert_with`](Self::insert_with). Dropped before it is ready, it may have stored the
+    /// value or not; nothing is left behind.
+    ///
+    /// # Errors
+    ///
+    /// As [`insert`](Self::insert), without [`Error::TimedOut`].
+    pub async fn insert_async(&self, key: &K, value: &V, put: &Put) -> Result<(), Error> {
+        self.engine().insert(&key.encode(), &value.encode(), put).await
+    }
+
+    /// As [`insert`](Self::insert), and durable when it returns. Several at the same time share the
+    /// device's flushes.
+    ///
+    /// # Errors
+    ///
+    /// As [`insert`](Self::insert) and [`flush`](Self::flush).
+    pub fn insert_durable(&self, key: &K, value: &V) -> Result<(), Error> {
+        self.insert(key, value)?;
+        self.flush()
+    }
+
+    /// Forgets `key`. `true` if it was there. It stays forgotten over a restart after the next
+    /// [`flush`](Self::flush).
+    ///
+    /// # Errors
+    ///
+    /// As [`insert`](Self::insert): that a key was removed has to be written, too. The key is gone
+    /// all the same, but may come back after a restart.
+    pub fn remove(&self, key: &K) -> Result<bool, Error> {
+        self.in_time(self.remove_async(key))
+    }
+
+    /// As [`remove`](Self::remove).
+    ///
+    /// # Errors
+    ///
+    /// As [`remove`](Self::remove).
+    pub async fn remove_async(&self, key: &K) -> Result<bool, Error> {
+        self.engine().remove(&key.encode()).await
+    }
+
+    /// As [`remove`](Self::remove), and durable when it returns.
+    ///
+    /// # Errors
+    ///
+    /// As [`remove`](Self::remove) and [`flush`](Self::flush).
+    pub fn remove_durable(&self, key: &K) -> Result<bool, Error> {
+        let removed = self.remove(key)?;
+        self.flush()?;
+        Ok(removed)
+    }
+
+    /// The value of `key`, or what `fill` makes of it, stored. While one caller fills, others who
+    /// want the same key wait for him; if he fails or gives up, the next one fills.
+    ///
+    /// ```
+    /// # use tierce_cache::{Cache, Config, Error};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("cache");
+    /// # let options = tierce_io::FormatOptions {
+    /// #     size: Some(64 << 20), bucket: 64 << 10, ..Default::default()
+    /// # };
+    /// # tierce_io::format(&path, &options)?;
+    /// let cache = Cache::open(Config::new(&path))?.typed::<str, String>();
+    /// let value = cache.get_with("key", || Ok::<_, Error>("from afar".to_owned()))?;
+    /// assert_eq!(value, "from afar");
+    /// assert_eq!(cache.get("key")?.as_deref(), Some("from afar"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// What `fill` returns, and those of [`get`](Self::get) and [`insert`](Self::insert).
+    pub fn get_with<E: From<Error>>(
+        &self,
+        key: &K,
+        fill: impl FnOnce() -> Result<V::Owned, E>,
+    ) -> Result<V::Owned, E>
+    where
+        V::Owned: std::borrow::Borrow<V>,
+    {
+        block_on(self.get_with_async(key, async || fill()))
+    }
+
+    /// As [`get_with`](Self::get_with).
+    ///
+    /// # Errors
+    ///
+    /// As [`get_with`](Self::get_with).
+    pub async fn get_with_async<E: From<Error>>(
+        &self,
+        key: &K,
+        fill: impl AsyncFnOnce() -> Result<V::Owned, E>,
+    ) -> Result<V::Owned, E>
+    where
+        V::Owned: std::borrow::Borrow<V>,
+    {
+        use std::borrow::Borrow;
+        let hash = self.engine().hash(&key.encode())?;
         loop {
-            let extent = self.allocator.alloc_sectors_until(&request, Some(deadline))?;
-            if extent.sectors() == sectors {
-                return Ok(extent);
+            if let Some(value) = self.get_async(key).await? {
+                return Ok(value);
             }
+            let Some(_leader) = self.engine().flights.lead(hash) else {
+                self.engine().flights.landed(hash).await;
+                continue;
+            };
+            let value = fill().await?;
+            self.insert_async(key, value.borrow(), &Put::new()).await?;
+            return Ok(value);
         }
     }
 
-    fn byte_offset(&self, location: Location) -> u64 {
-        let bucket = self.geometry.first_sector(location.bucket.bucket());
-        (bucket + u64::from(location.offset_sectors)) * u64::from(SECTOR_BYTES)
+    /// Makes everything durable whose insert or remove has returned: it survives a power loss.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if a device does not confirm it, [`Error::Space`] or [`Error::Lost`] if some
+    /// of it could not be written.
+    pub fn flush(&self) -> Result<(), Error> {
+        block_on(self.flush_async())
     }
 
-    fn stats(&self) -> Stats {
-        let allocator = self.allocator.stats();
-        let device = &allocator.devices[DeviceIndex::FIRST.as_usize()];
-        let counters = &self.counters;
-        Stats {
-            nbuckets: device.nbuckets.into(),
-            data_buckets: self.data_buckets,
-            bucket_bytes: self.geometry.bucket_bytes().into(),
-            entries: self.index.len() as u64,
-            hits: counters.hits.get(),
-            misses: counters.misses.get(),
-            stale: counters.stale.get(),
-            read_races: allocator.read_races_total,
-            corrupt: counters.corrupt.get(),
-            other_key: counters.other_key.get(),
-            inserts: counters.inserts.get(),
-            failed_inserts: counters.failed_inserts.get(),
-            removes: counters.removes.get(),
-            invalidated: device.invalidate_total,
-            prio_writes: device.prio_write_total,
-            discards: device.discard_total,
-            gc_runs: allocator.gc_total,
-            rescales: allocator.rescale_total,
-            space_waits: device.alloc_wait_total,
-        }
+    /// As [`flush`](Self::flush).
+    ///
+    /// # Errors
+    ///
+    /// As [`flush`](Self::flush).
+    pub async fn flush_async(&self) -> Result<(), Error> {
+        self.engine().flush().await
     }
 }
 
-/// Threads write to different open buckets.
-fn this_thread() -> WritePoint {
-    thread_local! {
-        static WRITE_POINT: WritePoint = {
-            let mut hasher = DefaultHasher::new();
-            std::thread::current().id().hash(&mut hasher);
-            WritePoint::new(hasher.finish() as u32)
-        };
+/// The rest.
+impl<K: ?Sized, V: ?Sized> Cache<K, V> {
+    fn engine(&self) -> &Engine {
+        &self.background.engine
     }
-    WRITE_POINT.with(|write_point| *write_point)
-}
 
-/// Buckets that can hold data at a time: all but those before `first_bucket`, the journal, two
-/// prio chains (the live one and the next), what is kept free, and what is being made free.
-fn data_buckets(geometry: &Geometry, journal: u32, sizes: &Sizes) -> u64 {
-    let kept_free = sizes.of(Reserve::None) + sizes.free_inc;
-    let metadata = journal + geometry.prio_buckets() + sizes.of(Reserve::Prio);
-    let usable = geometry.buckets().len() as u64;
-    usable.saturating_sub(u64::from(kept_free + metadata))
+    fn in_time<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let deadline = Instant::now().checked_add(self.space_timeout);
+        let waited_ms = self.space_timeout.as_millis();
+        block_until(work, deadline).unwrap_or(Err(Error::TimedOut { waited_ms }))
+    }
+
+    /// Counters and gauges.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats::of(self.engine())
+    }
+
+    /// Bytes of the longest value that can be stored under a key of `key_bytes` bytes.
+    #[must_use]
+    pub fn value_bytes_max(&self, key_bytes: usize) -> usize {
+        self.engine().value_bytes_max(key_bytes)
+    }
+
+    /// Makes everything durable and stops the background threads. Dropping a cache stops them
+    /// too, without the flush: what was in memory is lost, what was written is found again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] with what a background thread or the flush ran into.
+    pub fn close(mut self) -> Result<(), Error> {
+        let flushed = block_on(self.engine().flush());
+        self.background.stop().and(flushed)
+    }
 }

@@ -10,16 +10,72 @@ use tierce_io::DeviceOptions;
 /// ```
 /// use tierce_cache::Config;
 /// use tierce_core::Policy;
-/// let config = Config::new("/dev/nvme0n1").policy(Policy::Fifo).cpus(4);
-/// assert_eq!(config.path().to_str(), Some("/dev/nvme0n1"));
+/// let config = Config::new("/dev/nvme0n1").also("/dev/nvme1n1").policy(Policy::Fifo).cpus(4);
+/// assert_eq!(config.paths()[1].to_str(), Some("/dev/nvme1n1"));
 /// ```
 #[derive(Clone, Debug)]
 pub struct Config {
-    pub(crate) path: PathBuf,
+    pub(crate) paths: Vec<PathBuf>,
     pub(crate) policy: Option<Policy>,
     pub(crate) cpus: Option<u32>,
     pub(crate) device: DeviceOptions,
     pub(crate) space_timeout: Duration,
+    pub(crate) write_buffer_bytes: usize,
+    pub(crate) segment_bytes: u32,
+    pub(crate) streams: Option<usize>,
+    pub(crate) when_full: WhenFull,
+}
+
+/// What an insert does while there is no memory for it, or no bucket.
+///
+/// ```
+/// assert_eq!(tierce_cache::WhenFull::default(), tierce_cache::WhenFull::Wait);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// It waits.
+    #[default]
+    Wait,
+    /// It returns [`Error::Full`](crate::Error::Full), nothing is stored.
+    Fail,
+}
+
+/// How one entry is stored.
+///
+/// ```
+/// use std::time::Duration;
+/// let put = tierce_cache::Put::new().ttl(Duration::from_secs(60)).write_point(7);
+/// assert_ne!(put, tierce_cache::Put::new());
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Put {
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) write_point: Option<u64>,
+}
+
+impl Put {
+    /// For ever, anywhere.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { ttl: None, write_point: None }
+    }
+
+    /// It expires after so long, by the system's clock. If the clock jumps, so does the end; an
+    /// expired entry is a miss from then on.
+    #[must_use]
+    pub const fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// A hint who writes (a tenant, a level, a table): entries with the same number share buckets
+    /// and are thrown away together.
+    #[must_use]
+    pub const fn write_point(mut self, number: u64) -> Self {
+        self.write_point = Some(number);
+        self
+    }
 }
 
 impl Config {
@@ -27,15 +83,27 @@ impl Config {
     #[must_use]
     pub fn new(path: impl AsRef<Path>) -> Self {
         Self {
-            path: path.as_ref().to_owned(),
+            paths: vec![path.as_ref().to_owned()],
             policy: None,
             cpus: None,
             device: DeviceOptions::default(),
             space_timeout: Duration::from_secs(30),
+            write_buffer_bytes: 16 << 20,
+            segment_bytes: 256 << 10,
+            streams: None,
+            when_full: WhenFull::Wait,
         }
     }
 
-    /// Which bucket is reused next; otherwise what the superblock says.
+    /// Another device, of the same bucket and block size; 8 in all at most. Buckets are taken from
+    /// the one that has most free. Name the devices in the same order every time.
+    #[must_use]
+    pub fn also(mut self, path: impl AsRef<Path>) -> Self {
+        self.paths.push(path.as_ref().to_owned());
+        self
+    }
+
+    /// Which bucket is reused next; otherwise what the first superblock says.
     #[must_use]
     pub fn policy(self, policy: Policy) -> Self {
         Self { policy: Some(policy), ..self }
@@ -47,21 +115,47 @@ impl Config {
         Self { cpus: Some(cpus), ..self }
     }
 
-    /// By what means the device is read and written.
+    /// By what means devices are read and written.
     #[must_use]
     pub fn device(self, device: DeviceOptions) -> Self {
         Self { device, ..self }
     }
 
-    /// How long an insert waits for space before it fails; otherwise 30 s.
+    /// How long a blocking insert waits for memory and space before it fails; otherwise 30 s.
+    /// A future waits until it is dropped.
     #[must_use]
     pub fn space_timeout(self, space_timeout: Duration) -> Self {
         Self { space_timeout, ..self }
     }
 
+    /// Whether an insert waits while there is no memory or space; otherwise it does.
+    #[must_use]
+    pub fn when_full(self, when_full: WhenFull) -> Self {
+        Self { when_full, ..self }
+    }
+
+    /// Memory for values that are not on the device yet, 16 MiB unless told. It is made larger if
+    /// it could not hold what every stream has under way and one bucket.
+    #[must_use]
+    pub fn write_buffer_bytes(self, write_buffer_bytes: usize) -> Self {
+        Self { write_buffer_bytes, ..self }
+    }
+
+    /// How much is written at a time, 256 KiB unless told; at most a bucket.
+    #[must_use]
+    pub fn segment_bytes(self, segment_bytes: u32) -> Self {
+        Self { segment_bytes: segment_bytes.max(1), ..self }
+    }
+
+    /// How many buckets are filled at a time; otherwise one for every CPU, fewer on small devices.
+    #[must_use]
+    pub fn streams(self, streams: usize) -> Self {
+        Self { streams: Some(streams.max(1)), ..self }
+    }
+
     /// Where the cache is.
     #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.paths
     }
 }

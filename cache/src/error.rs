@@ -1,5 +1,6 @@
 //! What can go wrong.
 
+use crate::codec::BadCode;
 use std::sync::Arc;
 
 /// Why an operation of the cache was refused or failed. Messages name device and place.
@@ -7,29 +8,65 @@ use std::sync::Arc;
 /// ```
 /// use tierce_cache::Error;
 /// let e = Error::TooLarge { bytes: 70_000, largest: 65_024 };
-/// assert_eq!(e.to_string(), "key and value are 70000 bytes, at most 65024 fit a bucket");
+/// assert_eq!(e.to_string(), "key and value are 70000 bytes, at most 65024 can be stored");
 /// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Key and value do not fit a bucket. Nothing was written; an older value of the key is
-    /// still there.
-    #[error("key and value are {bytes} bytes, at most {largest} fit a bucket")]
+    /// Nothing was written; an older value of the key is still there.
+    #[error("key and value are {bytes} bytes, at most {largest} can be stored")]
     TooLarge {
         /// Of key and value together.
         bytes: u64,
-        /// That would fit.
+        /// That could be stored.
         largest: u64,
     },
     /// A key has at least one byte.
     #[error("the key is empty")]
     EmptyKey,
-    /// No space became free in time, or the device has failed, or the cache was closed.
+    /// There is no memory or no bucket just now, and the cache was told not to wait. An older value
+    /// of the key is still there.
+    #[error("no room for another entry just now")]
+    Full,
+    /// No memory or bucket became free in time. An older value of the key is still there.
+    #[error("no room for another entry within {waited_ms} ms")]
+    TimedOut {
+        /// How long the insert waited.
+        waited_ms: u128,
+    },
+    /// The device has failed, or the cache was closed.
     #[error(transparent)]
     Space(#[from] tierce_lockfree::Error),
     /// The device, or what is on it.
     #[error(transparent)]
     Io(Arc<tierce_io::Error>),
+    /// Some of what was acknowledged could not be written.
+    #[error("{device}: some entries could not be written")]
+    Lost {
+        /// The device.
+        device: String,
+    },
+    /// The devices are not alike.
+    #[error("{device}: buckets of {found:?} bytes and blocks, wanted {wanted:?} as on the first")]
+    Geometry {
+        /// The device.
+        device: String,
+        /// Bytes of its buckets and blocks.
+        found: (u32, u32),
+        /// Bytes of those of the first device.
+        wanted: (u32, u32),
+    },
+    /// Buckets have no room for records.
+    #[error("{device}: buckets of {bucket_bytes} bytes are too small for a cache")]
+    SmallBuckets {
+        /// The device.
+        device: String,
+        /// Bytes of a bucket.
+        bucket_bytes: u32,
+    },
+    /// A stored key or value is not of the type that was asked for.
+    #[error("a stored entry is of another type: {0}")]
+    Code(#[from] BadCode),
     /// A thread could not be started.
     #[error("cannot start the {thread} thread: {cause}")]
     Thread {

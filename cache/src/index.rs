@@ -1,54 +1,176 @@
-//! Where each key's value is: a sharded table in memory.
+//! Where each key's value is: a sharded table in memory, 12 bytes per place.
 //!
-//! A key is represented by a 64-bit hash with a seed drawn at start. Two keys with the same hash
-//! share one entry: the later insert wins, the other key misses (the whole key is compared on
-//! the device). A shard's lock is held for one operation of its table, never across I/O.
+//! ```text
+//!  tag:35 of the hash | bucket:28 | gen:8 | grain:15 | length:8 | unused:2
+//! ```
+//!
+//! The shard takes another 10 bits of the hash, so two keys are confused if 45 bits of their
+//! hashes agree: at ten million keys about one pair. Two such keys share one entry: the later
+//! insert wins and the other key misses, because the whole key is compared on the device.
+//!
+//! An entry's place is rounded down to, and its length up to, what the bits can say: somewhat
+//! more is read than needed, never less ([`Scale`]).
+//!
+//! A shard's lock is held for one operation of its table, never across I/O or while waiting.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+use crate::layout::GRAINS_MAX;
+use hashbrown::HashTable;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use tierce_core::{BucketId, Gen};
 use tierce_lockfree::BucketRef;
+use twox_hash::XxHash3_64;
 
-const SHARDS: usize = 64;
+const SHARD_BITS: u32 = 10;
+const TAG_BITS: u32 = 35;
+const BUCKET_BITS: u32 = 28;
+const GRAIN_BITS: u32 = GRAINS_MAX.ilog2();
+const LENGTH_BITS: u32 = 8;
 
-/// Where a value is.
+/// Where a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Location {
     pub(crate) bucket: BucketRef,
-    /// From the start of the bucket.
-    pub(crate) offset_sectors: u32,
-    pub(crate) sectors: u32,
+    /// From the start of the bucket, in bytes.
+    pub(crate) offset: u32,
+    /// At least as long as the record, as long as its length fits the bucket.
+    pub(crate) bytes: u32,
+}
+
+/// How the bits of an entry say offset and length, for buckets of one size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Scale {
+    /// Bytes of a grain: offsets are multiples of it.
+    pub(crate) grain: u32,
+}
+
+impl Scale {
+    /// A length as 4 bits of exponent and 4 of mantissa, rounded up.
+    fn length(self, bytes: u32) -> u64 {
+        let grains = bytes.div_ceil(self.grain).max(1);
+        for exponent in 0..16 {
+            let mantissa = grains.div_ceil(1 << exponent);
+            if mantissa <= 16 {
+                return u64::from(exponent << 4 | (mantissa - 1));
+            }
+        }
+        unreachable!("a bucket has at most 2^15 grains")
+    }
+
+    fn bytes(self, length: u64) -> u32 {
+        let length = length as u32;
+        (((length & 15) + 1) * self.grain) << (length >> 4)
+    }
 }
 
 /// The hash of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct KeyHash(u64);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct KeyHash(pub(crate) u64);
 
-/// A [`KeyHash`] is random already.
-#[derive(Default)]
-struct Identity(u64);
-
-impl Hasher for Identity {
-    fn finish(&self) -> u64 {
-        self.0
+impl KeyHash {
+    pub(crate) fn of(seed: u64, key: &[u8]) -> Self {
+        Self(XxHash3_64::oneshot_with_seed(seed, key))
     }
 
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("only whole hashes are looked up")
+    pub(crate) const fn shard(self) -> usize {
+        (self.0 >> (64 - SHARD_BITS)) as usize
     }
 
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
+    const fn tag(self) -> u64 {
+        self.0 & ((1 << TAG_BITS) - 1)
     }
 }
 
-type Shard = HashMap<KeyHash, Location, BuildHasherDefault<Identity>>;
+/// One entry: 96 bits in three words, so that it needs no padding.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Packed([u32; 3]);
+
+impl Packed {
+    fn new(tag: u64, location: Location, scale: Scale) -> Self {
+        let bits = u128::from(tag)
+            | u128::from(location.bucket.id().pack()) << TAG_BITS
+            | u128::from(location.bucket.gen_().get()) << (TAG_BITS + BUCKET_BITS)
+            | u128::from(location.offset / scale.grain) << (TAG_BITS + BUCKET_BITS + 8)
+            | u128::from(scale.length(location.bytes)) << (TAG_BITS + BUCKET_BITS + 8 + GRAIN_BITS);
+        Self([bits as u32, (bits >> 32) as u32, (bits >> 64) as u32])
+    }
+
+    fn bits(self) -> u128 {
+        let [a, b, c] = self.0;
+        u128::from(a) | u128::from(b) << 32 | u128::from(c) << 64
+    }
+
+    fn field(self, shift: u32, bits: u32) -> u64 {
+        (self.bits() >> shift) as u64 & ((1 << bits) - 1)
+    }
+
+    fn tag(self) -> u64 {
+        self.field(0, TAG_BITS)
+    }
+
+    fn location(self, scale: Scale) -> Location {
+        let id = BucketId::unpack(self.field(TAG_BITS, BUCKET_BITS) as u32);
+        let gen_ = Gen::new(self.field(TAG_BITS + BUCKET_BITS, 8) as u8);
+        let grains = self.field(TAG_BITS + BUCKET_BITS + 8, GRAIN_BITS) as u32;
+        let length = self.field(TAG_BITS + BUCKET_BITS + 8 + GRAIN_BITS, LENGTH_BITS);
+        let bucket = BucketRef::new(id, gen_);
+        Location { bucket, offset: grains * scale.grain, bytes: scale.bytes(length) }
+    }
+}
+
+/// What the table hashes: the tag is random already, its bits are spread over the word.
+fn spread(tag: u64) -> u64 {
+    tag.wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
+/// One part of the index, locked.
+pub(crate) struct Shard<'a> {
+    table: MutexGuard<'a, HashTable<Packed>>,
+    scale: Scale,
+}
+
+impl Shard<'_> {
+    pub(crate) fn get(&self, hash: KeyHash) -> Option<Location> {
+        let tag = hash.tag();
+        let found = self.table.find(spread(tag), |entry| entry.tag() == tag)?;
+        Some(found.location(self.scale))
+    }
+
+    /// Puts `location` in place of what was there, which is returned.
+    pub(crate) fn replace(&mut self, hash: KeyHash, location: Location) -> Option<Location> {
+        let (tag, scale) = (hash.tag(), self.scale);
+        let new = Packed::new(tag, location, scale);
+        let eq = |entry: &Packed| entry.tag() == tag;
+        match self.table.entry(spread(tag), eq, |entry| spread(entry.tag())) {
+            hashbrown::hash_table::Entry::Occupied(mut entry) => {
+                Some(std::mem::replace(entry.get_mut(), new).location(scale))
+            }
+            hashbrown::hash_table::Entry::Vacant(entry) => {
+                entry.insert(new);
+                None
+            }
+        }
+    }
+
+    /// Takes the entry away, if it is there and `wanted` says so.
+    pub(crate) fn remove_if(
+        &mut self,
+        hash: KeyHash,
+        wanted: impl FnOnce(Location) -> bool,
+    ) -> Option<Location> {
+        let tag = hash.tag();
+        let entry = self.table.find_entry(spread(tag), |entry| entry.tag() == tag).ok()?;
+        let location = entry.get().location(self.scale);
+        wanted(location).then(|| {
+            entry.remove();
+            location
+        })
+    }
+}
 
 /// The index.
 pub(crate) struct Index {
-    seed: RandomState,
-    shards: Box<[Mutex<Shard>]>,
+    shards: Box<[Mutex<HashTable<Packed>>]>,
+    scale: Scale,
 }
 
 impl std::fmt::Debug for Index {
@@ -58,81 +180,107 @@ impl std::fmt::Debug for Index {
 }
 
 impl Index {
-    pub(crate) fn new() -> Self {
-        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { seed: RandomState::new(), shards }
+    /// Empty. Offsets are multiples of `grain`, of which a bucket has at most [`GRAINS_MAX`].
+    pub(crate) fn new(grain: u32) -> Self {
+        let shards = (0..1 << SHARD_BITS).map(|_| Mutex::default()).collect();
+        Self { shards, scale: Scale { grain } }
     }
 
-    pub(crate) fn hash(&self, key: &[u8]) -> KeyHash {
-        KeyHash(self.seed.hash_one(key))
-    }
-
-    /// The top bits choose the shard; the table uses the others.
-    fn shard(&self, hash: KeyHash) -> MutexGuard<'_, Shard> {
-        let shard = &self.shards[(hash.0 >> 32) as usize % SHARDS];
+    fn lock(shard: &Mutex<HashTable<Packed>>) -> MutexGuard<'_, HashTable<Packed>> {
         // No operation of a table panics half-way.
         shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn shard(&self, hash: KeyHash) -> Shard<'_> {
+        Shard { table: Self::lock(&self.shards[hash.shard()]), scale: self.scale }
+    }
+
     pub(crate) fn get(&self, hash: KeyHash) -> Option<Location> {
-        self.shard(hash).get(&hash).copied()
-    }
-
-    /// Replaces what was there.
-    pub(crate) fn insert(&self, hash: KeyHash, location: Location) {
-        self.shard(hash).insert(hash, location);
-    }
-
-    /// `true` if there was something.
-    pub(crate) fn remove(&self, hash: KeyHash) -> bool {
-        self.shard(hash).remove(&hash).is_some()
+        self.shard(hash).get(hash)
     }
 
     /// Removes the entry if it is still `location`: whoever found it stale must not remove what
     /// was inserted meanwhile.
     pub(crate) fn remove_if(&self, hash: KeyHash, location: Location) {
-        if let Entry::Occupied(entry) = self.shard(hash).entry(hash)
-            && *entry.get() == location
-        {
-            entry.remove();
-        }
+        self.shard(hash).remove_if(hash, |found| found == location);
     }
 
     /// Visits every entry, shard by shard, and keeps those for which `keep` says so.
     pub(crate) fn retain(&self, mut keep: impl FnMut(Location) -> bool) {
         for shard in &self.shards {
-            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard.retain(|_, location| keep(*location));
+            Self::lock(shard).retain(|entry| keep(entry.location(self.scale)));
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        let lock =
-            |shard: &Mutex<Shard>| shard.lock().unwrap_or_else(PoisonError::into_inner).len();
-        self.shards.iter().map(lock).sum()
+        self.shards.iter().map(|shard| Self::lock(shard).len()).sum()
+    }
+
+    /// Bytes of memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        let tables = self.shards.iter().map(|shard| Self::lock(shard).allocation_size());
+        tables.sum::<usize>() + size_of_val(&*self.shards)
+    }
+
+    /// Makes room in `shard` for `entries` at once, so that it is not made several times larger
+    /// one after the other.
+    pub(crate) fn reserve(&self, shard: usize, entries: usize) {
+        Self::lock(&self.shards[shard]).reserve(entries, |entry| spread(entry.tag()));
+    }
+
+    pub(crate) const fn shards() -> usize {
+        1 << SHARD_BITS
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tierce_core::{BucketId, BucketIndex, DeviceIndex, Gen};
+    use tierce_core::{BucketIndex, DeviceIndex};
 
-    fn location(bucket: u32) -> Location {
-        let id = BucketId::new(DeviceIndex::FIRST, BucketIndex::new(bucket));
-        Location { bucket: BucketRef::new(id, Gen::new(0)), offset_sectors: 0, sectors: 8 }
+    fn location(bucket: u32, offset: u32, bytes: u32) -> Location {
+        let id = BucketId::new(DeviceIndex::new(7), BucketIndex::new(bucket));
+        Location { bucket: BucketRef::new(id, Gen::new(255)), offset, bytes }
     }
 
     #[test]
     fn a_stale_finding_removes_only_itself() {
-        let index = Index::new();
-        let key = index.hash(b"key");
-        index.insert(key, location(1));
-        index.insert(key, location(2));
-        index.remove_if(key, location(1));
-        assert_eq!(index.get(key), Some(location(2)));
-        index.remove_if(key, location(2));
+        let index = Index::new(32);
+        let key = KeyHash::of(1, b"key");
+        let (a, b) = (location(1, 64, 64), location((1 << 25) - 1, 1 << 19, 512));
+        assert_eq!(index.shard(key).replace(key, a), None);
+        assert_eq!(index.shard(key).replace(key, b), Some(a));
+        index.remove_if(key, a);
+        assert_eq!(index.get(key), Some(b));
+        index.remove_if(key, b);
         assert_eq!((index.get(key), index.len()), (None, 0));
-        assert!(!index.remove(key));
+    }
+
+    /// Lengths come back at least as long, and at most a sixteenth longer but for grains.
+    #[test]
+    fn lengths_are_rounded_up() {
+        for bucket in [64 << 10, 512 << 10, 2 << 20, 16 << 20] {
+            let scale = Scale { grain: (bucket >> 15).max(16) };
+            for bytes in (1..bucket).step_by(997).chain([bucket]) {
+                let said = scale.bytes(scale.length(bytes));
+                assert!(said >= bytes, "{bytes} became {said}");
+                assert!(said - bytes <= bytes / 8 + scale.grain, "{bytes} became {said}");
+            }
+        }
+    }
+
+    #[test]
+    fn ten_million_entries_take_less_than_24_bytes_each() {
+        let index = Index::new(32);
+        // A fortieth of it, in a fortieth of the shards: they fill alike.
+        let entries = 250_000;
+        for n in 0..entries {
+            let random = (n as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            let hash = KeyHash(random >> 5 | (n as u64 % 25) << 54);
+            index.shard(hash).replace(hash, location(n, 0, 512));
+        }
+        let bytes = index.bytes() - size_of_val(&*index.shards);
+        let each = bytes as f64 / index.len() as f64;
+        assert!(each <= 24.0, "{each} bytes per entry");
     }
 }

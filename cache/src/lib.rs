@@ -1,4 +1,4 @@
-//! A key-value cache on a flash device: what a user of the tierce allocator builds.
+//! A key-value cache on flash devices: what a user of the tierce allocator builds.
 //!
 //! ```
 //! use tierce_cache::{Cache, Config};
@@ -13,49 +13,77 @@
 //!
 //! let cache = Cache::open(Config::new(&path))?;
 //! cache.insert(b"key", b"value")?;
-//! let mut value = Vec::new();
-//! assert!(cache.get(b"key", &mut value)?);
-//! assert_eq!(value, b"value");
-//! assert!(cache.remove(b"key")?);
-//! assert!(!cache.get(b"key", &mut value)?);
+//! assert_eq!(cache.get(b"key")?.as_deref(), Some(&b"value"[..]));
 //! cache.close()?;
+//!
+//! let cache = Cache::open(Config::new(&path))?; // as it was
+//! assert_eq!(cache.get(b"key")?.as_deref(), Some(&b"value"[..]));
+//! assert!(cache.remove(b"key")?);
+//! assert_eq!(cache.get(b"key")?, None);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # What it promises
+//!
+//! * A hit is the newest value that was acknowledged for its key, byte for byte. Whatever is
+//!   damaged, torn, reused or of another key is a miss, counted by reason in [`Stats`].
+//! * Nothing is dropped silently: an insert that cannot be stored waits, or says so.
+//! * After [`flush`](Cache::flush), [`close`](Cache::close), `insert_durable` or `remove_durable`,
+//!   what was acknowledged before survives a power loss, for as long as its bucket is not reused.
+//!   A removed key stays removed, an overwritten value stays overwritten.
+//! * What was not flushed may, after a power loss, be there, be gone, or be an *older* value of the
+//!   same key; never anything else. (After a kill of the process what was written by then is there.)
+//! * A device that fails takes its share of the entries with it: they become misses. The others
+//!   go on.
+//!
 //! # How it works
 //!
-//! * **insert** (`cache.rs`): takes sectors of an open bucket, writes header, key and value there
-//!   (`entry.rs`), *then* enters the key into the index, *then* drops the extent's pin. Garbage
-//!   collection relies on this order.
-//! * **get**: begins a read, looks the key up, reads, and accepts only if the bucket was not
-//!   reused meanwhile, the checksum holds and the whole key is equal. Everything else is a miss,
-//!   and counted by reason.
-//! * **The index** (`index.rs`) is a sharded table in memory: hash of the key → bucket, gen,
-//!   place. No lock of it is held across I/O or while waiting for space.
-//! * **Space**: buckets are reused by the allocator's policy. A bucket that is reused makes all
-//!   pointers into it stale at once; they are removed when they are met, at the latest by the
-//!   garbage collection (`collector.rs`), a thread that sleeps until one is due.
+//! | file | read it to learn |
+//! |---|---|
+//! | `engine.rs` | every operation, once, as a future: what comes before what |
+//! | `stream.rs` | buckets are filled record by record, and who waits for what |
+//! | `life.rs` | a bucket between memory and device |
+//! | `layout.rs` | the bytes in a bucket |
+//! | `index.rs` | where each key's value is: 12 bytes per place |
+//! | `recover.rs`, `open.rs` | coming back warm |
+//! | `lineage.rs` | why what was removed or overwritten never comes back |
+//! | `void.rs` | what a device that failed may not bring back |
+//! | `spread.rs` | values that do not fit what is left of a bucket, or a bucket |
+//! | `budget.rs`, `flights.rs`, `block.rs` | waiting: for memory, for who fetches the same key, without a runtime |
+//! | `collector.rs` | garbage collection: a thread that sleeps until it is due |
 //!
-//! # After a crash, or any restart
+//! Buckets are reused by the allocator's policy. A bucket that is reused makes all pointers into
+//! it stale at once; they are removed when they are met, at the latest by the garbage collection.
 //!
-//! The index lives in memory only, so a cache opens empty. It never serves data of an earlier
-//! run: no pointer to it exists any more. What survives is the state of the buckets.
+//! # Threads
 //!
-//! # What it does not do yet
-//!
-//! One device, values up to a bucket less a block, blocking calls.
+//! One per device that makes buckets free again, one for garbage collection, and what performs the
+//! devices' operations. All sleep while there is nothing to do.
 #![forbid(unsafe_code)]
 
 pub mod cache;
+pub mod codec;
 pub mod config;
 pub mod error;
 pub mod stats;
 
+mod block;
+mod budget;
 mod collector;
-mod entry;
+mod engine;
+mod flights;
 mod index;
+mod layout;
+mod life;
+mod lineage;
+mod open;
+mod recover;
+mod spread;
+mod stream;
+mod void;
 
 pub use cache::Cache;
-pub use config::Config;
+pub use codec::{BadCode, Code};
+pub use config::{Config, Put, WhenFull};
 pub use error::Error;
 pub use stats::Stats;

@@ -1,5 +1,6 @@
 //! Counters and gauges.
 
+use crate::engine::Engine;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A count of events.
@@ -8,8 +9,12 @@ pub(crate) struct Count(AtomicU64);
 
 impl Count {
     pub(crate) fn add_one(&self) {
+        self.add(1);
+    }
+
+    pub(crate) fn add(&self, n: u64) {
         // Relaxed: a count, nothing is published with it.
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.fetch_add(n, Ordering::Relaxed);
     }
 
     pub(crate) fn get(&self) -> u64 {
@@ -26,9 +31,17 @@ pub(crate) struct Counters {
     pub(crate) stale: Count,
     pub(crate) corrupt: Count,
     pub(crate) other_key: Count,
+    pub(crate) expired: Count,
+    pub(crate) read_errors: Count,
+    pub(crate) buffer_reads: Count,
     pub(crate) inserts: Count,
     pub(crate) failed_inserts: Count,
     pub(crate) removes: Count,
+    pub(crate) memory_waits: Count,
+    pub(crate) write_errors: Count,
+    pub(crate) user_bytes_written: Count,
+    pub(crate) device_bytes_written: Count,
+    pub(crate) dead_lists_written: Count,
 }
 
 /// The cache at about one instant: each number is right by itself.
@@ -38,9 +51,10 @@ pub(crate) struct Counters {
 /// assert_eq!(stats.hits + stats.misses, 0);
 /// ```
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Stats {
-    /// Buckets of the device.
+    /// Buckets of all devices.
     pub nbuckets: u64,
     /// Buckets that are neither superblock, journal, prio sets nor held free: at most so many
     /// hold data at a time.
@@ -49,24 +63,46 @@ pub struct Stats {
     pub bucket_bytes: u64,
     /// Entries of the index, some of which may be stale.
     pub entries: u64,
+    /// Bytes of memory of the index.
+    pub index_bytes: u64,
+    /// Bytes of memory of values that are not on the device yet.
+    pub write_buffer_bytes: u64,
+    /// Bytes of memory of what must not come back, see the crate's documentation.
+    pub lineage_bytes: u64,
     /// Gets that found the value.
     pub hits: u64,
     /// Gets that did not, for whatever reason.
     pub misses: u64,
     /// Misses because the bucket had been reused before the read.
     pub stale: u64,
-    /// Misses because the bucket was reused during the read.
-    pub read_races: u64,
     /// Misses because what was read is damaged.
     pub corrupt: u64,
     /// Misses because another key has the same hash.
     pub other_key: u64,
+    /// Misses because the entry's time was over.
+    pub expired: u64,
+    /// Misses because the device could not be read.
+    pub read_errors: u64,
+    /// Records that were read from memory, before they were on the device.
+    pub buffer_reads: u64,
     /// Inserts acknowledged.
     pub inserts: u64,
     /// Inserts that returned an error. None is ever dropped silently.
     pub failed_inserts: u64,
     /// Removes that found something.
     pub removes: u64,
+    /// Inserts that had to wait for memory.
+    pub memory_waits: u64,
+    /// Writes that a device refused; it is out of use from the first one on.
+    pub write_errors: u64,
+    /// Bytes of keys and values that were inserted.
+    pub user_bytes_written: u64,
+    /// Bytes that were written for them: records, headers, summaries.
+    pub device_bytes_written: u64,
+    /// Lists of records that must not come back, written into older buckets.
+    pub dead_lists_written: u64,
+    /// Misses because the bucket was reused during the read.
+    pub read_races: u64,
     /// Buckets invalidated.
     pub invalidated: u64,
     /// Writes of the gens and prios that became durable.
@@ -77,6 +113,46 @@ pub struct Stats {
     pub gc_runs: u64,
     /// Ageing passes.
     pub rescales: u64,
-    /// Inserts that had to wait for a bucket.
+    /// Times that somebody had to wait for a bucket.
     pub space_waits: u64,
+}
+
+impl Stats {
+    pub(crate) fn of(engine: &Engine) -> Self {
+        let allocator = engine.allocator.stats();
+        let devices = || allocator.devices.iter();
+        let counters = &engine.counters;
+        Self {
+            nbuckets: devices().map(|device| u64::from(device.nbuckets)).sum(),
+            data_buckets: engine.devices.iter().map(|disk| disk.data_buckets).sum(),
+            bucket_bytes: engine.layout.bucket_bytes.into(),
+            entries: engine.index.len() as u64,
+            index_bytes: engine.index.bytes() as u64,
+            write_buffer_bytes: engine.budget.used() as u64,
+            lineage_bytes: engine.lineage.bytes() as u64,
+            hits: counters.hits.get(),
+            misses: counters.misses.get(),
+            stale: counters.stale.get(),
+            corrupt: counters.corrupt.get(),
+            other_key: counters.other_key.get(),
+            expired: counters.expired.get(),
+            read_errors: counters.read_errors.get(),
+            buffer_reads: counters.buffer_reads.get(),
+            inserts: counters.inserts.get(),
+            failed_inserts: counters.failed_inserts.get(),
+            removes: counters.removes.get(),
+            memory_waits: counters.memory_waits.get(),
+            write_errors: counters.write_errors.get(),
+            user_bytes_written: counters.user_bytes_written.get(),
+            device_bytes_written: counters.device_bytes_written.get(),
+            dead_lists_written: counters.dead_lists_written.get(),
+            read_races: allocator.read_races_total,
+            invalidated: devices().map(|device| device.invalidate_total).sum(),
+            prio_writes: devices().map(|device| device.prio_write_total).sum(),
+            discards: devices().map(|device| device.discard_total).sum(),
+            gc_runs: allocator.gc_total,
+            rescales: allocator.rescale_total,
+            space_waits: devices().map(|device| device.alloc_wait_total).sum(),
+        }
+    }
 }

@@ -14,6 +14,8 @@ use tierce_io::FormatOptions;
 struct Used {
     cpu_ns: u64,
     switches: u64,
+    /// It wants to run, though on a busy machine it may not for a while.
+    runnable: bool,
 }
 
 /// All threads of this process but the caller, by their ids.
@@ -23,12 +25,14 @@ fn others() -> HashMap<u32, (String, Used)> {
     let read = |task: PathBuf| {
         let file = |name| std::fs::read_to_string(task.join(name)).unwrap();
         let cpu_ns = file("schedstat").split(' ').next().unwrap().parse().unwrap();
-        let switches = file("status")
+        let status = file("status");
+        let runnable = !status.lines().any(|line| line.starts_with("State:\tS"));
+        let switches = status
             .lines()
             .filter(|line| line.contains("ctxt_switches"))
             .map(|line| line.split_whitespace().last().unwrap().parse::<u64>().unwrap())
             .sum();
-        (file("comm").trim().to_owned(), Used { cpu_ns, switches })
+        (file("comm").trim().to_owned(), Used { cpu_ns, switches, runnable })
     };
     let ids = tasks.map(|task| task.unwrap().path());
     ids.map(|path| (path.file_name().unwrap().to_str().unwrap().parse().unwrap(), path))
@@ -57,7 +61,7 @@ fn an_idle_cache_sleeps() {
         std::thread::sleep(Duration::from_millis(100));
         let now = others();
         let moved = now.iter().any(|(id, (_, used))| {
-            last.get(id).is_none_or(|(_, before)| before.switches != used.switches)
+            used.runnable || last.get(id).is_none_or(|(_, before)| before.switches != used.switches)
         });
         last = now;
         if !moved {

@@ -87,7 +87,13 @@ pub const ONE_PIN: u64 = 1 << PIN;
 /// assert_ne!(w.with_mark(Mark::Dirty).bits() & BUSY, 0);
 /// assert_ne!(w.with_pin(1).bits() & BUSY, 0);
 /// ```
-pub const BUSY: u64 = (u16::MAX as u64) << PIN | 0b10 << MARK;
+pub const BUSY: u64 = if cfg!(tierce_mutant = "invalidate_pinned") {
+    0b10 << MARK
+} else if cfg!(tierce_mutant = "invalidate_dirty") {
+    (u16::MAX as u64) << PIN
+} else {
+    (u16::MAX as u64) << PIN | 0b10 << MARK
+};
 
 /// The state of a bucket at one instant.
 ///
@@ -264,7 +270,8 @@ impl Snapshot {
     /// Whether [`invalidate`](Self::invalidate) would succeed.
     #[must_use]
     pub const fn can_invalidate(self) -> bool {
-        self.0 & BUSY == 0 && self.gc_gen() < GC_GEN_LIMIT
+        self.0 & BUSY == 0
+            && (self.gc_gen() < GC_GEN_LIMIT || cfg!(tierce_mutant = "invalidate_far"))
     }
 
     /// Takes the bucket for reuse: every pointer into it becomes stale.
@@ -381,7 +388,7 @@ impl Snapshot {
     /// write.
     #[must_use]
     pub const fn unused(self, durable: Gen) -> Option<Self> {
-        if self.gen_().get() != durable.get() {
+        if self.gen_().get() != durable.get() && !cfg!(tierce_mutant = "unused_twice") {
             return None;
         }
         match self.invalidate() {
@@ -397,7 +404,8 @@ impl Snapshot {
     /// first.
     #[must_use]
     pub const fn bump_gen(self, durable: Gen) -> Option<Self> {
-        if self.gc_gen() >= GC_GEN_LIMIT || self.gen_().since(durable) >= GC_GEN_LIMIT {
+        let far = self.gc_gen() >= GC_GEN_LIMIT || self.gen_().since(durable) >= GC_GEN_LIMIT;
+        if far && !cfg!(tierce_mutant = "bump_gen_far") {
             return None;
         }
         Some(self.with_gen(self.gen_().next()))
@@ -556,6 +564,21 @@ mod tests {
         let w = Snapshot::from_bits(u64::MAX).with_pin(3);
         assert_eq!(w.unpin(3), Some(w.with_pin(0)));
         assert_eq!((w.unpin(4), w.unpin(u16::MAX)), (None, None));
+    }
+
+    /// The short ways of a gen: both end where it would run too far ahead.
+    #[test]
+    fn gens_advance_without_a_prio_write_only_so_far() {
+        for lag in 0..=u8::MAX {
+            let w = Snapshot::default().with_gen(Gen::new(lag));
+            let next = w.with_gen(Gen::new(lag).next());
+            let wanted = (lag < GC_GEN_LIMIT).then_some(next);
+            assert_eq!(w.bump_gen(w.gen_()), wanted, "behind the last collection by {lag}");
+            let collected = w.with_last_gc(w.gen_());
+            let wanted = wanted.map(|next| next.with_last_gc(w.gen_()));
+            assert_eq!(collected.bump_gen(Gen::new(0)), wanted, "{lag} ahead of the durable gen");
+            assert_eq!(collected.unused(Gen::new(0)).is_some(), lag == 0, "once, not at {lag}");
+        }
     }
 
     /// Taking for data, giving back and taking again leaves the word alone from the second time.

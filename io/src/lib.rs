@@ -108,7 +108,7 @@ pub use error::Error;
 pub use file::{Access, DeviceOptions, Engine, Notice, open_device};
 pub use format::{FormatOptions, format, format_on};
 pub use journal::Journal;
-pub use pipeline::{Pipeline, PipelineStats, Work, Worked};
+pub use pipeline::{Evicted, Pipeline, PipelineStats, Work, Worked};
 pub use prio_writer::write_prio_chain;
 pub use probe::{Finding, probe};
 pub use recovery::{Recovered, recover};

@@ -35,6 +35,7 @@
 use crate::device::DeviceExt;
 use crate::error::Error;
 use crate::volume::StateWriter;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use tierce_core::{BucketIndex, DeviceIndex};
@@ -96,11 +97,18 @@ impl Pipeline {
     ///
     /// [`Error::Setup`] if no thread can be had. Then the device is out of use in the allocator.
     pub fn start(reclaimer: Reclaimer, writer: StateWriter) -> Result<Self, Error> {
-        let (allocator, device) = (reclaimer.allocator().clone(), reclaimer.device());
-        let name = writer.device().name().clone();
-        let stats = Arc::new(Mutex::default());
-        let mut work = Work::new(reclaimer, writer);
-        work.stats = Arc::clone(&stats);
+        Self::start_work(Work::new(reclaimer, writer))
+    }
+
+    /// Starts the thread for work that was set up before.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_work(work: Work) -> Result<Self, Error> {
+        let (allocator, device) = (work.reclaimer.allocator().clone(), work.reclaimer.device());
+        let name = work.writer.device().name().clone();
+        let stats = Arc::clone(&work.stats);
         let thread = std::thread::Builder::new()
             .name("tierce-reclaim".into())
             .spawn(move || work.run())
@@ -186,6 +194,40 @@ pub struct Work {
     reclaimer: Reclaimer,
     writer: StateWriter,
     stats: Arc<Mutex<PipelineStats>>,
+    owner: Option<Box<dyn Evicted>>,
+}
+
+/// Who has something in buckets, and wants to know when it goes.
+///
+/// ```
+/// use std::sync::{Arc, Mutex};
+/// use tierce_core::BucketIndex;
+/// use tierce_io::{Error, Evicted};
+///
+/// #[derive(Debug)]
+/// struct Log(Arc<Mutex<Vec<BucketIndex>>>);
+///
+/// impl Evicted for Log {
+///     fn before_durable(&mut self, _buckets: &[BucketIndex]) -> Result<(), Error> {
+///         Ok(())
+///     }
+///     fn after_durable(&mut self, buckets: &[BucketIndex]) {
+///         self.0.lock().unwrap().extend_from_slice(buckets);
+///     }
+/// }
+/// ```
+pub trait Evicted: Send + fmt::Debug {
+    /// The content of `buckets` is about to go for good: their new gens become durable next,
+    /// unless this returns an error, which fails the device. What was written to this device and
+    /// is complete when it returns is durable no later than they are.
+    ///
+    /// # Errors
+    ///
+    /// The owner's own.
+    fn before_durable(&mut self, buckets: &[BucketIndex]) -> Result<(), Error>;
+
+    /// It is gone for good, whatever happens. None of them is free yet.
+    fn after_durable(&mut self, buckets: &[BucketIndex]);
 }
 
 /// What a step of [`Work`] did.
@@ -212,7 +254,14 @@ impl Work {
     /// The work of `reclaimer`, whose device `writer` writes.
     #[must_use]
     pub fn new(reclaimer: Reclaimer, writer: StateWriter) -> Self {
-        Self { reclaimer, writer, stats: Arc::default() }
+        Self { reclaimer, writer, stats: Arc::default(), owner: None }
+    }
+
+    /// Tells `owner` which buckets lose their content.
+    #[must_use]
+    pub fn with_owner(mut self, owner: impl Evicted + 'static) -> Self {
+        self.owner = Some(Box::new(owner));
+        self
     }
 
     /// What was done so far.
@@ -282,8 +331,16 @@ impl Work {
                 return Ok(());
             }
         }
+        if let Some(owner) = &mut self.owner
+            && let Err(error) = owner.before_durable(write.batch())
+        {
+            return Err(self.failed(write, error));
+        }
         if let Err(error) = self.writer.commit(&chain) {
             return Err(self.failed(write, error));
+        }
+        if let Some(owner) = &mut self.owner {
+            owner.after_durable(write.batch());
         }
         self.reclaimer.prio_durable(write);
         let meta_bytes = self.writer.superblock().geometry().meta_bytes();

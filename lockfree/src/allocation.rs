@@ -4,6 +4,7 @@ use crate::allocator::Allocator;
 use crate::bucket_ref::BucketRef;
 use crate::device::Device;
 use crate::reserves::Free;
+use crate::sync::Arc;
 use tierce_core::{BucketId, BucketIndex, DeviceIndex, Gen, Reserve};
 
 /// A whole bucket, the caller's alone. Dropping it unwritten gives it back: it is free again,
@@ -93,17 +94,31 @@ impl<'a> Allocation<'a> {
         &self.allocator.devices()[self.bucket_ref().device().as_usize()]
     }
 
-    /// The bucket is about to hold the only copy of something. Call it before that may be so.
+    /// The bucket is about to hold the only copy of something. Call it before that may be so:
+    /// whoever sees the allocation's pin returned sees the mark. Lock-free.
     pub fn mark_dirty(&self) {
         self.device().table().mark_dirty(self.bucket_ref().bucket());
     }
 
     /// It has content, and its key is in the index: the holder lets go, and the bucket is reused
-    /// when its turn comes.
+    /// when its turn comes. What was written before happens before whatever the bucket's next
+    /// owner does. Wait-free.
     #[inline]
     pub fn written(self) {
         self.device().table().unpin(self.bucket_ref().bucket(), 1);
         core::mem::forget(self);
+    }
+
+    /// The same bucket, held by its allocator's handle instead of a borrow: for who keeps it open
+    /// over many calls.
+    ///
+    /// # Panics
+    ///
+    /// If it is another allocator's.
+    pub fn into_owned(self, allocator: &Arc<Allocator>) -> OwnedAllocation {
+        assert!(core::ptr::eq(self.allocator, &raw const **allocator), "another allocator's");
+        let (bucket, home) = self.into_parts();
+        OwnedAllocation { allocator: Arc::clone(allocator), bucket, home, held: true }
     }
 
     /// Its pin passes to whoever gets the pointer, and with it the list that it came from.
@@ -129,6 +144,53 @@ impl Drop for Allocation<'_> {
     }
 }
 
+/// An [`Allocation`] that borrows nothing. Dropping it unwritten gives it back.
+///
+/// ```
+/// # use tierce_core::{Geometry, Reserve};
+/// # use tierce_lockfree::{Allocator, Config, DeviceTable};
+/// # let geometry = Geometry::new(1024, 1, 128, 8)?;
+/// # let (allocator, _reclaimers) =
+/// #     Allocator::start(Config::default(), vec![DeviceTable::empty(geometry)])?.finish();
+/// let bucket = allocator.try_alloc(Reserve::Btree)?.expect("the reserve was filled at start");
+/// let open = bucket.into_owned(&allocator);
+/// std::thread::spawn(move || open.written()).join().expect("no panic");
+/// # Ok::<(), tierce_lockfree::Error>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "dropping it gives it back"]
+pub struct OwnedAllocation {
+    allocator: Arc<Allocator>,
+    bucket: BucketRef,
+    home: Reserve,
+    /// Not written yet.
+    held: bool,
+}
+
+impl OwnedAllocation {
+    /// The bucket, with the gen that pointers to it carry.
+    #[must_use]
+    pub fn bucket_ref(&self) -> BucketRef {
+        self.bucket
+    }
+
+    /// As [`Allocation::written`].
+    pub fn written(mut self) {
+        self.held = false;
+        let device = &self.allocator.devices()[self.bucket.device().as_usize()];
+        device.table().unpin(self.bucket.bucket(), 1);
+    }
+}
+
+impl Drop for OwnedAllocation {
+    fn drop(&mut self) {
+        if self.held {
+            let device = &self.allocator.devices()[self.bucket.device().as_usize()];
+            device.give_back(Free { bucket: self.bucket.bucket(), home: self.home });
+        }
+    }
+}
+
 /// Keeps a bucket from being reused.
 ///
 /// ```
@@ -142,7 +204,10 @@ impl Drop for Allocation<'_> {
 /// bucket.written();
 /// let pin = allocator.pin(pointer).expect("not stale");
 /// assert_eq!(allocator.snapshot(pointer.id()).unwrap().pin_count(), 1);
+/// let for_somebody_else = pin.clone_pin();
 /// drop(pin);
+/// assert_eq!(allocator.snapshot(pointer.id()).unwrap().pin_count(), 1);
+/// # drop(for_somebody_else);
 /// # Ok::<(), tierce_lockfree::Error>(())
 /// ```
 #[derive(Debug)]
@@ -155,6 +220,14 @@ pub struct PinGuard<'a> {
 impl<'a> PinGuard<'a> {
     pub(crate) fn new(allocator: &'a Allocator, bucket: BucketRef) -> Self {
         Self { allocator, bucket }
+    }
+
+    /// Another pin of the same bucket, to be kept and dropped on its own. `None` if 49 152 pins
+    /// are held already. Wait-free: unlike [`Allocator::pin`] it has nothing to check.
+    #[must_use]
+    pub fn clone_pin(&self) -> Option<Self> {
+        let table = self.allocator.devices()[self.bucket.device().as_usize()].table();
+        table.clone_pin(self.bucket.bucket()).then(|| Self::new(self.allocator, self.bucket))
     }
 
     /// The bucket and the gen that is frozen.
@@ -171,7 +244,7 @@ impl Drop for PinGuard<'_> {
     }
 }
 
-#[cfg(all(test, not(tierce_loom)))]
+#[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]
 mod tests {
     use super::*;
 

@@ -6,8 +6,10 @@ use crate::bucket_ref::BucketRef;
 use crate::config::{Config, DeviceTable};
 use crate::device::Device;
 use crate::error::{Cause, Error};
-use crate::future::AllocFuture;
+use crate::events::event;
+use crate::future::{self, AllocFuture};
 use crate::gc::{Gc, GcState};
+use crate::no_wait;
 use crate::prio_block::PrioBlocks;
 use crate::readers::Read;
 use crate::sectors::{Extent, OpenBuckets, SectorRequest, Wait};
@@ -16,6 +18,7 @@ use crate::stats::{Counters, Stats};
 use crate::sync::{Arc, AtomicU32, Ordering};
 use crate::table::Table;
 use crate::victims::Scanner;
+use crate::watch::Watches;
 use std::cmp::Reverse;
 use std::time::Instant;
 use tierce_core::{BucketId, DeviceIndex, Geometry, Policy, Reserve};
@@ -86,7 +89,8 @@ impl Allocator {
     }
 
     /// Hands out nothing more. Whoever waits gets [`Error::Closed`], reclaimers get
-    /// [`Step::Ended`](crate::Step::Ended), the open buckets are closed.
+    /// [`Step::Ended`](crate::Step::Ended), the open buckets are closed. What is held may still be
+    /// written and dropped. Takes short locks; waits for nobody who sleeps or does I/O.
     pub fn close(&self) {
         // First nothing more is handed out; whoever opens a bucket after that closes it himself.
         self.devices.iter().for_each(Device::close);
@@ -95,8 +99,10 @@ impl Allocator {
     }
 
     /// Takes a device out of use: its allocations fail with `cause`, those who wait for it are
-    /// told, reclaiming stops. The other devices go on.
+    /// told, reclaiming stops. The other devices go on; the first cause is kept. Takes short
+    /// locks, as [`close`](Self::close).
     pub fn fail(&self, device: DeviceIndex, cause: Cause) {
+        event!(WARN, "device_failed", device = device, cause = cause);
         self.devices[device.as_usize()].fail(cause);
         self.open.seal(self, Some(device));
         self.gc.bell.ring();
@@ -154,6 +160,7 @@ impl Allocator {
             }
             None => {
                 device.counters.alloc_fails.add(1);
+                event!(DEBUG, "alloc_fail", device = device.index(), reserve = reserve);
                 Ok(None)
             }
         }
@@ -178,7 +185,8 @@ impl Allocator {
     /// them (except the prio write, which makes buckets free).
     ///
     /// Do not call it holding anything that garbage collection, the walk over the index or the
-    /// prio write needs: they are what makes buckets free.
+    /// prio write needs: they are what makes buckets free. [`NoWait`](crate::NoWait) watches over
+    /// that in debug builds, [`wait_for`](Self::wait_for) is for who must not wait later.
     ///
     /// # Errors
     ///
@@ -199,7 +207,7 @@ impl Allocator {
         reserve: Reserve,
         deadline: Option<Instant>,
     ) -> Result<Allocation<'_>, Error> {
-        self.alloc_on(device, reserve).block_until(deadline)
+        future::block_until(self.alloc_on(device, reserve), deadline)
     }
 
     /// Keeps the bucket from being reused for as long as the guard lives. `None` if the pointer
@@ -257,6 +265,7 @@ impl Allocator {
         request: &SectorRequest,
         deadline: Option<Instant>,
     ) -> Result<Extent<'_>, Error> {
+        no_wait::check();
         let extent = self.open.alloc(self, request, Wait::Until(deadline))?;
         Ok(extent.expect("a waiting allocation has space or an error"))
     }
@@ -298,8 +307,16 @@ impl Allocator {
         ranked
     }
 
-    /// A bucket of `device` was opened for writing.
-    pub(crate) fn note_opened(&self, device: DeviceIndex) {
+    /// The device that works and has most free for a user of `reserve`, at no particular instant;
+    /// `None` if none works. Wait-free.
+    #[must_use]
+    pub fn most_free(&self, reserve: Reserve) -> Option<DeviceIndex> {
+        self.ranked(reserve).first().map(|device| device.index())
+    }
+
+    /// A bucket of `device` is being filled, which counts towards the next garbage collection.
+    /// Sector allocation does it by itself; who fills whole buckets says so here. Wait-free.
+    pub fn note_opened(&self, device: DeviceIndex) {
         let sectors = self.geometry(device).bucket_sectors();
         self.gc.sectors_written.add(sectors.into());
         self.ring_if_gc_due();
@@ -321,7 +338,8 @@ impl Allocator {
         }
     }
 
-    /// Begins a garbage collection, see [`crate::gc`].
+    /// Begins a garbage collection, see [`crate::gc`]: it looks at every bucket once, or, if marks
+    /// are kept in place, waits for passes under way and clears every mark. Allocations go on.
     ///
     /// # Errors
     ///
@@ -370,20 +388,20 @@ impl Allocator {
 
 /// Looking.
 impl Allocator {
-    /// The policy in force.
+    /// The policy in force. Wait-free.
     #[must_use]
     pub fn policy(&self) -> Policy {
         // Relaxed: the next pass follows it.
         Policy::from_number(self.policy.load(Ordering::Relaxed) as u8).unwrap_or_default()
     }
 
-    /// Changes the policy; the next pass follows it.
+    /// Changes the policy; the next pass follows it, one under way ends as it began. Wait-free.
     pub fn set_policy(&self, policy: Policy) {
         // Relaxed: as above.
         self.policy.store(policy.number().into(), Ordering::Relaxed);
     }
 
-    /// Counters and gauges.
+    /// Counters and gauges, summed up over the CPUs: not for a hot path. Takes short locks.
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats::of(self)
@@ -428,6 +446,10 @@ impl Allocator {
 
     pub(crate) fn devices_mut(&mut self) -> &mut [Device] {
         &mut self.devices
+    }
+
+    pub(crate) fn watches(&self) -> &Arc<Watches> {
+        self.devices[0].watches()
     }
 
     #[inline]

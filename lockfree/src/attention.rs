@@ -5,6 +5,7 @@
 //! | bit | set by | cleared by | who looks |
 //! |---|---|---|---|
 //! | [`WAITING`] | whoever lines up | whoever empties the lines | who took a bucket: it is theirs. Who inserted one: he serves them |
+//! | [`WATCHED`] | whoever waits until so much is free | the last of them, under their lock | who inserted a bucket: he wakes them |
 //! | [`ENDED`] | close, failure | nobody | who took a bucket: he puts it back |
 //! | [`ROOM`], [`BUCKETS`], [`UNBLOCKED`] | the reclaimer, before it sleeps | whoever rings | who made that |
 //!
@@ -54,6 +55,8 @@ pub(crate) const ROOM: u32 = 4;
 pub(crate) const BUCKETS: u32 = 8;
 /// The reclaimer waits until nobody holds the prio write back.
 pub(crate) const UNBLOCKED: u32 = 16;
+/// Somebody waits until so many buckets can be had, see `watch.rs`.
+pub(crate) const WATCHED: u32 = 32;
 /// All that the reclaimer may wait for.
 pub(crate) const HUNGRY: u32 = ROOM | BUCKETS | UNBLOCKED;
 

@@ -59,7 +59,8 @@ impl Bell {
         Self { state: AtomicU32::new(QUIET), owner: Mutex::new(None) }
     }
 
-    /// Wakes the owner, now or at his next [`wait`](Self::wait).
+    /// Wakes the owner, now or at his next [`wait`](Self::wait). Wait-free, but for a short lock if
+    /// he sleeps. What was done before is seen by who is woken.
     pub fn ring(&self) {
         let order = if cfg!(tierce_mutant = "bell_ring_relaxed") {
             Ordering::Relaxed
@@ -67,6 +68,10 @@ impl Bell {
             // Release: publishes the work; pairs with the Acquire in `wait`.
             Ordering::Release
         };
+        // Relaxed: the deliberate break, who is awake is not told.
+        if cfg!(tierce_mutant = "bell_ring_lost") && self.state.load(Ordering::Relaxed) != ASLEEP {
+            return;
+        }
         if self.state.swap(RUNG, order) == ASLEEP {
             self.wake();
         }
@@ -83,8 +88,12 @@ impl Bell {
     /// time this returned `true`. Only one thread may wait at a time.
     pub fn wait(&self, deadline: Option<Instant>) -> bool {
         loop {
-            // Acquire: pairs with the Release in `ring`. Relaxed (failure): nothing was rung.
-            let order = (Ordering::Acquire, Ordering::Relaxed);
+            let order = if cfg!(tierce_mutant = "bell_wait_relaxed") {
+                (Ordering::Relaxed, Ordering::Relaxed)
+            } else {
+                // Acquire: pairs with the Release in `ring`. Relaxed (failure): nothing was rung.
+                (Ordering::Acquire, Ordering::Relaxed)
+            };
             if self.state.compare_exchange(RUNG, QUIET, order.0, order.1).is_ok() {
                 return true;
             }

@@ -2,15 +2,18 @@
 
 use crate::ageing::AgeClock;
 use crate::ahead::Ahead;
-use crate::attention::{Attention, BUCKETS, ENDED, HUNGRY, ROOM, UNBLOCKED, WAITING};
+use crate::attention::{Attention, BUCKETS, ENDED, HUNGRY, ROOM, UNBLOCKED, WAITING, WATCHED};
 use crate::bell::Bell;
 use crate::config::{Config, DeviceTable};
 use crate::counter::{Available, Counter, Counts};
 use crate::error::{Cause, Error};
+use crate::events::event;
+use crate::latency::Histogram;
 use crate::reserves::{Found, Free, Reserves};
 use crate::sync::{Arc, AtomicU32, AtomicU64, Mutex, Ordering, fence};
 use crate::table::Table;
 use crate::wait::{Sleepers, Waits};
+use crate::watch::Watches;
 use std::collections::VecDeque;
 use tierce_core::{BucketIndex, DeviceIndex, Geometry, Mark, Reserve, Sizes, Snapshot};
 
@@ -41,6 +44,8 @@ pub(crate) struct Device {
     table: Table,
     reserves: Reserves,
     pub(crate) waits: Waits,
+    /// Those of the set.
+    watches: Arc<Watches>,
     pub(crate) available: Available,
     pub(crate) chain: Mutex<Chain>,
     /// The reclaimer sleeps on this.
@@ -91,6 +96,12 @@ pub(crate) struct DeviceCounters {
     pub(crate) allocs: Counts<{ Reserve::COUNT }>,
     pub(crate) alloc_fails: Counter,
     pub(crate) alloc_waits: Counter,
+    /// How long they waited.
+    pub(crate) wait_times: Histogram,
+    /// From a table being encoded to its being durable.
+    pub(crate) write_times: Histogram,
+    /// Of the policy's passes.
+    pub(crate) pass_times: Histogram,
     pub(crate) foreign_pins: Counter,
     pub(crate) invalidated: Counter,
     pub(crate) prio_writes: Counter,
@@ -107,6 +118,9 @@ impl DeviceCounters {
             allocs: Counts::new(cpus),
             alloc_fails: counter(),
             alloc_waits: counter(),
+            wait_times: Histogram::new(),
+            write_times: Histogram::new(),
+            pass_times: Histogram::new(),
             foreign_pins: Counter::new(0),
             // Only the reclaimer counts the others.
             invalidated: Counter::new(0),
@@ -125,6 +139,7 @@ impl Device {
         index: DeviceIndex,
         table: DeviceTable,
         config: &Config,
+        watches: Arc<Watches>,
         clock: Arc<AgeClock>,
     ) -> Self {
         let cpus = config.cpus as usize;
@@ -143,6 +158,7 @@ impl Device {
             reserves: Reserves::new(&table.sizes, config.cpus),
             sizes: table.sizes,
             waits: Waits::new(),
+            watches,
             available: Available::new(cpus, geometry.nbuckets()),
             chain: Mutex::new(Chain { live: table.chain, writing: Vec::new() }),
             bell: Bell::new(),
@@ -168,6 +184,11 @@ impl Device {
 
     pub(crate) fn sizes(&self) -> &Sizes {
         &self.sizes
+    }
+
+    /// Those of the set.
+    pub(crate) fn watches(&self) -> &Arc<Watches> {
+        &self.watches
     }
 
     #[inline]
@@ -216,6 +237,16 @@ impl Device {
         &self.waits.attention
     }
 
+    /// Somebody watches the free lists from now on, or nobody any more. Called under the lock of
+    /// those who do.
+    pub(crate) fn set_watched(&self, watched: bool) {
+        if watched {
+            self.attention().set(WATCHED);
+        } else {
+            self.attention().clear(WATCHED);
+        }
+    }
+
     /// The error that everybody gets once the device has ended.
     #[inline]
     pub(crate) fn check(&self) -> Result<(), Error> {
@@ -237,7 +268,10 @@ impl Device {
     fn end_with(&self, end: End) {
         self.end.lock().get_or_insert(end);
         self.attention().raise(ENDED);
-        self.waits.close();
+        if !cfg!(tierce_mutant = "end_unannounced") {
+            self.waits.close();
+        }
+        self.watches.wake_all();
         self.bell.ring();
     }
 
@@ -345,6 +379,7 @@ impl Device {
             Ok(word) => {
                 self.available.change(-1);
                 self.counters.allocs.add(reserve.as_usize(), 1);
+                event!(TRACE, "alloc", device = self.index, bucket = bucket, reserve = reserve);
                 Some(word)
             }
             Err(_pinned) => {
@@ -365,9 +400,11 @@ impl Device {
         self.leftovers.lock().push(bucket);
         // Relaxed: ordered by the fence.
         self.set_aside.store(1, Ordering::Relaxed);
-        // SeqCst: of this fence and the one in `pin_dropped` one comes first: either the look
-        // below finds the pin gone, or whoever drops it sees that a bucket was set aside.
-        fence(Ordering::SeqCst);
+        if !cfg!(tierce_mutant = "set_aside_no_fence") {
+            // SeqCst: of this fence and the one in `pin_dropped` one comes first: either the look
+            // below finds the pin gone, or whoever drops it sees that a bucket was set aside.
+            fence(Ordering::SeqCst);
+        }
         if self.table.peek(bucket).pin_count() == 1 {
             self.bell.ring();
         }
@@ -378,8 +415,10 @@ impl Device {
         if word.pin_count() != 1 {
             return; // a free bucket with no other foreign pin has exactly its own
         }
-        // SeqCst: pairs with the fence in `set_aside`.
-        fence(Ordering::SeqCst);
+        if !cfg!(tierce_mutant = "pin_dropped_no_fence") {
+            // SeqCst: pairs with the fence in `set_aside`.
+            fence(Ordering::SeqCst);
+        }
         // Relaxed: ordered by the fence.
         if self.set_aside.load(Ordering::Relaxed) != 0 {
             self.bell.ring();
@@ -473,7 +512,7 @@ impl Device {
     #[inline]
     pub(crate) fn put_back(&self, free: Free) {
         if free.home == Reserve::None && self.reserves.push_own_cells(free.bucket) {
-            let seen = self.attention().after_cell() & (WAITING | BUCKETS);
+            let seen = self.attention().after_cell() & (WAITING | BUCKETS | WATCHED);
             if seen != 0 {
                 self.noticed(seen);
             }
@@ -517,7 +556,7 @@ impl Device {
     /// Buckets were put on a list: whoever waits is served, and the prio write goes on if it was
     /// short of buckets.
     fn offered(&self) {
-        let seen = self.attention().after() & (WAITING | BUCKETS);
+        let seen = self.attention().after() & (WAITING | BUCKETS | WATCHED);
         if seen != 0 {
             self.noticed(seen);
         }
@@ -525,11 +564,14 @@ impl Device {
 
     #[cold]
     fn noticed(&self, seen: u32) {
-        if seen & WAITING != 0 {
+        if seen & WAITING != 0 && !cfg!(tierce_mutant = "offered_unserved") {
             self.serve();
         }
         if seen & BUCKETS != 0 {
             self.ring_if_hungry(BUCKETS);
+        }
+        if seen & WATCHED != 0 {
+            self.watches.offered();
         }
     }
 
@@ -562,14 +604,18 @@ impl Device {
     pub(crate) fn take_demand(&self) -> bool {
         // Relaxed: the bell orders it; demand that comes right after is met by the next look.
         let demand = self.demand.swap(0, Ordering::Relaxed) != 0;
-        demand || self.waits.len() > 0
+        demand || self.waits.len() > 0 || self.watches.len() > 0
     }
 
     /// The reclaimer is about to sleep until there is `hunger`; it looks once more after this:
     /// either that finds it, or whoever makes it available rings.
     pub(crate) fn stay_hungry(&self, hunger: Hunger) {
         self.attention().clear(HUNGRY);
-        self.attention().set(hunger as u32);
+        if cfg!(tierce_mutant = "hungry_no_fence") {
+            self.attention().raise(hunger as u32);
+        } else {
+            self.attention().set(hunger as u32);
+        }
     }
 
     fn ring_if_hungry(&self, hunger: u32) {
@@ -592,7 +638,7 @@ pub(crate) enum Hunger {
     Unblocked = UNBLOCKED,
 }
 
-#[cfg(all(test, not(tierce_loom)))]
+#[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]
 mod tests {
     use super::*;
     use crate::wait::Turn;
@@ -603,7 +649,9 @@ mod tests {
     fn the_prio_write_comes_before_those_who_wait() {
         let geometry = Geometry::new(64, 1, 128, 8).expect("a legal shape");
         let table = DeviceTable::empty(geometry);
-        let device = Device::new(DeviceIndex::FIRST, table, &Config::default(), Arc::default());
+        let watches = Arc::new(Watches::new());
+        let (index, clock) = (DeviceIndex::FIRST, Arc::default());
+        let device = Device::new(index, table, &Config::default(), watches, clock);
         let waiter = device.waits.line_up(Reserve::None, Waker::noop());
         let [first, second] = [1, 2].map(BucketIndex::new);
         assert_eq!(device.release(first), Ok(Reserve::Prio));

@@ -52,4 +52,10 @@ pub enum Error {
 }
 
 /// Why a device failed, as told by whoever does its I/O.
+///
+/// ```
+/// use std::sync::Arc;
+/// let cause: tierce_lockfree::Cause = Arc::new(std::io::Error::other("a dead cell"));
+/// assert_eq!(cause.to_string(), "a dead cell");
+/// ```
 pub type Cause = Arc<dyn std::error::Error + Send + Sync>;

@@ -1,9 +1,13 @@
 //! An allocation that waits: as a future, or blocking a thread.
+//!
+//! What can be waited for in both ways is `Decided` step by step.
 
 use crate::allocation::Allocation;
 use crate::allocator::Allocator;
 use crate::device::Device;
 use crate::error::Error;
+use crate::events::event;
+use crate::no_wait;
 use crate::reserves::Free;
 use crate::sync::{Arc, Thread, current, park_until};
 use crate::wait::{Turn, Waiter};
@@ -16,6 +20,14 @@ use tierce_core::{DeviceIndex, Reserve, Snapshot};
 
 /// The next free bucket, see [`Allocator::alloc_on`]. Dropping it leaves the line; a bucket that
 /// was handed over already goes to the next.
+///
+/// ```
+/// # use tierce_core::{DeviceIndex, Geometry, Reserve};
+/// # use tierce_lockfree::{Allocation, Allocator, Config, DeviceTable, Error};
+/// async fn node(allocator: &Allocator) -> Result<Allocation<'_>, Error> {
+///     allocator.alloc_on(DeviceIndex::FIRST, Reserve::Btree).await
+/// }
+/// ```
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub struct AllocFuture<'a> {
@@ -23,19 +35,49 @@ pub struct AllocFuture<'a> {
     device: DeviceIndex,
     reserve: Reserve,
     waiter: Option<Arc<Waiter>>,
+    /// When he lined up.
+    since: Option<Instant>,
+}
+
+/// Something that is waited for.
+pub(crate) trait Decided {
+    /// What comes of it.
+    type Output;
+
+    /// `Some` when it is decided; otherwise `waker` is called when it may be.
+    fn advance(&mut self, waker: &Waker) -> Option<Result<Self::Output, Error>>;
+
+    /// The deadline has passed; `Some` if it was decided just now.
+    fn give_up(&mut self) -> Option<Self::Output>;
+}
+
+/// Blocks the thread until `awaited` is decided, or until `deadline`.
+pub(crate) fn block_until<T>(
+    mut awaited: impl Decided<Output = T>,
+    deadline: Option<Instant>,
+) -> Result<T, Error> {
+    let waker = Waker::from(std::sync::Arc::new(Unpark(current())));
+    loop {
+        if let Some(decided) = awaited.advance(&waker) {
+            return decided;
+        }
+        if deadline.is_some_and(|at| at <= Instant::now()) {
+            return awaited.give_up().ok_or(Error::TimedOut);
+        }
+        park_until(deadline);
+    }
 }
 
 impl<'a> AllocFuture<'a> {
     pub(crate) fn new(allocator: &'a Allocator, device: DeviceIndex, reserve: Reserve) -> Self {
-        Self { allocator, device, reserve, waiter: None }
+        Self { allocator, device, reserve, waiter: None, since: None }
     }
 
     fn device(&self) -> &'a Device {
         &self.allocator.devices()[self.device.as_usize()]
     }
 
-    /// `Some` when it is decided.
-    fn advance(&mut self, waker: &Waker) -> Option<Result<Allocation<'a>, Error>> {
+    fn look(&mut self, waker: &Waker) -> Option<Result<Allocation<'a>, Error>> {
         let device = self.device();
         loop {
             let Some(waiter) = &self.waiter else {
@@ -45,8 +87,12 @@ impl<'a> AllocFuture<'a> {
                     Ok(None) => {}
                 }
                 device.counters.alloc_waits.add(1);
+                self.since = Some(Instant::now());
+                event!(DEBUG, "wait", device = self.device, reserve = self.reserve);
                 self.waiter = Some(device.waits.line_up(self.reserve, waker));
-                device.serve();
+                if !cfg!(tierce_mutant = "no_second_try") {
+                    device.serve();
+                }
                 device.bell.ring();
                 continue;
             };
@@ -75,26 +121,11 @@ impl<'a> AllocFuture<'a> {
         Allocation::new(self.allocator, self.device, free, word.gen_())
     }
 
-    /// Blocks the thread until it is decided, or until `deadline`.
-    pub(crate) fn block_until(
-        mut self,
-        deadline: Option<Instant>,
-    ) -> Result<Allocation<'a>, Error> {
-        let waker = Waker::from(std::sync::Arc::new(Unpark(current())));
-        loop {
-            if let Some(decided) = self.advance(&waker) {
-                return decided;
-            }
-            if deadline.is_some_and(|at| at <= Instant::now()) {
-                return match self.leave().and_then(|bucket| self.claim(bucket)) {
-                    Some(allocation) => Ok(allocation),
-                    None => {
-                        self.device().counters.alloc_fails.add(1);
-                        Err(Error::TimedOut)
-                    }
-                };
-            }
-            park_until(deadline);
+    /// The wait is over, however it ended.
+    fn note_end(&mut self) {
+        if let Some(since) = self.since.take() {
+            self.device().counters.wait_times.add(since.elapsed());
+            event!(DEBUG, "wait_end", device = self.device, reserve = self.reserve);
         }
     }
 
@@ -102,6 +133,30 @@ impl<'a> AllocFuture<'a> {
     fn leave(&mut self) -> Option<Free> {
         let waiter = self.waiter.take()?;
         self.device().waits.leave(self.reserve, &waiter)
+    }
+}
+
+impl<'a> Decided for AllocFuture<'a> {
+    type Output = Allocation<'a>;
+
+    fn advance(&mut self, waker: &Waker) -> Option<Result<Allocation<'a>, Error>> {
+        if self.waiter.is_none() {
+            no_wait::check();
+        }
+        let decided = self.look(waker);
+        if decided.is_some() {
+            self.note_end();
+        }
+        decided
+    }
+
+    fn give_up(&mut self) -> Option<Allocation<'a>> {
+        let late = self.leave().and_then(|bucket| self.claim(bucket));
+        if late.is_none() {
+            self.device().counters.alloc_fails.add(1);
+        }
+        self.note_end();
+        late
     }
 }
 
@@ -118,9 +173,12 @@ impl<'a> Future for AllocFuture<'a> {
 
 impl Drop for AllocFuture<'_> {
     fn drop(&mut self) {
-        if let Some(bucket) = self.leave() {
+        if let Some(bucket) = self.leave()
+            && !cfg!(tierce_mutant = "handed_lost")
+        {
             self.device().put_back(bucket);
         }
+        self.note_end();
     }
 }
 

@@ -71,6 +71,7 @@ use crate::bucket_ref::BucketRef;
 use crate::counter::Counter;
 use crate::device::Device;
 use crate::error::Error;
+use crate::events::event;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use tierce_core::word::SECTORS_MAX;
 use tierce_core::{BucketIndex, Gen, Mark, Snapshot};
@@ -111,8 +112,13 @@ impl GcState {
 
     #[inline]
     pub(crate) fn epoch(&self) -> u64 {
-        // Acquire: a reader looks its key up after this; pairs with the Release in `finish`.
-        self.epoch.load(Ordering::Acquire)
+        let order = if cfg!(tierce_mutant = "epoch_load_relaxed") {
+            Ordering::Relaxed
+        } else {
+            // Acquire: a reader looks its key up after this; pairs with the Release in `finish`.
+            Ordering::Acquire
+        };
+        self.epoch.load(order)
     }
 
     /// How many collections have finished.
@@ -178,6 +184,12 @@ impl GcState {
 }
 
 /// What GC made of a pointer.
+///
+/// ```
+/// use tierce_lockfree::Marked;
+/// let keep_the_key = |marked: Marked| marked == Marked::Live;
+/// assert!(!keep_the_key(Marked::Stale));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a stale key has to be removed from the index"]
 pub enum Marked {
@@ -225,9 +237,13 @@ impl<'a> Gc<'a> {
         if !allocator.gc_state().try_begin() {
             return Err(Error::GcRunning);
         }
+        event!(DEBUG, "gc_begin", need_gc = allocator.gc_state().need_gc());
         if !allocator.config().invalidate_during_gc {
             allocator.gc_state().set_marks_valid(false);
             allocator.devices().iter().for_each(clear_marks);
+            if cfg!(tierce_mutant = "gc_in_place_valid_early") {
+                allocator.gc_state().set_marks_valid(true);
+            }
             return Ok(Self { allocator, shadows: None, finished: false });
         }
         let shadows = allocator.devices().iter().map(snapshot);
@@ -275,10 +291,14 @@ impl<'a> Gc<'a> {
         Marked::Stale
     }
 
-    /// Publishes what the walk found. Reclaimers that waited for it go on.
+    /// Publishes what the walk found, one bucket after the other, each lock-free; then reclaimers
+    /// that waited for it go on, and see all of it.
     pub fn finish(mut self) {
         let gc = self.allocator.gc_state();
-        if !cfg!(tierce_mutant = "gc_epoch_late") {
+        if cfg!(tierce_mutant = "gc_epoch_relaxed") {
+            // Relaxed: the deliberate break.
+            gc.epoch.fetch_add(1, Ordering::Relaxed);
+        } else if !cfg!(tierce_mutant = "gc_epoch_late") {
             // Release: before the first publish, see `crate::readers`.
             gc.epoch.fetch_add(1, Ordering::Release);
         }
@@ -301,6 +321,7 @@ impl<'a> Gc<'a> {
         gc.finished.fetch_add(1, Ordering::Release);
         gc.set_marks_valid(true);
         self.finished = true;
+        event!(DEBUG, "gc_finish", need_gc = need_gc);
         for device in self.allocator.devices() {
             device.bell.ring();
         }
@@ -311,6 +332,13 @@ impl Drop for Gc<'_> {
     fn drop(&mut self) {
         let gc = self.allocator.gc_state();
         gc.end();
+        if cfg!(tierce_mutant = "gc_needed_is_a_flag") {
+            // Relaxed: the deliberate break, whoever asked, and for whichever collection.
+            gc.needed.store(0, Ordering::Relaxed);
+        }
+        if !self.finished {
+            event!(DEBUG, "gc_abandon", need_gc = gc.need_gc());
+        }
         if !self.finished && !gc.marks_valid() {
             // Nothing can be reused until another one has finished.
             gc.need_after(gc.finished());
@@ -321,7 +349,9 @@ impl Drop for Gc<'_> {
 /// The beginning of a collection in place. Marks are invalid already: a pass that began before
 /// holds the lock, one that begins later sees it.
 fn clear_marks(device: &Device) {
-    drop(device.pass.lock());
+    if !cfg!(tierce_mutant = "gc_in_place_no_wait") {
+        drop(device.pass.lock());
+    }
     device.geometry().buckets().for_each(|bucket| device.table().gc_clear(bucket));
 }
 
@@ -345,12 +375,22 @@ fn snapshot(device: &Device) -> Box<[Shadow]> {
     // in the list.
     let chain = device.chain.lock();
     let words = (0..device.geometry().nbuckets()).map(BucketIndex::new);
-    let shadows: Box<[_]> = words.map(|b| Shadow::new(device.table().read(b))).collect();
+    let shadows: Box<[_]> = words.map(|b| Shadow::new(start_word(device, b))).collect();
     // No key points at a prio bucket. Its mark is set when it is allocated and cleared when it
     // is released; its gen need not move between that and its next allocation, so publishing
     // could not tell the two apart.
-    chain.live.iter().for_each(|bucket| shadows[bucket.as_usize()].keep_mark());
+    if !cfg!(tierce_mutant = "gc_ignores_chain") {
+        chain.live.iter().for_each(|bucket| shadows[bucket.as_usize()].keep_mark());
+    }
     shadows
+}
+
+/// A word at the snapshot, and every key that was inserted before its bucket was unpinned.
+fn start_word(device: &Device, bucket: BucketIndex) -> Snapshot {
+    if cfg!(tierce_mutant = "gc_snapshot_relaxed") {
+        return device.table().peek(bucket);
+    }
+    device.table().read(bucket)
 }
 
 /// Publishes the shadows of one device. Returns the largest gen − last_gc afterwards.
@@ -366,6 +406,8 @@ fn publish(device: &Device, shadows: &[Shadow]) -> u8 {
         let table = device.table();
         let start = if cfg!(tierce_mutant = "gc_ignores_reuse") {
             found.start.with_gen(table.peek(bucket).gen_())
+        } else if cfg!(tierce_mutant = "gc_snapshot_late") {
+            table.read(bucket)
         } else {
             found.start
         };
@@ -460,6 +502,9 @@ impl Shadow {
 
     /// A pointer of gen `pointer` exists: `last_gc` may not pass it.
     fn hold_back(&self, pointer: Gen) {
+        if cfg!(tierce_mutant = "gc_ignores_oldest") {
+            return;
+        }
         self.update(|found| {
             let older = found.oldest.is_after(pointer);
             Found { oldest: if older { pointer } else { found.oldest }, ..found }
@@ -481,7 +526,7 @@ impl Shadow {
     }
 }
 
-#[cfg(all(test, not(tierce_loom)))]
+#[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]
 mod tests {
     use super::*;
 

@@ -17,13 +17,13 @@
 //!
 //! What is one instruction of assembly, or a call of C, is in `hint/cpu.rs`.
 
-#[cfg(all(target_os = "linux", not(miri), not(tierce_loom)))]
+#[cfg(all(target_os = "linux", not(miri), not(tierce_loom), not(tierce_shuttle)))]
 mod cpu;
 
-#[cfg(all(target_os = "linux", not(miri), not(tierce_loom)))]
+#[cfg(all(target_os = "linux", not(miri), not(tierce_loom), not(tierce_shuttle)))]
 use cpu::{find, number_by};
 
-use crate::sync::{AtomicUsize, Ordering, thread_local};
+use crate::sync::{AtomicUsize, Ordering, execution_static, thread_local};
 
 /// By what threads find the copy of per-CPU data that is theirs: locality, never safety.
 ///
@@ -55,12 +55,12 @@ impl CpuHint {
 enum Source {
     /// The number is a `u32` this many bytes from where the thread pointer points.
     #[cfg_attr(
-        not(all(target_os = "linux", not(miri), not(tierce_loom))),
+        not(all(target_os = "linux", not(miri), not(tierce_loom), not(tierce_shuttle))),
         expect(dead_code, reason = "only Linux has it")
     )]
     Rseq(isize),
     #[cfg_attr(
-        not(all(target_os = "linux", not(miri), not(tierce_loom))),
+        not(all(target_os = "linux", not(miri), not(tierce_loom), not(tierce_shuttle))),
         expect(dead_code, reason = "only Linux has it")
     )]
     Getcpu,
@@ -88,14 +88,14 @@ pub(crate) fn place(copies: usize) -> usize {
     if number < copies { number } else { number % copies }
 }
 
-#[cfg(not(all(target_os = "linux", not(miri), not(tierce_loom))))]
+#[cfg(not(all(target_os = "linux", not(miri), not(tierce_loom), not(tierce_shuttle))))]
 use elsewhere::{number, source};
 
-#[cfg(all(target_os = "linux", not(miri), not(tierce_loom)))]
+#[cfg(all(target_os = "linux", not(miri), not(tierce_loom), not(tierce_shuttle)))]
 use linux::{number, source};
 
 /// Where there is nothing to choose.
-#[cfg(not(all(target_os = "linux", not(miri), not(tierce_loom))))]
+#[cfg(not(all(target_os = "linux", not(miri), not(tierce_loom), not(tierce_shuttle))))]
 mod elsewhere {
     pub(super) fn source() -> super::Source {
         super::Source::ThreadSlot
@@ -107,7 +107,7 @@ mod elsewhere {
 }
 
 /// The choice is kept in one word, so that asking costs one load of what nobody writes.
-#[cfg(all(target_os = "linux", not(miri), not(tierce_loom)))]
+#[cfg(all(target_os = "linux", not(miri), not(tierce_loom), not(tierce_shuttle)))]
 mod linux {
     use super::{AtomicUsize, Ordering, Source, find, number_by, thread_slot};
 
@@ -158,13 +158,7 @@ mod linux {
     }
 }
 
-#[cfg(not(tierce_loom))]
-static NEXT: AtomicUsize = AtomicUsize::new(0);
-
-#[cfg(tierce_loom)]
-loom::lazy_static! {
-    static ref NEXT: AtomicUsize = AtomicUsize::new(0);
-}
+execution_static!(NEXT: AtomicUsize = AtomicUsize::new(0));
 
 thread_local! {
     // Relaxed: the numbers need to differ, nothing is published with them.
@@ -177,7 +171,7 @@ fn thread_slot() -> usize {
     SLOT.try_with(|slot| *slot).unwrap_or(0)
 }
 
-#[cfg(all(test, not(tierce_loom)))]
+#[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]
 mod tests {
     use super::*;
 

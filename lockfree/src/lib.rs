@@ -15,6 +15,8 @@
 //!   and wakes up with his bucket in hand. One word (`attention.rs`) tells everybody else that he
 //!   does. Counts of what happened (`counter.rs`) need no atomic read-modify-write while threads
 //!   own a number (`owner.rs`).
+//! * **Who must not wait later** waits before until enough is free (`watch.rs`), and is caught
+//!   when he waits nevertheless (`no_wait.rs`).
 //! * **Writers take sectors** of open buckets (`sectors/`): one CAS on the word of a slot, pins
 //!   taken in advance, so that nothing is ever in flight unpinned.
 //! * **Readers do not pin** (`readers.rs`): they check gen and GC epoch before and after.
@@ -27,6 +29,7 @@
 //!   them. `moving.rs` chooses what is worth moving out of nearly empty buckets.
 //! * **Scripts** can drive it one operation at a time (`sim/`), for comparing it with the
 //!   executable specification.
+//! * **What happens** can be counted (`stats.rs`, `latency.rs`) and listened to (`events.rs`).
 //! * **Copies** on several devices are allocated all or nothing (`set.rs`).
 //! * `device.rs` is one device's share of all that, `allocator.rs` what users see, `start.rs`
 //!   how it begins. `sync.rs` is the only file that names atomics, so that the models of
@@ -42,6 +45,10 @@
 //! | try_alloc from the shared queues | lock-free |
 //! | alloc_until, alloc_on | waits for a bucket; woken by release, failure, close, deadline |
 //! | allocating, releasing, giving back while somebody waits in line | a short lock |
+//! | wait_for | waits for buckets, and for who waits so for the same reserve since before |
+//! | close, fail, stats, finishing a collection | short locks, and as long as their loops are |
+//!
+//! What says nothing of its progress only looks at what it was given, and is wait-free.
 // The files that need it say why: `hint/cpu.rs`, `victims/x86.rs`.
 #![cfg_attr(not(tierce_loom), deny(unsafe_code))]
 
@@ -55,10 +62,12 @@ pub mod config;
 pub mod error;
 pub mod future;
 pub mod gc;
+pub mod latency;
 #[cfg(tierce_loom)]
 #[doc(hidden)]
 pub mod model;
 pub mod moving;
+pub mod no_wait;
 pub mod prio_block;
 pub mod prio_write;
 pub mod readers;
@@ -70,6 +79,7 @@ pub mod sim;
 pub mod start;
 pub mod stats;
 pub mod unused;
+pub mod watch;
 
 mod ageing;
 mod ahead;
@@ -77,6 +87,7 @@ mod attention;
 mod cells;
 mod counter;
 mod device;
+mod events;
 mod hint;
 mod owner;
 mod rescale;
@@ -87,7 +98,7 @@ mod victims;
 mod wait;
 mod words;
 
-pub use allocation::{Allocation, PinGuard};
+pub use allocation::{Allocation, OwnedAllocation, PinGuard};
 pub use allocator::Allocator;
 pub use bell::Bell;
 pub use bucket_ref::BucketRef;
@@ -96,6 +107,8 @@ pub use error::{Cause, Error};
 pub use future::AllocFuture;
 pub use gc::{Gc, Marked};
 pub use hint::CpuHint;
+pub use latency::Latencies;
+pub use no_wait::NoWait;
 pub use prio_block::{Bump, PrioBlock};
 pub use prio_write::PrioWrite;
 pub use readers::{OpenRead, Read};
@@ -104,3 +117,4 @@ pub use sectors::{Extent, SectorRequest, WritePoint};
 pub use start::Startup;
 pub use stats::{DeviceStats, Stats};
 pub use unused::Unused;
+pub use watch::FreeFuture;

@@ -4,9 +4,11 @@
 use crate::ageing::{AgeClock, Ageing};
 use crate::allocator::Allocator;
 use crate::sync::Arc;
-use crate::{attention, cells, counter, owner, reserves, ring, table};
+use crate::{attention, cells, counter, owner, prio_block, reserves, ring, table};
 use tierce_core::word::Purpose;
-use tierce_core::{AgeEpoch, BucketId, BucketIndex, Gen, Mark, Prio, Reserve, Sizes, Snapshot};
+use tierce_core::{
+    AgeEpoch, BucketId, BucketIndex, DeviceIndex, Gen, Mark, Prio, Reserve, Sizes, Snapshot,
+};
 
 /// A table of words, and what makes them age.
 #[derive(Debug)]
@@ -54,7 +56,13 @@ impl Table {
     /// Whether the gen was the pointer's.
     #[must_use]
     pub fn pin(&self, bucket: BucketIndex, pointer: Gen) -> bool {
-        self.0.pin(bucket, pointer).is_some()
+        self.pinned(bucket, pointer).is_some()
+    }
+
+    /// As [`pin`](Self::pin): the word that it left.
+    #[must_use]
+    pub fn pinned(&self, bucket: BucketIndex, pointer: Gen) -> Option<Snapshot> {
+        self.0.pin(bucket, pointer)
     }
 
     /// One pin fewer.
@@ -78,6 +86,29 @@ impl Table {
         self.0.touch(bucket, pointer);
     }
 
+    /// Its content is dead.
+    pub fn free(&self, bucket: BucketIndex) {
+        self.0.free(bucket);
+    }
+
+    /// Whether it took the short way.
+    #[must_use]
+    pub fn unused(&self, bucket: BucketIndex, pointer: Gen) -> bool {
+        self.0.unused(bucket, pointer, pointer).is_some()
+    }
+
+    /// Whether the gen advanced, as that of an index node that its owner frees.
+    #[must_use]
+    pub fn bump_gen(&self, bucket: BucketIndex, pointer: Gen) -> bool {
+        self.0.bump_gen(bucket, pointer, pointer).is_ok()
+    }
+
+    /// The word as a prio write encodes it.
+    #[must_use]
+    pub fn read_for_prios(&self, bucket: BucketIndex) -> Snapshot {
+        self.0.read_for_prios(bucket)
+    }
+
     /// Asks for a rescale.
     pub fn request_rescale(&self) {
         assert!(self.1.account(2), "a step is one sector");
@@ -97,6 +128,40 @@ impl Table {
     /// What a collection found.
     pub fn gc_publish(&self, bucket: BucketIndex, start: Snapshot, mark: Mark, oldest: Gen) {
         self.0.gc_publish(bucket, start, mark, 8, oldest);
+    }
+}
+
+/// Who holds prio writes back.
+#[derive(Debug)]
+pub struct PrioBlocks(prio_block::PrioBlocks);
+
+impl Default for PrioBlocks {
+    fn default() -> Self {
+        Self(prio_block::PrioBlocks::new())
+    }
+}
+
+impl PrioBlocks {
+    /// One more.
+    pub fn take(&self) {
+        self.0.take();
+    }
+
+    /// One fewer.
+    pub fn leave(&self) {
+        self.0.leave();
+    }
+
+    /// The state, if there is nobody.
+    #[must_use]
+    pub fn free(&self) -> Option<u64> {
+        self.0.free()
+    }
+
+    /// Whether nobody came since.
+    #[must_use]
+    pub fn unchanged(&self, before: u64) -> bool {
+        self.0.unchanged(before)
     }
 }
 
@@ -276,6 +341,44 @@ pub fn invalidate(allocator: &Allocator, bucket: BucketId) -> bool {
 /// Gives back the pin of an invalidated bucket, as its new owner would.
 pub fn unpin(allocator: &Allocator, bucket: BucketId) {
     allocator.devices()[bucket.device().as_usize()].table().unpin(bucket.bucket(), 1);
+}
+
+/// Drops the pin of a guard.
+pub fn drop_pin(allocator: &Allocator, bucket: BucketId) {
+    let device = &allocator.devices()[bucket.device().as_usize()];
+    device.pin_dropped(device.table().unpin(bucket.bucket(), 1));
+}
+
+/// How many free buckets of the device are kept from its lists.
+#[must_use]
+pub fn set_aside(allocator: &Allocator, device: DeviceIndex) -> usize {
+    allocator.devices()[device.as_usize()].leftovers.lock().len()
+}
+
+/// Asks for a collection that begins later than those that have finished. Returns how many have.
+pub fn ask_for_collection(allocator: &Allocator) -> u64 {
+    let finished = allocator.gc_state().finished();
+    allocator.gc_state().need_after(finished);
+    finished
+}
+
+/// How many collections have finished.
+#[must_use]
+pub fn collections(allocator: &Allocator) -> u64 {
+    allocator.gc_state().finished()
+}
+
+/// How far the gen of `bucket` has run ahead of the last collection.
+#[must_use]
+pub fn lag(allocator: &Allocator, bucket: BucketId) -> u8 {
+    let device = &allocator.devices()[bucket.device().as_usize()];
+    device.table().peek(bucket.bucket()).gc_gen()
+}
+
+/// Makes an invalidated bucket free, as the reclaimer does when its gen is durable.
+pub fn release(allocator: &Allocator, bucket: BucketId) {
+    let device = &allocator.devices()[bucket.device().as_usize()];
+    device.release(bucket.bucket()).expect("there is room");
 }
 
 /// As the bucket's owner does before it holds the only copy of something.

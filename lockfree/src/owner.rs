@@ -35,7 +35,7 @@ use core::cell::Cell;
 
 const _: () = assert!(OWNERS <= u64::BITS as usize);
 /// The number of a thread that has none.
-#[cfg(not(tierce_loom))]
+#[cfg(not(any(tierce_loom, tierce_shuttle)))]
 const NONE: usize = usize::MAX - 1;
 
 /// The number of a thread that has not asked yet.
@@ -47,13 +47,14 @@ pub(crate) struct Owners {
     taken: AtomicU64,
 }
 
+#[cfg_attr(tierce_shuttle, expect(dead_code, reason = "no number is used twice there"))]
 impl Owners {
-    #[cfg(not(tierce_loom))]
+    #[cfg(not(any(tierce_loom, tierce_shuttle)))]
     const fn new() -> Self {
         Self { taken: AtomicU64::new(0) }
     }
 
-    #[cfg(tierce_loom)]
+    #[cfg(any(tierce_loom, tierce_shuttle))]
     pub(crate) fn new() -> Self {
         Self { taken: AtomicU64::new(0) }
     }
@@ -89,7 +90,7 @@ impl Owners {
     }
 }
 
-#[cfg(not(tierce_loom))]
+#[cfg(not(any(tierce_loom, tierce_shuttle)))]
 mod numbers {
     use super::{Cell, NONE, Owners, UNKNOWN, thread_local};
 
@@ -122,7 +123,7 @@ mod numbers {
 }
 
 /// Under the model checker numbers are not used twice: the protocol has a model of its own.
-#[cfg(tierce_loom)]
+#[cfg(any(tierce_loom, tierce_shuttle))]
 mod numbers {
     use super::{Cell, UNKNOWN, thread_local};
 
@@ -150,7 +151,7 @@ fn first_use() -> usize {
     number
 }
 
-#[cfg(all(test, not(tierce_loom)))]
+#[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]
 mod tests {
     use super::*;
 

@@ -74,7 +74,11 @@ impl PrioBlocks {
             fence(Ordering::SeqCst);
         }
         // Relaxed: ordered by the fence.
-        self.0.load(Ordering::Relaxed) == before
+        let now = self.0.load(Ordering::Relaxed);
+        if cfg!(tierce_mutant = "prio_block_no_version") {
+            return now & HOLDERS == 0;
+        }
+        now == before
     }
 
     /// How many hold prio writes back.
@@ -95,8 +99,13 @@ impl PrioBlocks {
 
     /// One fewer; `true` if it was the last.
     pub(crate) fn leave(&self) -> bool {
-        // Release: pairs with the Acquire in `free`.
-        let before = self.0.fetch_sub(1, Ordering::Release);
+        let order = if cfg!(tierce_mutant = "prio_block_leave_relaxed") {
+            Ordering::Relaxed
+        } else {
+            // Release: pairs with the Acquire in `free`.
+            Ordering::Release
+        };
+        let before = self.0.fetch_sub(1, order);
         assert!(before & HOLDERS > 0, "a block is returned once");
         before & HOLDERS == 1
     }
@@ -177,7 +186,7 @@ impl Drop for PrioBlock<'_> {
     }
 }
 
-#[cfg(all(test, not(tierce_loom)))]
+#[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]
 mod tests {
     use super::*;
 

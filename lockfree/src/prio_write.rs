@@ -91,7 +91,7 @@ impl PrioWrite {
                 record(Prio::default(), Gen::default());
                 continue;
             }
-            let word = device.table().read(bucket);
+            let word = device.table().read_for_prios(bucket);
             let prio = epoch.prio_of(word.stamp());
             let in_batch = self.encoded.get_mut(next).filter(|(b, _)| *b == bucket);
             if cfg!(tierce_mutant = "encode_before_drain") && in_batch.is_some() {
@@ -120,7 +120,8 @@ impl PrioWrite {
     #[must_use = "what is not confirmed must not be named by the journal"]
     pub fn confirm(&mut self) -> bool {
         assert!(self.sets_encoded.iter().all(|&done| done), "a set was never encoded");
-        self.confirmed = self.allocator.prio_blocks().unchanged(self.unblocked);
+        self.confirmed = self.allocator.prio_blocks().unchanged(self.unblocked)
+            || cfg!(tierce_mutant = "prio_block_no_redo");
         if !self.confirmed {
             self.sets_encoded.fill(false);
             self.encoded.iter_mut().for_each(|(_, gen_)| *gen_ = None);
@@ -160,8 +161,8 @@ impl PrioWrite {
         gen_.expect("every bucket that is followed was encoded")
     }
 
-    /// The batch in the order of invalidation.
-    #[cfg(any(test, tierce_mutant = "discard_before_durable"))]
+    /// The buckets that will be safe to reuse once this is durable, in the order of invalidation.
+    #[must_use]
     pub fn batch(&self) -> &[BucketIndex] {
         &self.batch
     }

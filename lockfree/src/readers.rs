@@ -67,6 +67,20 @@ pub struct Read<'a> {
 }
 
 /// A read whose pointer was valid when it was opened.
+///
+/// ```
+/// # use tierce_lockfree::{Allocator, Config, DeviceTable};
+/// # use tierce_core::{Geometry, Reserve};
+/// # let geometry = Geometry::new(1024, 1, 128, 1)?;
+/// # let (allocator, _reclaimers) =
+/// #     Allocator::start(Config::default(), vec![DeviceTable::empty(geometry)])?.finish();
+/// # let bucket = allocator.try_alloc(Reserve::Btree)?.unwrap();
+/// let open = allocator.begin_read().open(bucket.bucket_ref()).expect("not stale");
+/// let data = [0; 512]; // from the device
+/// let found = open.validate().then_some(data);
+/// # assert!(found.is_some());
+/// # Ok::<(), tierce_lockfree::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[must_use = "data may be used only if `validate` says so"]
 pub struct OpenRead<'a> {
@@ -83,6 +97,8 @@ impl<'a> Read<'a> {
         Self { allocator, epoch: allocator.gc_state().epoch() }
     }
 
+    /// `None` if `pointer` is stale, or names no bucket of this set. Wait-free; what is read after
+    /// it is read after the gen.
     /// `None` if `pointer` is stale, or names no bucket of this set.
     #[inline]
     #[must_use]
@@ -90,13 +106,19 @@ impl<'a> Read<'a> {
         let table = self.allocator.table_of(pointer)?;
         let word = table.find(pointer.bucket())?;
         let is_current = Table::read_word(word).gen_() == pointer.gen_();
-        is_current.then_some(OpenRead { read: self, table, word, pointer })
+        let read = if cfg!(tierce_mutant = "read_epoch_late") {
+            Self::begin(self.allocator)
+        } else {
+            self
+        };
+        is_current.then_some(OpenRead { read, table, word, pointer })
     }
 }
 
 impl OpenRead<'_> {
     /// Whether what was read since [`Read::open`] is what the pointer meant. If so the bucket
     /// counts as used just now; if not, the read is a miss and is counted as a read race.
+    /// Wait-free. The data was read before the gen is looked at again.
     #[inline]
     #[must_use]
     pub fn validate(self) -> bool {
@@ -119,7 +141,7 @@ impl OpenRead<'_> {
 }
 
 /// How many steps of the epoch are one too many, see the proof above.
-const EPOCHS: u64 = if cfg!(tierce_mutant = "read_three_epochs") { 4 } else { 2 };
+const EPOCHS: u64 = if cfg!(tierce_mutant = "read_three_epochs") { 3 } else { 2 };
 
 /// The word after everything that was read before.
 #[inline]

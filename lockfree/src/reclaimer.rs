@@ -38,6 +38,7 @@ mod write;
 
 use crate::allocator::Allocator;
 use crate::device::{Device, Hunger};
+use crate::events::event;
 use crate::prio_write::PrioWrite;
 use crate::sync::{Arc, Ordering};
 use crate::victims::lru::Lru;
@@ -48,7 +49,13 @@ use tierce_core::draws::Draws;
 use tierce_core::spec::Event;
 use tierce_core::{BucketId, BucketIndex, DeviceIndex, Policy};
 
-/// What a reclaimer that cannot go on waits for.
+/// What a reclaimer that cannot go on waits for; [`Reclaimer`] has an example.
+///
+/// ```
+/// use tierce_lockfree::WaitFor;
+/// let collect_now = |wait: WaitFor| wait == WaitFor::Gc;
+/// assert!(!collect_now(WaitFor::Room));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitFor {
     /// All free lists are full.
@@ -61,7 +68,13 @@ pub enum WaitFor {
     PrioBlock,
 }
 
-/// What the owner of a reclaimer has to do next.
+/// What the owner of a reclaimer has to do next; [`Reclaimer`] has an example.
+///
+/// ```
+/// use tierce_lockfree::Step;
+/// let goes_on = |step: &Step| !matches!(step, Step::Ended);
+/// # assert!(!goes_on(&Step::Ended));
+/// ```
 #[derive(Debug)]
 #[must_use = "the reclaimer waits for it"]
 pub enum Step {
@@ -142,6 +155,8 @@ pub struct Reclaimer {
     free_inc: VecDeque<BucketIndex>,
     /// Buckets of the batch that is being written.
     in_flight: usize,
+    /// When the prio write in flight began.
+    write_began: Option<Instant>,
     fifo_cursor: u32,
     prio_seq: u64,
     /// After a pass that fell short: the number of collections that must have finished before
@@ -176,6 +191,7 @@ impl Reclaimer {
             ready: VecDeque::new(),
             free_inc: VecDeque::new(),
             in_flight: 0,
+            write_began: None,
             fifo_cursor: 0,
             prio_seq,
             short_until: None,
@@ -281,6 +297,9 @@ impl Reclaimer {
             let next = self.in_hand.take().or_else(|| Some((self.ready.pop_front()?, false)));
             let Some((bucket, discarded)) = next else { break };
             if !discarded {
+                if cfg!(tierce_mutant = "release_before_discarded") {
+                    let _ = self.dev().release(bucket);
+                }
                 self.in_hand = Some((bucket, false));
                 return Some(Step::Discard(bucket));
             }
@@ -335,6 +354,7 @@ impl Reclaimer {
             device.release(bucket)
         });
         let reserve = released?;
+        event!(TRACE, "release", device = self.device, bucket = bucket, reserve = reserve);
         self.event(|bucket| Event::Released { bucket, reserve }, bucket);
         Ok(())
     }
@@ -402,7 +422,8 @@ impl Reclaimer {
         let allocator = Arc::clone(&self.allocator);
         let gc = allocator.gc_state();
         let demand = self.dev().take_demand();
-        self.hurry = demand && allocator.config().batch_on_demand;
+        let hurries = allocator.config().batch_on_demand && !cfg!(tierce_mutant = "no_hurry");
+        self.hurry = demand && hurries;
         match self.pass() {
             Passed::Full => {}
             Passed::Short => {
@@ -445,9 +466,13 @@ impl Reclaimer {
             return Passed::Refused;
         }
         let finished = self.allocator.gc_state().finished();
+        let (began, before) = (Instant::now(), self.free_inc.len());
         if !self.take_victims() {
             return Passed::Refused;
         }
+        self.dev().counters.pass_times.add(began.elapsed());
+        let invalidated = self.free_inc.len() - before;
+        event!(DEBUG, "pass", device = self.device, invalidated = invalidated);
         let after_gc = finished > self.last_pass_gc;
         self.last_pass_gc = finished;
         (self.short_until, self.write_partial) = (None, false);
@@ -468,11 +493,16 @@ impl Reclaimer {
         let in_place = !allocator.config().invalidate_during_gc;
         // A collection in place waits for this lock after it has declared the marks invalid.
         let _pass = in_place.then(|| device.pass.lock());
-        if !allocator.gc_state().marks_valid() {
+        let unguarded = cfg!(tierce_mutant = "gc_in_place_unguarded");
+        if !unguarded && !allocator.gc_state().marks_valid() {
             return false;
         }
         let (room, before) = (self.room(), self.free_inc.len());
-        let far = device.ahead.far(device.table());
+        let far = if cfg!(tierce_mutant = "far_ahead_taken") {
+            Vec::new()
+        } else {
+            device.ahead.far(device.table())
+        };
         let (free_inc, events) = (&mut self.free_inc, &mut self.events);
         let shift = device.geometry().sector_shift();
         let mut pass = Pass {
@@ -485,9 +515,16 @@ impl Reclaimer {
             taken: |bucket, invalidated: crate::table::Invalidated| {
                 allocator.gc_state().note_gc_gen(invalidated.after.gc_gen());
                 free_inc.push_back(bucket);
+                let sectors = u32::from(invalidated.after.sectors()) << shift;
+                event!(
+                    TRACE,
+                    "invalidate",
+                    device = device.index(),
+                    bucket = bucket,
+                    sectors = sectors
+                );
                 if let Some(events) = events {
                     let bucket = BucketId::new(device.index(), bucket);
-                    let sectors = u32::from(invalidated.after.sectors()) << shift;
                     events.push(Event::Invalidated { bucket, sectors });
                 }
             },
@@ -516,14 +553,15 @@ impl Reclaimer {
             return None;
         }
         let partial = self.hurry || self.write_partial && self.needs_gc();
-        let write = self.is_full() || self.write_early || partial && !self.free_inc.is_empty();
+        let early = self.write_early && !cfg!(tierce_mutant = "no_early_write");
+        let write = self.is_full() || early || partial && !self.free_inc.is_empty();
         self.hurry = false;
         self.phase = if write { Phase::Write } else { Phase::Choose };
         None
     }
 }
 
-#[cfg(all(test, not(tierce_loom)))]
+#[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]
 mod tests {
     use super::*;
     use crate::config::{Config, DeviceTable};

@@ -42,7 +42,7 @@ impl Table {
             }
         }
         self.ask(LANES * lane, &groups[LANES * lane..], &mut smallest);
-        self.look_at(groups.len() * GROUP, self.len() % GROUP, &mut smallest);
+        self.look_at(groups.len() * GROUP, self.len().rem_euclid(GROUP), &mut smallest);
         smallest.prio
     }
 
@@ -121,7 +121,7 @@ impl Smallest {
     }
 }
 
-#[cfg(all(test, not(tierce_loom)))]
+#[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]
 mod tests {
     use super::*;
     use crate::ageing::AgeClock;

@@ -139,6 +139,9 @@ impl Reserves {
             if let Some(found) = self.look_everywhere(reserve) {
                 return Ok(found);
             }
+            if cfg!(tierce_mutant = "version_unchecked") {
+                return Err(Empty { movers_seen: false });
+            }
             let after = self.version();
             let movers_seen = before.movers + after.movers > 0;
             if before.inserts == after.inserts {
@@ -186,8 +189,13 @@ impl Reserves {
         }
         let (moved, spare) = self.carry(first, more);
         if !cfg!(tierce_mutant = "mover_unannounced") {
-            // Release: what was put down is seen by whoever does not see us any more.
-            self.movers.fetch_sub(1, Ordering::Release);
+            let order = if cfg!(tierce_mutant = "mover_done_relaxed") {
+                Ordering::Relaxed
+            } else {
+                // Release: what was put down is seen by whoever does not see us any more.
+                Ordering::Release
+            };
+            self.movers.fetch_sub(1, order);
         }
         Some(Found { free: Free::none(first), moved, spare })
     }
@@ -307,7 +315,7 @@ struct Version {
     movers: u64,
 }
 
-#[cfg(all(test, not(tierce_loom)))]
+#[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]
 mod tests {
     use super::*;
     use tierce_core::Geometry;

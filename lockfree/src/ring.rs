@@ -217,7 +217,7 @@ impl Ring {
     }
 }
 
-#[cfg(all(test, not(tierce_loom)))]
+#[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]
 mod tests {
     use super::*;
     use std::collections::VecDeque;

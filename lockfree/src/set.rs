@@ -11,6 +11,7 @@
 use crate::allocation::Allocation;
 use crate::allocator::Allocator;
 use crate::error::Error;
+use crate::no_wait;
 use std::time::Instant;
 use tierce_core::{DeviceIndex, Reserve};
 
@@ -63,6 +64,7 @@ impl Allocator {
         n: usize,
         deadline: Option<Instant>,
     ) -> Result<Vec<Allocation<'_>>, Error> {
+        no_wait::check();
         let mut held = None;
         loop {
             let empty = match self.attempt_set(reserve, n, held.take())? {
@@ -111,7 +113,7 @@ impl Allocator {
     }
 }
 
-#[cfg(all(test, not(tierce_loom)))]
+#[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]
 mod tests {
     use crate::{Allocator, Config, DeviceTable, Error};
     use std::sync::Arc;

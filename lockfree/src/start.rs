@@ -18,6 +18,7 @@ use crate::device::Device;
 use crate::error::Error;
 use crate::reclaimer::Reclaimer;
 use crate::sync::Arc;
+use crate::watch::Watches;
 use tierce_core::geometry::MAX_DEVICES;
 use tierce_core::{BucketId, BucketIndex, DeviceIndex, Gen, Mark, Prio, Reserve};
 
@@ -64,10 +65,11 @@ impl Startup {
         }
         let prio_seqs = tables.iter().map(|table| table.prio_seq).collect();
         let found = tables.iter().map(|table| vec![(Mark::None, 0); table.gens.len()]).collect();
+        let watches = Arc::new(Watches::new());
         let clock = Arc::<AgeClock>::default();
         let devices = (0..).zip(tables).map(|(number, table)| {
             let index = DeviceIndex::new(number);
-            Device::new(index, table, &config, Arc::clone(&clock))
+            Device::new(index, table, &config, Arc::clone(&watches), Arc::clone(&clock))
         });
         let devices = devices.collect();
         Ok(Self { allocator: Allocator::new(config, devices, clock), found, prio_seqs })
@@ -213,7 +215,7 @@ pub(crate) fn first_fill(allocator: &Allocator, device: &Device) -> Vec<(BucketI
     released
 }
 
-#[cfg(all(test, not(tierce_loom)))]
+#[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]
 mod tests {
     use super::*;
     use tierce_core::Geometry;

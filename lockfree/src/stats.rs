@@ -4,6 +4,7 @@ use crate::allocator::Allocator;
 use crate::counter::Counter;
 use crate::device::Device;
 use crate::hint::CpuHint;
+use crate::latency::Latencies;
 use crate::sync::Ordering;
 use tierce_core::{Prio, Reserve};
 
@@ -74,6 +75,12 @@ pub struct DeviceStats {
     pub sectors_written: u64,
     /// Waiting allocations.
     pub waiters: u64,
+    /// How long the waits took that are over, in vain or not.
+    pub alloc_wait: Latencies,
+    /// From a table of gens being drawn up to its being durable.
+    pub prio_write: Latencies,
+    /// The passes that chose what to reuse.
+    pub pass: Latencies,
 }
 
 impl DeviceStats {
@@ -105,6 +112,9 @@ impl DeviceStats {
             discard_total: counters.discards.total(),
             sectors_written: counters.sectors_written.total() + in_open,
             waiters: device.waits.len() as u64,
+            alloc_wait: counters.wait_times.read(),
+            prio_write: counters.write_times.read(),
+            pass: counters.pass_times.read(),
         }
     }
 }
@@ -132,6 +142,8 @@ pub struct Stats {
     pub gc_total: u64,
     /// Stale pointers that they met.
     pub gc_stale_total: u64,
+    /// Who waits until so many buckets can be had.
+    pub watchers: u64,
     /// How many hold prio writes back.
     pub prio_blocks: u32,
     /// The largest gen − last_gc since the last collection.
@@ -151,6 +163,7 @@ impl Stats {
             rescale_total: counters.rescales.total(),
             gc_total: counters.gc_runs.total(),
             gc_stale_total: counters.gc_stale.total(),
+            watchers: allocator.watches().len() as u64,
             prio_blocks: allocator.prio_blocks().holders(),
             need_gc: allocator.gc_state().need_gc(),
             min_prio: allocator.ageing().min_prio(),

@@ -1,10 +1,11 @@
 //! The one file that names atomics, threads, cells or the model checker.
 //!
 //! Everything else in this crate imports from here, so that `--cfg tierce_loom` swaps the whole
-//! crate onto loom's versions and the models in `loom-tests` run the real code. Every
-//! workaround for the checker lives here too:
+//! crate onto loom's versions and the models in `loom-tests` run the real code; likewise
+//! `--cfg tierce_shuttle` and shuttle's, for the random schedules of `shuttle-tests`. Every
+//! workaround for the checkers lives here too:
 //!
-//! * loom's threads cannot sleep until a deadline: under the model [`park_until`] sleeps until
+//! * their threads cannot sleep until a deadline: under a checker [`park_until`] sleeps until
 //!   it is woken.
 //! * loom's `unpark` also wakes a thread that waits for a lock, which then fails to have it: the
 //!   model parks on a lock and a condition of its own, which order as much as std's do.
@@ -17,8 +18,10 @@
 //!   stands in for a fence ([`load_after_rmw`]) the model has the fence.
 //! * what chooses an open bucket is a dozen relaxed words that order nothing, but would multiply
 //!   the orders to look at: [`unmodelled`] keeps them out.
+//! * what is static lives as long as one execution under a checker, so that each begins alike:
+//!   [`execution_static`] declares it.
 
-#[cfg(not(tierce_loom))]
+#[cfg(not(any(tierce_loom, tierce_shuttle)))]
 mod imp {
     pub(crate) use core::sync::atomic::{
         AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
@@ -28,6 +31,14 @@ mod imp {
     pub(crate) use std::thread_local;
 
     use std::time::Instant;
+
+    /// Declares a static value.
+    macro_rules! execution_static {
+        ($name:ident: $type:ty = $value:expr) => {
+            static $name: $type = $value;
+        };
+    }
+    pub(crate) use execution_static;
 
     /// How many threads can own a number at once.
     pub(crate) const OWNERS: usize = 64;
@@ -86,8 +97,16 @@ mod imp {
     pub(crate) use loom::sync::{Arc, MutexGuard};
     pub(crate) use loom::thread_local;
 
-    use std::collections::VecDeque;
     use std::time::Instant;
+
+    macro_rules! execution_static {
+        ($name:ident: $type:ty = $value:expr) => {
+            loom::lazy_static! {
+                static ref $name: $type = $value;
+            }
+        };
+    }
+    pub(crate) use execution_static;
 
     /// A model has at most 5 threads, and each of their counts is an object of it.
     pub(crate) const OWNERS: usize = 4;
@@ -98,57 +117,6 @@ mod imp {
         fence(Ordering::SeqCst);
         // Relaxed: ordered by the fence.
         word.load(Ordering::Relaxed)
-    }
-
-    #[derive(Debug)]
-    pub(crate) struct Queue {
-        items: Mutex<(VecDeque<u32>, u64)>,
-        capacity: usize,
-        branch: AtomicU32,
-    }
-
-    impl Queue {
-        pub(crate) fn new(capacity: usize) -> Self {
-            assert!(capacity > 0);
-            let items = Mutex::new((VecDeque::new(), 0));
-            Self { items, capacity, branch: AtomicU32::new(0) }
-        }
-
-        pub(crate) fn push(&self, item: u32) -> Result<(), u32> {
-            // Relaxed: only a point at which the checker may switch threads.
-            self.branch.load(Ordering::Relaxed);
-            let mut items = self.items.lock();
-            if items.0.len() == self.capacity {
-                return Err(item);
-            }
-            items.0.push_back(item);
-            if !cfg!(tierce_mutant = "insert_uncounted") {
-                items.1 += 1;
-            }
-            Ok(())
-        }
-
-        pub(crate) fn pop(&self) -> Option<u32> {
-            // Relaxed: only a point at which the checker may switch threads.
-            self.branch.load(Ordering::Relaxed);
-            self.items.lock().0.pop_front()
-        }
-
-        pub(crate) fn inserts(&self) -> u64 {
-            self.items.lock().1
-        }
-
-        pub(crate) fn len(&self) -> usize {
-            self.items.lock().0.len()
-        }
-
-        pub(crate) fn capacity(&self) -> usize {
-            self.capacity
-        }
-
-        pub(crate) fn items(&self) -> Vec<u32> {
-            self.items.lock().0.iter().copied().collect()
-        }
     }
 
     #[derive(Debug)]
@@ -206,10 +174,124 @@ mod imp {
     }
 }
 
-/// Atomics that the checker does not see: for hints, which are accessed by relaxed loads and
-/// stores only and decide nothing that matters.
+#[cfg(tierce_shuttle)]
+mod imp {
+    pub(crate) use shuttle::sync::MutexGuard;
+    pub(crate) use shuttle::sync::atomic::{
+        AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+    };
+    pub(crate) use shuttle::thread::{Thread, current};
+    pub(crate) use shuttle::thread_local;
+    pub(crate) use std::sync::Arc;
+
+    use std::time::Instant;
+
+    pub(crate) const OWNERS: usize = 8;
+
+    /// The real thing: its accesses are shuttle's.
+    pub(crate) type Queue = crate::ring::Ring;
+
+    /// All accesses are sequentially consistent here.
+    pub(crate) fn load_after_rmw(word: &AtomicU32) -> u32 {
+        // SeqCst: shuttle knows no other.
+        word.load(Ordering::SeqCst)
+    }
+
+    macro_rules! execution_static {
+        ($name:ident: $type:ty = $value:expr) => {
+            shuttle::lazy_static! {
+                static ref $name: $type = $value;
+            }
+        };
+    }
+    pub(crate) use execution_static;
+
+    #[derive(Debug, Default)]
+    pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(crate) const fn new(value: T) -> Self {
+            Self(shuttle::sync::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        }
+    }
+
+    pub(crate) fn park_until(_deadline: Option<Instant>) {
+        shuttle::thread::park();
+    }
+
+    pub(crate) fn cpus() -> usize {
+        2
+    }
+}
+
+/// What stands for the queue under the model checker.
+#[cfg(tierce_loom)]
+mod modelled {
+    use super::imp::{AtomicU32, Mutex, Ordering};
+    use std::collections::VecDeque;
+
+    #[derive(Debug)]
+    pub(crate) struct Queue {
+        items: Mutex<(VecDeque<u32>, u64)>,
+        capacity: usize,
+        branch: AtomicU32,
+    }
+
+    impl Queue {
+        pub(crate) fn new(capacity: usize) -> Self {
+            assert!(capacity > 0);
+            let items = Mutex::new((VecDeque::new(), 0));
+            Self { items, capacity, branch: AtomicU32::new(0) }
+        }
+
+        pub(crate) fn push(&self, item: u32) -> Result<(), u32> {
+            // Relaxed: only a point at which the checker may switch threads.
+            self.branch.load(Ordering::Relaxed);
+            let mut items = self.items.lock();
+            if items.0.len() == self.capacity {
+                return Err(item);
+            }
+            items.0.push_back(item);
+            if !cfg!(tierce_mutant = "insert_uncounted") {
+                items.1 += 1;
+            }
+            Ok(())
+        }
+
+        pub(crate) fn pop(&self) -> Option<u32> {
+            // Relaxed: only a point at which the checker may switch threads.
+            self.branch.load(Ordering::Relaxed);
+            self.items.lock().0.pop_front()
+        }
+
+        pub(crate) fn inserts(&self) -> u64 {
+            self.items.lock().1
+        }
+
+        pub(crate) fn len(&self) -> usize {
+            self.items.lock().0.len()
+        }
+
+        pub(crate) fn capacity(&self) -> usize {
+            self.capacity
+        }
+
+        pub(crate) fn items(&self) -> Vec<u32> {
+            self.items.lock().0.iter().copied().collect()
+        }
+    }
+}
+
+/// Atomics that the checker does not see: for hints and statistics, which are accessed with relaxed
+/// orderings only and decide nothing that matters.
 pub(crate) mod unmodelled {
     pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64};
 }
 
 pub(crate) use imp::*;
+#[cfg(tierce_loom)]
+pub(crate) use modelled::Queue;

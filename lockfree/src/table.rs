@@ -40,7 +40,7 @@
 use crate::ageing::AgeClock;
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::words::Words;
-use tierce_core::word::{ONE_PIN, Purpose};
+use tierce_core::word::{ONE_PIN, PIN_LIMIT, Purpose};
 use tierce_core::{AgeEpoch, BucketIndex, Gen, Mark, Prio, Snapshot};
 
 /// What [`Table::invalidate`] took.
@@ -135,6 +135,14 @@ impl Table {
         word.stamp() == self.epoch().stamp()
     }
 
+    /// The word as a prio write encodes it.
+    pub(crate) fn read_for_prios(&self, bucket: BucketIndex) -> Snapshot {
+        if cfg!(tierce_mutant = "prio_block_no_writer_fence") {
+            return self.peek(bucket);
+        }
+        self.read(bucket)
+    }
+
     /// The one update loop: replaces the word by `next(word)` until nobody interferes.
     /// `Err` with the word for which `next` had no successor.
     #[inline]
@@ -160,10 +168,18 @@ impl Table {
 
     /// Takes the bucket for reuse, if nothing forbids it.
     pub(crate) fn invalidate(&self, bucket: BucketIndex) -> Option<Invalidated> {
+        if cfg!(tierce_mutant = "invalidate_by_store") {
+            let after = self.read(bucket).invalidate()?;
+            // AcqRel: the deliberate break, whatever the word has become meanwhile.
+            self.word(bucket).swap(after.bits(), Ordering::AcqRel);
+            return Some(Invalidated { after });
+        }
         // AcqRel: Acquire pairs with the Release in `unpin`; Release with the Acquire of the
         // lists' consumers and of readers that check the gen again.
         let order = if cfg!(tierce_mutant = "invalidate_relaxed") {
             Ordering::Relaxed
+        } else if cfg!(tierce_mutant = "invalidate_unreleased") {
+            Ordering::Acquire
         } else {
             Ordering::AcqRel
         };
@@ -184,8 +200,13 @@ impl Table {
             self.unpin(bucket, 1);
             return None;
         }
-        // Acquire: keeps the accesses that the pin protects below it.
-        self.update(bucket, Ordering::Acquire, |w| w.pin(pointer)).ok().map(|u| u.after)
+        let order = if cfg!(tierce_mutant = "pin_relaxed") {
+            Ordering::Relaxed
+        } else {
+            // Acquire: keeps the accesses that the pin protects below it.
+            Ordering::Acquire
+        };
+        self.update(bucket, order, |w| w.pin(pointer)).ok().map(|u| u.after)
     }
 
     /// `n` more pins for somebody who holds one.
@@ -194,6 +215,17 @@ impl Table {
         let before = self.word(bucket).fetch_add(u64::from(n) * ONE_PIN, Ordering::Relaxed);
         let held = Snapshot::from_bits(before).pin_count();
         assert!(held > 0 && held.checked_add(n).is_some(), "prepay without a pin, or too many");
+    }
+
+    /// One more pin for somebody who holds one, unless there are [`PIN_LIMIT`] already. That is
+    /// looked at before: as many more as there are threads can get in, of which there is room for
+    /// 16 384.
+    pub(crate) fn clone_pin(&self, bucket: BucketIndex) -> bool {
+        let room = self.peek(bucket).pin_count() < PIN_LIMIT;
+        if room {
+            self.prepay(bucket, 1);
+        }
+        room
     }
 
     /// `n` pins fewer. Returns the word after it.
@@ -222,14 +254,20 @@ impl Table {
         purpose: Purpose,
         sectors: u32,
     ) -> Result<Snapshot, Snapshot> {
-        let before = self.read(bucket);
+        let unordered = cfg!(tierce_mutant = "allocate_relaxed");
+        let before = if unordered { self.peek(bucket) } else { self.read(bucket) };
         let next = |w: Snapshot| w.allocate(purpose, sectors).map(|w| self.stamped(w));
         if next(before) == Some(before) {
             return Ok(before);
         }
-        // AcqRel: Acquire, so that nothing of the new life moves above it; Release, so that
-        // GC and readers who see the new mark see the list's history too.
-        self.update(bucket, Ordering::AcqRel, next).map(|u| u.after)
+        let order = if unordered {
+            Ordering::Relaxed
+        } else {
+            // AcqRel: Acquire, so that nothing of the new life moves above it; Release, so that
+            // GC and readers who see the new mark see the list's history too.
+            Ordering::AcqRel
+        };
+        self.update(bucket, order, next).map(|u| u.after)
     }
 
     /// The bucket holds the only copy of something from now on. The caller holds a pin.
@@ -275,9 +313,18 @@ impl Table {
         sectors: u32,
         oldest: Gen,
     ) -> Snapshot {
-        let next = |w: Snapshot| Some(w.gc_publish(start, mark, sectors, oldest));
-        // AcqRel: Acquire pairs with the Release in `unpin`; Release with `invalidate`.
-        match self.update(bucket, Ordering::AcqRel, next) {
+        let next = |w: Snapshot| {
+            let raised = cfg!(tierce_mutant = "gc_raises_last_gc");
+            Some(w.gc_publish(start, mark, sectors, if raised { w.gen_() } else { oldest }))
+        };
+        let order = if cfg!(tierce_mutant = "gc_publish_relaxed") {
+            Ordering::Relaxed
+        } else {
+            // AcqRel: Acquire pairs with the Release in `unpin`; Release with `invalidate`, and
+            // with readers: whoever sees a gen that this made possible sees the epoch.
+            Ordering::AcqRel
+        };
+        match self.update(bucket, order, next) {
             Ok(update) => update.after,
             Err(word) => word,
         }
@@ -318,8 +365,13 @@ impl Table {
             let next = w.unused(durable).filter(|_| w.gen_() == pointer);
             next.map(|w| self.stamped(w))
         };
-        // AcqRel: as `invalidate`.
-        self.update(bucket, Ordering::AcqRel, next).ok().map(|u| u.after)
+        let order = if cfg!(tierce_mutant = "unused_relaxed") {
+            Ordering::Relaxed
+        } else {
+            // AcqRel: as `invalidate`.
+            Ordering::AcqRel
+        };
+        self.update(bucket, order, next).ok().map(|u| u.after)
     }
 
     /// The gen of a metadata bucket that is being freed advances, see [`Snapshot::bump_gen`].
@@ -331,8 +383,14 @@ impl Table {
         durable: Gen,
     ) -> Result<Snapshot, Snapshot> {
         let next = |w: Snapshot| w.bump_gen(durable).filter(|_| w.gen_() == pointer);
-        // AcqRel: as `invalidate`.
-        self.update(bucket, Ordering::AcqRel, next).map(|u| u.after)
+        let alone = cfg!(tierce_mutant = "bump_gen_relaxed");
+        let order = if alone || cfg!(tierce_mutant = "prio_block_no_owner_fence") {
+            Ordering::Relaxed
+        } else {
+            // AcqRel: as `invalidate`.
+            Ordering::AcqRel
+        };
+        self.update(bucket, order, next).map(|u| u.after)
     }
 
     /// The beginning of a collection in place: whatever is marked has to be found again. Pinned
@@ -392,8 +450,13 @@ impl Table {
 
     /// What the bucket holds is dead; it may be invalidated.
     pub(crate) fn free(&self, bucket: BucketIndex) {
-        // AcqRel: Release publishes the owner's last accesses to `invalidate`.
-        let _ = self.update(bucket, Ordering::AcqRel, |w| Some(w.free()));
+        let order = if cfg!(tierce_mutant = "free_relaxed") {
+            Ordering::Relaxed
+        } else {
+            // AcqRel: Release publishes the owner's last accesses to `invalidate`.
+            Ordering::AcqRel
+        };
+        let _ = self.update(bucket, order, |w| Some(w.free()));
     }
 
     /// See [`crate::model::lives`].

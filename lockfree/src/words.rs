@@ -10,14 +10,14 @@ use tierce_core::{BucketIndex, Snapshot};
 /// What stands behind the last bucket: a word of every pin there can be.
 const PADDING: u64 = u64::MAX;
 
-/// Words that one cache line holds. (A model pays for every atomic, so there it is one.)
-pub(crate) const LINE: usize = if cfg!(tierce_loom) { 1 } else { 8 };
+/// Words that one cache line holds. (A checker pays for every atomic, so there it is one.)
+pub(crate) const LINE: usize = if cfg!(any(tierce_loom, tierce_shuttle)) { 1 } else { 8 };
 
 /// One cache line.
 #[repr(C, align(64))]
 pub(crate) struct Line([AtomicU64; LINE]);
 
-#[cfg(not(tierce_loom))]
+#[cfg(not(any(tierce_loom, tierce_shuttle)))]
 const _: () = assert!(size_of::<Line>() == 64 && align_of::<Line>() == 64);
 
 impl Line {
@@ -75,7 +75,7 @@ impl Words {
     pub(crate) fn of(&self, bucket: BucketIndex) -> &AtomicU64 {
         let at = bucket.as_usize();
         debug_assert!(at < self.len, "{bucket} of {}", self.len);
-        &self.lines[at / LINE].0[at % LINE]
+        &self.lines[at / LINE].0[at.rem_euclid(LINE)]
     }
 
     /// The word of a bucket, if there is such a bucket.
@@ -87,11 +87,11 @@ impl Words {
     /// Replaces the word of a bucket before anybody else can see it.
     pub(crate) fn set_exclusive(&mut self, bucket: BucketIndex, word: Snapshot) {
         let at = bucket.as_usize();
-        self.lines[at / LINE].0[at % LINE] = AtomicU64::new(word.bits());
+        self.lines[at / LINE].0[at.rem_euclid(LINE)] = AtomicU64::new(word.bits());
     }
 }
 
-#[cfg(all(test, not(tierce_loom)))]
+#[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]
 mod tests {
     use super::*;
 

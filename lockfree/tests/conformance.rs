@@ -6,7 +6,7 @@
 //! which a concurrent allocator does not promise: each line's events of that kind are compared
 //! as a set, behind the others in their order.
 
-#![cfg(not(tierce_loom))]
+#![cfg(not(any(tierce_loom, tierce_shuttle)))]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -23,7 +23,7 @@
 //! * Which open bucket a new stream takes when all are in use: there are fewer streams.
 //! * Chains longer than one bucket are recycled in another order: the chain has one.
 
-#![cfg(not(tierce_loom))]
+#![cfg(not(any(tierce_loom, tierce_shuttle)))]
 
 use proptest::prelude::*;
 use tierce_core::spec::{self, DeviceOptions, Live, Options, Place, Pointer, Set};

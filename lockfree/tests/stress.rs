@@ -22,7 +22,7 @@
 //! A run does a fixed number of operations; with `TIERCE_SOAK_SECONDS` in the environment it
 //! has 32 threads and goes on for that long. Nothing polls: a lost wake-up hangs the test.
 
-#![cfg(not(tierce_loom))]
+#![cfg(not(any(tierce_loom, tierce_shuttle)))]
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};

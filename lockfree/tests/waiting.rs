@@ -5,7 +5,7 @@
 //! a bucket has one owner at a time, a dropped future passes its bucket on, and everybody who
 //! waits is told when the allocator is closed or the device fails.
 
-#![cfg(not(tierce_loom))]
+#![cfg(not(any(tierce_loom, tierce_shuttle)))]
 
 use std::future::Future;
 use std::pin::pin;

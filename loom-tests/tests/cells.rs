@@ -1,6 +1,6 @@
 //! The cells, `lockfree/src/cells.rs`.
 //!
-//! Break that must turn these red: `cell_push_relaxed`.
+//! Breaks that must turn these red: `cell_push_relaxed`, `cell_pop_relaxed`.
 #![cfg(tierce_loom)]
 
 use loom::cell::UnsafeCell;
@@ -17,17 +17,17 @@ fn what_the_pusher_did_happened_before_the_pop() {
     model(|| {
         let shared = Arc::new((Cells::new(1, 1), UnsafeCell::new(0)));
         let other = Arc::clone(&shared);
-        let pusher = thread::spawn(move || {
-            // SAFETY: the bucket is the pusher's until he pushes it.
-            other.1.with_mut(|data| unsafe { *data = 1 });
-            assert!(other.0.push(B));
+        let taker = thread::spawn(move || {
+            if other.0.pop() == Some(B) {
+                // SAFETY: the pop must have made it ours; loom checks that.
+                let seen = other.1.with(|data| unsafe { *data });
+                assert_eq!(seen, 1, "the pusher's write must happen before the pop");
+            }
         });
-        if shared.0.pop() == Some(B) {
-            // SAFETY: the pop must have made it ours; loom checks that.
-            let seen = shared.1.with(|data| unsafe { *data });
-            assert_eq!(seen, 1, "the pusher's write must happen before the pop");
-        }
-        pusher.join().unwrap();
+        // SAFETY: the bucket is the pusher's until he pushes it.
+        shared.1.with_mut(|data| unsafe { *data = 1 });
+        assert!(shared.0.push(B));
+        taker.join().unwrap();
     });
 }
 

@@ -14,7 +14,7 @@ fn twice(add: impl Fn(&Count) + Clone + Send + 'static) -> u64 {
     let (other, add_there) = (Arc::clone(&count), add.clone());
     let thread = thread::spawn(move || add_there(&other));
     add(&count);
-    thread.join().unwrap();
+    thread.join().expect("no panic");
     count.total()
 }
 

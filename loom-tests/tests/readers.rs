@@ -8,7 +8,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, Ordering, fence};
 use loom::thread;
 use tierce_core::{Gen, Mark};
-use tierce_lockfree::{Allocator, BucketRef, model as inside};
+use tierce_lockfree::{Allocator, BucketRef, Marked, model as inside};
 use tierce_loom_tests::{
     model,
     tiny::{self, bucket},
@@ -26,7 +26,9 @@ fn full() -> (Arc<Allocator>, BucketRef) {
 /// Puts other data into the bucket, as a device in memory does.
 fn overwrite(data: &AtomicU32, value: u32) {
     // Release: the gen advanced before; pairs with the fence of the reader.
-    fence(Ordering::Release);
+    if !cfg!(tierce_mutant = "device_no_fence") {
+        fence(Ordering::Release);
+    }
     // Relaxed: ordered by the fence.
     data.store(value, Ordering::Relaxed);
 }
@@ -86,6 +88,43 @@ fn a_wrapped_gen_is_noticed() {
     });
 }
 
+/// As above, but all of it happens between the look-up of the key and the look at the bucket:
+/// the epoch must have been noted before the look-up.
+#[test]
+fn i5_a_gen_that_wrapped_behind_the_look_up_is_noticed() {
+    model(|| {
+        let (allocator, reclaimer) = tiny::of_five(tiny::settings(), 0, 2);
+        drop(reclaimer);
+        let pointer = tiny::full(&allocator);
+        let shared = Arc::new((AtomicU32::new(1), AtomicU32::new(1)));
+        let (other, others) = (Arc::clone(&allocator), Arc::clone(&shared));
+        let writer = thread::spawn(move || {
+            let (index, data) = &*others;
+            assert_eq!(inside::lives(&other, pointer.id(), 256), 96, "up to the limit");
+            let gc = other.begin_gc().expect("no other");
+            // Release: a stale key, met on the walk, is removed; pairs with the look-up.
+            index.store(0, Ordering::Release);
+            gc.finish();
+            assert_eq!(inside::lives(&other, pointer.id(), 256), 96, "up to the limit");
+            collect(&other);
+            assert_eq!(inside::lives(&other, pointer.id(), 64), 64, "the gen is equal again");
+            overwrite(data, 2);
+        });
+        let (index, data) = &*shared;
+        let read = allocator.begin_read();
+        // Acquire: pairs with the removal.
+        let found = index.load(Ordering::Acquire) == 1;
+        if let Some(open) = Some(pointer).filter(|_| found).and_then(|pointer| read.open(pointer)) {
+            // Relaxed: ordered by the fence in `validate`.
+            let seen = data.load(Ordering::Relaxed);
+            if open.validate() {
+                assert_eq!(seen, 1, "an equal gen must be the same gen");
+            }
+        }
+        writer.join().unwrap();
+    });
+}
+
 /// Three quarters round, a pointer is ahead of its bucket: not stale, but not current either.
 #[test]
 fn a_gen_three_quarters_round_is_noticed() {
@@ -102,6 +141,22 @@ fn a_gen_three_quarters_round_is_noticed() {
         let lived = writer.join().unwrap() + inside::lives(&allocator, pointer.id(), 256);
         assert_eq!(lived, 96, "as far as the collection allows");
         assert!(!open.validate(), "the bucket has been reused long since");
+    });
+}
+
+/// I15: neither is a stale one that is still in the index when a collection meets it.
+#[test]
+fn i15_a_stale_key_that_is_met_holds_reuse_back() {
+    model(|| {
+        let (allocator, pointer) = full();
+        assert_eq!(inside::lives(&allocator, pointer.id(), 10), 10);
+        let gc = allocator.begin_gc().expect("the first");
+        assert_eq!(gc.mark(pointer, 8, Mark::Reclaimable), Marked::Stale);
+        let other = Arc::clone(&allocator);
+        let writer = thread::spawn(move || inside::lives(&other, pointer.id(), 256));
+        gc.finish();
+        let lived = writer.join().unwrap() + inside::lives(&allocator, pointer.id(), 256);
+        assert_eq!(10 + lived, 96, "a gen runs at most 96 ahead of a pointer that exists");
     });
 }
 

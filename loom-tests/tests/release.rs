@@ -3,8 +3,8 @@
 #![cfg(tierce_loom)]
 
 use loom::thread;
-use tierce_core::Reserve;
-use tierce_lockfree::{Allocator, Config, Reclaimer, Step};
+use tierce_core::{Policy, Reserve};
+use tierce_lockfree::{Allocator, Config, Reclaimer, Step, WaitFor, model as inside};
 use tierce_loom_tests::{
     model_within,
     tiny::{self, DEVICE},
@@ -28,6 +28,10 @@ fn reclaim(mut reclaimer: Reclaimer) {
     }
 }
 
+fn fifo() -> Config {
+    Config { policy: Policy::Fifo, ..tiny::settings() }
+}
+
 fn use_up(allocator: &Allocator, buckets: u32) {
     for _ in 0..buckets {
         let got = allocator.alloc_until(DEVICE, Reserve::None, None).expect("in use");
@@ -36,24 +40,38 @@ fn use_up(allocator: &Allocator, buckets: u32) {
     allocator.close();
 }
 
-/// Nothing is free at first; what is used up becomes free again.
+/// Nothing is free at first: somebody lines up while the reclaimer makes its round.
 #[test]
-fn whoever_waits_is_served() {
-    model_within(1, || {
-        let (allocator, reclaimer) = tiny::allocator(tiny::settings(), 1);
-        let user = thread::spawn(move || use_up(&allocator, 3));
+fn i10_whoever_waits_is_served() {
+    model_within(2, || {
+        let (allocator, reclaimer) = tiny::of_five(fifo(), 0, 2);
+        let user = thread::spawn(move || use_up(&allocator, 1));
         reclaim(reclaimer);
         user.join().unwrap();
     });
 }
 
-/// As above, with every gen made durable first, and cells.
+/// The lists are full and the reclaimer is about to sleep while somebody empties them: what he
+/// uses up becomes free again.
 #[test]
-fn whoever_waits_is_served_after_the_prio_write() {
-    model_within(0, || {
-        let settings = Config { sync: true, cpus: 1, ..tiny::settings() };
-        let (allocator, reclaimer) = tiny::allocator(settings, 2);
+fn i7_whoever_makes_room_wakes_the_reclaimer() {
+    model_within(2, || {
+        let (allocator, mut reclaimer) = tiny::of_five(fifo(), 0, 2);
+        assert!(matches!(reclaimer.step(), Step::Wait(WaitFor::Room)));
         let user = thread::spawn(move || use_up(&allocator, 2));
+        reclaim(reclaimer);
+        user.join().unwrap();
+    });
+}
+
+/// A batch that is not full, and cannot be, is written because somebody waits.
+#[test]
+fn i7_whoever_waits_is_served_after_the_prio_write() {
+    model_within(2, || {
+        let settings = Config { sync: true, ..fifo() };
+        let (allocator, reclaimer) = tiny::of_five(settings, 0, 3);
+        (3..6).map(tiny::bucket).for_each(|bucket| inside::mark_dirty(&allocator, bucket));
+        let user = thread::spawn(move || use_up(&allocator, 1));
         reclaim(reclaimer);
         user.join().unwrap();
     });

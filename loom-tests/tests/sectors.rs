@@ -1,6 +1,7 @@
 //! Open buckets, `lockfree/src/sectors/`.
 //!
-//! I11, I12, I13. Breaks that must turn these red: `slot_before_prepay`,
+//! I11, I12, I13. Breaks that must turn these red: `slot_before_prepay`, `slot_take_by_store`,
+//! `slot_unsettled`,
 //! `spare_back_before_settled`, `rollover_loses_spare`, `extent_return_relaxed`,
 //! `extent_return_unchecked`.
 #![cfg(tierce_loom)]
@@ -35,7 +36,7 @@ fn check(allocator: &Allocator, extent: &Extent<'_>) {
     assert_eq!(extent.sectors(), 4);
 }
 
-/// Two writers open, fill and close buckets of one slot, of which there are enough.
+/// I11, I12, I13: two writers open, fill and close buckets of one slot, of which there are enough.
 #[test]
 fn extents_are_disjoint_and_pinned() {
     model(|| {
@@ -70,7 +71,30 @@ fn extents_are_disjoint_and_pinned() {
     });
 }
 
-/// Two open the same slot; the bucket of the one who comes second is free again, and a third
+/// I12: whoever takes space of a bucket that another has just invalidated and opened gets a pointer
+/// into its new life.
+#[test]
+fn i12_an_extent_has_the_gen_of_its_opening() {
+    model(|| {
+        let (allocator, _reclaimer) = tiny::of_five(tiny::settings(), 0, 2);
+        let full = tiny::full(&allocator);
+        let request = SectorRequest::new(4);
+        let other = Arc::clone(&allocator);
+        let writer = thread::spawn(move || {
+            let extent = other.try_alloc_sectors(&request).expect("in use");
+            extent.map(|extent| extent.bucket_ref())
+        });
+        assert!(inside::invalidate(&allocator, full.id()));
+        inside::release(&allocator, full.id());
+        drop(allocator.try_alloc_sectors(&request).expect("in use"));
+        if let Some(pointer) = writer.join().unwrap() {
+            let word = allocator.snapshot(pointer.id()).expect("one of its buckets");
+            assert_eq!(pointer.gen_(), word.gen_(), "the gen belongs to the opening");
+        }
+    });
+}
+
+/// I9: two open the same slot; the bucket of the one who comes second is free again, and a third
 /// takes it at once.
 #[test]
 fn a_spare_bucket_goes_back_with_one_pin() {

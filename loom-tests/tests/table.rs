@@ -48,6 +48,68 @@ fn unpin_happens_before_reuse() {
     });
 }
 
+/// I1: a pin is granted after those who held one did their work, not beside it.
+#[test]
+fn i1_a_pin_sees_what_earlier_holders_did() {
+    model(|| {
+        let shared = Arc::new((Table::new(&[Snapshot::default().with_pin(1)]), UnsafeCell::new(0)));
+        let other = Arc::clone(&shared);
+        let holder = thread::spawn(move || {
+            // SAFETY: the holder's, until he unpins.
+            other.1.with_mut(|data| unsafe { *data = 1 });
+            other.0.unpin(B);
+        });
+        let word = shared.0.pinned(B, OLD).expect("the gen has not moved");
+        if word.pin_count() == 1 {
+            // SAFETY: the only pin is ours, and must have made it ours; loom checks that.
+            let seen = shared.1.with(|data| unsafe { *data });
+            assert_eq!(seen, 1, "the holder's write must happen before the pin");
+        }
+        holder.join().unwrap();
+    });
+}
+
+/// I1: the short way into reuse is as strict as the long one.
+#[test]
+fn i1_an_unpin_happens_before_the_short_way() {
+    model(|| {
+        let shared = Arc::new((Table::new(&[Snapshot::default().with_pin(1)]), UnsafeCell::new(0)));
+        let other = Arc::clone(&shared);
+        let holder = thread::spawn(move || {
+            // SAFETY: the holder's, until he unpins.
+            other.1.with_mut(|data| unsafe { *data = 1 });
+            other.0.unpin(B);
+        });
+        if shared.0.unused(B, OLD) {
+            // SAFETY: the short way must have made it ours; loom checks that.
+            let seen = shared.1.with(|data| unsafe { *data });
+            assert_eq!(seen, 1, "the holder's write must happen before reuse");
+        }
+        holder.join().unwrap();
+    });
+}
+
+/// I1: an index node's last life; who frees it has done with it.
+#[test]
+fn i1_what_the_owner_did_happens_before_reuse() {
+    model(|| {
+        let node = Snapshot::default().with_mark(Mark::Metadata);
+        let shared = Arc::new((Table::new(&[node]), UnsafeCell::new(0)));
+        let other = Arc::clone(&shared);
+        let reclaimer = thread::spawn(move || {
+            if other.0.invalidate(B).is_some() {
+                // SAFETY: the invalidation must have made it ours; loom checks that.
+                let seen = other.1.with(|data| unsafe { *data });
+                assert_eq!(seen, 1, "the owner's write must happen before reuse");
+            }
+        });
+        // SAFETY: the owner's, until he frees it.
+        shared.1.with_mut(|data| unsafe { *data = 1 });
+        shared.0.free(B);
+        reclaimer.join().unwrap();
+    });
+}
+
 #[test]
 fn one_invalidation_wins() {
     model(|| {

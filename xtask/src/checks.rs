@@ -52,19 +52,32 @@ pub(crate) fn format() -> Result<Outcome> {
 }
 
 /// No lint complains; `incompatible_msrv` is among them and holds the code to rust-version.
-/// The models, and what only they compile, are a second run.
+/// What only the models, the random schedules or a feature compile are runs of their own.
 pub(crate) fn clippy() -> Result<Outcome> {
     let lints = ["--all-targets", "--", "-D", "warnings"];
     let mut command = run::cargo(["clippy", "--workspace"]);
     command.args(lints);
     let outcome = check(command)?;
+    if outcome.failed > 0 {
+        return Ok(outcome);
+    }
+    let mut command = run::cargo(["clippy", "-p", "tierce-lockfree", "--features", "tracing"]);
+    command.args(lints);
+    let outcome = check(command)?;
     if outcome.failed > 0 || !loom::exists()? {
         return Ok(outcome);
     }
-    let mut command = run::cargo(["clippy", "-p", "tierce-loom-tests", "-p", "tierce-lockfree"]);
-    command.args(lints).env("RUSTFLAGS", run::rustflags("--cfg tierce_loom"));
-    command.env("CARGO_TARGET_DIR", place::target("loom"));
-    check(command)
+    for checker in ["loom", "shuttle"] {
+        let package = format!("tierce-{checker}-tests");
+        let mut command = run::cargo(["clippy", "-p", &package, "-p", "tierce-lockfree"]);
+        command.args(lints).env("RUSTFLAGS", run::rustflags(&format!("--cfg tierce_{checker}")));
+        command.env("CARGO_TARGET_DIR", place::target(checker));
+        let outcome = check(command)?;
+        if outcome.failed > 0 {
+            return Ok(outcome);
+        }
+    }
+    Ok(Outcome::clean(""))
 }
 
 /// The documentation builds without a warning.

@@ -6,7 +6,8 @@
 
 use crate::report::{Outcome, Report, if_there_is};
 use crate::run::{self, Show};
-use crate::{checks, crash, fuzz, kill_test, loom, mutants, perf_check, place, suites};
+use crate::{checks, crash, fuzz, kill_test, loom, mutants, perf_check, place, sanitize};
+use crate::{shuttle, suites};
 use anyhow::Result;
 use clap::Args;
 use std::process::Command;
@@ -35,7 +36,11 @@ pub(crate) fn run(options: &Options, report: &mut Report) {
     report.stage("docs", checks::docs);
     report.stage("tests", || suites::workspace(strict));
     report.stage("doctests", suites::doctests);
+    report.stage("features", suites::features);
     report.stage("loom", || if_there_is(loom::exists()?, "model", models));
+    report.stage("shuttle", || if_there_is(shuttle::exists()?, "scenario", schedules));
+    report.stage("miri", miri);
+    report.stage("aarch64", sanitize::other_target);
     report.stage("fuzz", || fuzz_stage(strict));
     report.stage("kill-test", || if_there_is(kill_test::exists(), "program", kill));
     report.stage("crash", || if_there_is(crash::exists(), "command", crashes));
@@ -56,6 +61,14 @@ fn with(tool: &str, strict: bool, stage: impl FnOnce() -> Result<Outcome>) -> Re
 
 fn models() -> Result<Outcome> {
     loom::run(&loom::Options { bound: loom::CI_BOUND })
+}
+
+fn schedules() -> Result<Outcome> {
+    shuttle::run(&shuttle::Options::schedules(shuttle::CI_SCHEDULES))
+}
+
+fn miri() -> Result<Outcome> {
+    sanitize::miri(&sanitize::MiriOptions::seeds(sanitize::CI_SEEDS))
 }
 
 fn fuzz_stage(strict: bool) -> Result<Outcome> {

@@ -124,6 +124,12 @@ pub(crate) fn exists() -> Result<bool> {
     Ok(!packages()?.is_empty())
 }
 
+/// How many targets there are.
+pub(crate) fn count() -> Result<u64> {
+    run::need_cargo_tool("fuzz")?;
+    Ok(targets(None)?.len() as u64)
+}
+
 /// All targets, or the one asked for.
 fn targets(only: Option<&str>) -> Result<Vec<Target>> {
     let mut found = Vec::new();

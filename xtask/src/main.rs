@@ -6,6 +6,8 @@
 //! | `soak.rs` | the same suites, for as long as one has time |
 //! | `suites.rs` | tests, doctests and stress tests through nextest or cargo test |
 //! | `loom.rs` | the model checks |
+//! | `shuttle.rs` | random schedules of the composed allocator |
+//! | `sanitize.rs` | Miri, ThreadSanitizer, a check for another processor |
 //! | `fuzz.rs` | every fuzz target of every crate |
 //! | `mutants/` | the deliberate breaks, each of which a test must notice |
 //! | `kill_test.rs` | kill −9 in mid-replay, many rounds |
@@ -30,6 +32,8 @@ mod perf_check;
 mod place;
 mod report;
 mod run;
+mod sanitize;
+mod shuttle;
 mod soak;
 mod suites;
 mod tally;
@@ -51,6 +55,12 @@ enum Task {
     Ci(ci::Options),
     /// The model checks of loom-tests
     Loom(loom::Options),
+    /// Random schedules of the composed allocator
+    Shuttle(shuttle::Options),
+    /// Small races under Miri, many seeds (needs a nightly toolchain with miri and rust-src)
+    Miri(sanitize::MiriOptions),
+    /// The stress test under ThreadSanitizer (needs a nightly toolchain with rust-src)
+    Tsan(sanitize::TsanOptions),
     /// Every fuzz target of every crate
     Fuzz(fuzz::Options),
     /// The deliberate breaks: each must turn its test red
@@ -72,8 +82,12 @@ fn main() -> ExitCode {
     match Arguments::parse().task {
         Task::Ci(options) => ci::run(&options, &mut report),
         Task::Loom(options) => report.stage("loom", || loom::run(&options)),
+        Task::Shuttle(options) => report.stage("shuttle", || shuttle::run(&options)),
+        Task::Miri(options) => report.stage("miri", || sanitize::miri(&options)),
+        Task::Tsan(options) => report.stage("tsan", || sanitize::tsan(&options)),
         Task::Fuzz(options) => report.stage("fuzz", || fuzz::run(&options)),
         Task::Mutants(options) if options.list => return mutants::print_list(),
+        Task::Mutants(options) if options.table => report.stage("table", mutants::write_table),
         Task::Mutants(options) => report.stage("mutants", || mutants::run(&options)),
         Task::Soak(options) => soak::run(&options, &mut report),
         Task::KillTest(options) => report.stage("kill-test", || kill_test::run(&options)),

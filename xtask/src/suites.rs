@@ -16,6 +16,9 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+/// The packages that a checker's own task runs.
+const CHECKERS: [&str; 2] = ["loom-tests", "shuttle-tests"];
+
 /// Which tests to run, and how.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tests {
@@ -100,7 +103,13 @@ pub(crate) fn outcome(output: &Output, tally: &Tally, note: String) -> Outcome {
 
 /// All unit and integration tests of the workspace. The models have a stage of their own.
 pub(crate) fn workspace(reference_required: bool) -> Result<Outcome> {
-    let mut tests = Tests::select(["--workspace", "--exclude", "tierce-loom-tests"]);
+    let mut tests = Tests::select([
+        "--workspace",
+        "--exclude",
+        "tierce-loom-tests",
+        "--exclude",
+        "tierce-shuttle-tests",
+    ]);
     match place::reference() {
         Ok(place) => tests = tests.env("TIERCE_REFERENCE", place),
         Err(error) if reference_required => return Err(error),
@@ -127,6 +136,13 @@ pub(crate) fn doctests() -> Result<Outcome> {
     Ok(outcome(&output, &tally, left_out(&tally)))
 }
 
+/// The unit tests of lockfree with its feature on, which no other stage compiles.
+pub(crate) fn features() -> Result<Outcome> {
+    let tests = Tests::select(["-p", "tierce-lockfree", "--lib", "--features", "tracing"]);
+    let (output, tally) = tests.run(Show::OnFailure, None)?;
+    Ok(outcome(&output, &tally, "with tracing".to_owned()))
+}
+
 /// The stress tests, integration tests whose name begins with `stress`, each told by
 /// `TIERCE_SOAK_SECONDS` how long to go on.
 pub(crate) fn stress(seconds: u64) -> Result<Outcome> {
@@ -134,9 +150,32 @@ pub(crate) fn stress(seconds: u64) -> Result<Outcome> {
     if_there_is(integration_tests()?.iter().any(is_stress), "stress test", || run_stress(seconds))
 }
 
+/// How many stress tests there are.
+pub(crate) fn stress_tests() -> Result<u64> {
+    let mut count = 0;
+    for package in place::packages()? {
+        let files = place::rust_files(&package.join("tests"))?;
+        for file in files.iter().filter(|file| place::stem(file).starts_with("stress")) {
+            count += test_names(file)?.len() as u64;
+        }
+    }
+    Ok(count)
+}
+
+/// The names of the tests in a file: the functions behind `#[test]`.
+pub(crate) fn test_names(file: &Path) -> Result<Vec<String>> {
+    let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    let name = |after: &str| Some(after.split_once("fn ")?.1.split_once('(')?.0.to_owned());
+    Ok(text.split("#[test]").skip(1).filter_map(name).collect())
+}
+
 fn run_stress(seconds: u64) -> Result<Outcome> {
-    let tests = Tests::select(["--workspace", "--release", "--test", "stress*"])
-        .env("TIERCE_SOAK_SECONDS", seconds.to_string());
+    // One at a time: each has 32 threads of its own.
+    let mut tests = Tests::select(["--workspace", "--release", "--test", "stress*"])
+        .env("TIERCE_SOAK_SECONDS", seconds.to_string())
+        .env("RUST_TEST_THREADS", "1")
+        .env("NEXTEST_TEST_THREADS", "1");
+    tests.with_output = true;
     let (output, tally) = tests.run(Show::Live, None)?;
     Ok(outcome(&output, &tally, format!("{seconds} s each")))
 }
@@ -170,7 +209,7 @@ fn integration_tests() -> Result<Vec<IntegrationTest>> {
     let mut found = Vec::new();
     for package in place::packages()? {
         let tests = package.join("tests");
-        if package.ends_with("loom-tests") || !tests.is_dir() {
+        if CHECKERS.iter().any(|name| package.ends_with(name)) || !tests.is_dir() {
             continue;
         }
         let name = package_name(&package)?;
@@ -204,6 +243,11 @@ fn name_line(line: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stress_tests_are_counted() {
+        assert!(stress_tests().unwrap() > 0);
+    }
 
     #[test]
     fn package_names_are_found() {

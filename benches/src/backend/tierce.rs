@@ -3,9 +3,8 @@
 use super::{Insertion, Store, StoreStats};
 use tierce_cache::{Cache, Config, Error};
 
-/// What header and key take of a bucket at most, besides the value; the harness's keys are
-/// 16 bytes at most.
-const OVERHEAD_BYTES: u64 = 64;
+/// The harness's keys have so many bytes at most.
+const KEY_BYTES_MAX: usize = 16;
 
 /// An open tierce cache.
 ///
@@ -39,8 +38,8 @@ impl Tierce {
     /// Those of [`Cache::open`].
     pub fn open(config: Config) -> Result<Self, Error> {
         let cache = Cache::open(config)?;
-        let largest = cache.stats().bucket_bytes.saturating_sub(OVERHEAD_BYTES);
-        Ok(Self { cache, value_bytes_max: usize::try_from(largest).unwrap_or(usize::MAX) })
+        let value_bytes_max = cache.value_bytes_max(KEY_BYTES_MAX);
+        Ok(Self { cache, value_bytes_max })
     }
 
     /// Makes everything durable and closes it.
@@ -56,7 +55,7 @@ impl Store for Tierce {
     type Error = Error;
 
     fn get(&self, key: &[u8], value: &mut Vec<u8>) -> Result<bool, Error> {
-        self.cache.get(key, value)
+        self.cache.get_into(key, value)
     }
 
     fn contains(&self, key: &[u8]) -> Result<bool, Error> {

@@ -36,8 +36,10 @@ impl Reclaimer {
         self.in_hand = in_hand;
     }
 
-    /// Moves FIFO's cursor.
-    pub(crate) fn set_fifo_next(&mut self, next: u32) {
+    /// Where FIFO goes on looking, a bucket's number; beyond the device it starts over. It is not
+    /// kept over a restart, and by itself starts at the first bucket: who knows which bucket was
+    /// written last says so here, or what was written last goes first.
+    pub fn set_fifo_next(&mut self, next: u32) {
         self.fifo_cursor = next;
     }
 

@@ -3,8 +3,10 @@
 use super::{Phase, Reclaimer, Step, WaitFor};
 use crate::device::Hunger;
 use crate::error::Cause;
+use crate::events::event;
 use crate::prio_write::PrioWrite;
 use crate::sync::Arc;
+use std::time::Instant;
 use tierce_core::spec::Event;
 use tierce_core::{BucketIndex, Gen, Reserve};
 
@@ -48,6 +50,12 @@ impl Reclaimer {
             self.alloc_chain()
         });
         let Some(chain) = chain else { return Step::Wait(WaitFor::PrioBuckets) };
+        if cfg!(tierce_mutant = "old_chain_early") {
+            let old = core::mem::take(&mut self.dev().chain.lock().live);
+            for bucket in old {
+                let _ = self.release_old(bucket) && self.dev().recycle(bucket);
+            }
+        }
         self.dev().chain.lock().writing.clone_from(&chain);
         self.prio_seq += 1;
         self.phase = Phase::Writing;
@@ -55,6 +63,8 @@ impl Reclaimer {
         let taken = if with_batch { self.free_inc.len() } else { 0 };
         let batch: Vec<_> = self.free_inc.drain(..taken).collect();
         self.in_flight = batch.len();
+        self.write_began = Some(Instant::now());
+        event!(DEBUG, "prio_write", device = self.device, seq = self.prio_seq, batch = taken);
         let (allocator, seq) = (Arc::clone(&self.allocator), self.prio_seq);
         Step::PrioWrite(PrioWrite::new(allocator, self.device, seq, chain, batch, unblocked))
     }
@@ -99,6 +109,7 @@ impl Reclaimer {
         let old: Vec<_> =
             old.into_iter().map(|bucket| (bucket, self.release_old(bucket))).collect();
         drop(chain);
+        let old = if cfg!(tierce_mutant = "old_chain_kept") { Vec::new() } else { old };
         for (bucket, pinned) in old {
             self.event(|bucket| Event::PrioFreed { bucket }, bucket);
             if pinned && device.recycle(bucket) {
@@ -107,6 +118,10 @@ impl Reclaimer {
             }
         }
         device.counters.prio_writes.add(1);
+        if let Some(began) = self.write_began.take() {
+            device.counters.write_times.add(began.elapsed());
+        }
+        event!(DEBUG, "prio_durable", device = self.device, seq = write.seq());
         write.settle();
         let encoded_is_current = |&(bucket, encoded): &(BucketIndex, Gen)| {
             cfg!(tierce_mutant = "gen_mismatch_released")
@@ -114,7 +129,9 @@ impl Reclaimer {
         };
         let (ready, moved): (Vec<_>, Vec<_>) = write.encoded_batch().partition(encoded_is_current);
         self.ready.extend(ready.into_iter().map(|(bucket, _)| bucket));
-        self.free_inc.extend(moved.into_iter().map(|(bucket, _)| bucket));
+        if !cfg!(tierce_mutant = "gen_mismatch_dropped") {
+            self.free_inc.extend(moved.into_iter().map(|(bucket, _)| bucket));
+        }
         self.in_flight = 0;
         self.phase = self.after_write;
         (self.write_partial, self.write_early) = (false, false);

@@ -181,7 +181,11 @@ impl OpenBuckets {
         // those who returned their pins to the slot. Release: keeps what the word published.
         // Relaxed (failure): the caller loads it again.
         let order = (Ordering::AcqRel, Ordering::Relaxed);
-        slot.word.compare_exchange(word.bits(), next.bits(), order.0, order.1).ok()?;
+        if cfg!(tierce_mutant = "slot_take_by_store") {
+            slot.word.swap(next.bits(), order.0);
+        } else {
+            slot.word.compare_exchange(word.bits(), next.bits(), order.0, order.1).ok()?;
+        }
         if let Some(unused) = unused_pins {
             closed(device, bucket, off + units, unused);
         }
@@ -237,7 +241,7 @@ fn device_of(allocator: &Allocator, bucket: BucketId) -> &Device {
 /// `bucket` was just taken out of its slot, `units` of it handed out and `unused` pins left.
 #[cold]
 fn closed(device: &Device, bucket: BucketId, units: u32, unused: u16) {
-    if unused > 0 {
+    if unused > 0 && !cfg!(tierce_mutant = "slot_unsettled") {
         device.table().unpin(bucket.bucket(), unused);
     }
     let sectors = i64::from(units) << device.sector_units().shift;

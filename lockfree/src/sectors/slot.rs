@@ -140,7 +140,7 @@ impl fmt::Debug for SlotWord {
     }
 }
 
-#[cfg(all(test, not(tierce_loom)))]
+#[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]
 mod tests {
     use super::*;
     use tierce_core::{BucketIndex, DeviceIndex};

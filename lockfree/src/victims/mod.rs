@@ -13,16 +13,19 @@ mod scan;
 mod threads;
 
 #[cfg_attr(
-    not(all(target_arch = "x86_64", not(any(miri, tierce_loom, tierce_portable)))),
+    not(all(
+        target_arch = "x86_64",
+        not(any(miri, tierce_loom, tierce_shuttle, tierce_portable))
+    )),
     path = "no_vectors.rs"
 )]
 #[cfg_attr(
-    all(target_arch = "x86_64", not(any(miri, tierce_loom, tierce_portable))),
+    all(target_arch = "x86_64", not(any(miri, tierce_loom, tierce_shuttle, tierce_portable))),
     path = "x86.rs"
 )]
 mod vectors;
 
-#[cfg(all(test, not(tierce_loom)))]
+#[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]
 mod tests;
 
 pub(crate) use scan::Scanner;

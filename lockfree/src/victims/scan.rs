@@ -52,7 +52,7 @@ impl Scanner {
     }
 
     /// The helpers, for tests.
-    #[cfg(all(test, not(tierce_loom)))]
+    #[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]
     pub(super) fn threads(&self) -> &Threads {
         &self.threads
     }

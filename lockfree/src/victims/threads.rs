@@ -8,10 +8,10 @@
 use super::rank::Rank;
 
 /// Pieces that are not worth waking anybody: some tens of microseconds.
-#[cfg(not(tierce_loom))]
+#[cfg(not(any(tierce_loom, tierce_shuttle)))]
 const FEW: usize = 16;
 
-#[cfg(not(tierce_loom))]
+#[cfg(not(any(tierce_loom, tierce_shuttle)))]
 mod imp {
     use super::{FEW, Rank};
     use crate::sync::{AtomicUsize, OnceLock, Ordering};
@@ -86,7 +86,7 @@ mod imp {
     }
 }
 
-#[cfg(tierce_loom)]
+#[cfg(any(tierce_loom, tierce_shuttle))]
 mod imp {
     use super::Rank;
 

@@ -10,7 +10,7 @@ use crate::fuzz::{self, Target};
 use crate::place;
 use crate::run::{self, Output, Show};
 use crate::suites::Tests;
-use crate::{loom, tally};
+use crate::{loom, shuttle, tally};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::HashMap;
 use std::fmt;
@@ -84,7 +84,7 @@ pub(crate) fn attempt(mutant: &Mutant, limit: Duration) -> Result<Verdict> {
 
 /// Removes what the builds left for workspace members; the dependencies stay.
 pub(crate) fn clean_up() -> Result<()> {
-    for target_dir in [place::target("mutants"), place::target("loom")] {
+    for target_dir in ["mutants", "loom", "shuttle"].map(place::target) {
         if target_dir.is_dir() {
             let mut command = run::cargo(["clean", "--quiet", "--target-dir"]);
             command.arg(&target_dir);
@@ -141,6 +141,7 @@ fn fuzz_verdict(output: &Output) -> Verdict {
 fn tests(kill: &Kill, mutant: Option<&str>) -> Result<Tests> {
     let mut tests = match kill {
         Kill::Loom { test, .. } => loom::models(loom::CI_BOUND, Some(test)),
+        Kill::Shuttle { test, schedules, .. } => shuttle::scenarios(*schedules, Some(test)),
         Kill::Test { package, test, .. } => {
             let mut select = vec!["-p", package];
             match test {
@@ -153,7 +154,13 @@ fn tests(kill: &Kill, mutant: Option<&str>) -> Result<Tests> {
         }
         Kill::Fuzz { .. } | Kill::Equivalent(_) | Kill::Open(_) => bail!("{kill} is no test"),
     };
-    if let Kill::Loom { filter, .. } | Kill::Test { filter, .. } = kill {
+    let filter = match kill {
+        Kill::Loom { filter, .. } | Kill::Shuttle { filter, .. } | Kill::Test { filter, .. } => {
+            Some(filter)
+        }
+        _ => None,
+    };
+    if let Some(filter) = filter {
         tests.filter.clone_from(filter);
     }
     if let Ok(reference) = place::reference() {

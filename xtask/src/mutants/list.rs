@@ -33,6 +33,15 @@ pub(crate) enum Kill {
         /// Part of the models' names.
         filter: String,
     },
+    /// Random schedules of one file of shuttle-tests.
+    Shuttle {
+        /// The file, without `.rs`.
+        test: String,
+        /// Part of the scenarios' names.
+        filter: String,
+        /// How many each may try.
+        schedules: u64,
+    },
     /// Tests of a package.
     Test {
         /// The package.
@@ -68,6 +77,9 @@ impl fmt::Display for Kill {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Loom { test, filter } => write!(f, "loom {test}::{filter}"),
+            Self::Shuttle { test, filter, schedules } => {
+                write!(f, "shuttle {test}::{filter}, {schedules} schedules")
+            }
             Self::Test { package, test: Some(test), filter } => {
                 write!(f, "{package}::{test} {filter}")
             }
@@ -138,6 +150,10 @@ mod tests {
             name = "e_e"
             breaks = "x"
             kill.open = "a model"
+            [[mutant]]
+            name = "f"
+            breaks = "x"
+            kill.shuttle = { test = "waiting", filter = "f", schedules = 9 }
         "#;
         let mutants = parse(text).unwrap();
         let kills = mutants.iter().map(|mutant| mutant.kill.to_string()).collect::<Vec<_>>();
@@ -147,10 +163,11 @@ mod tests {
             "fuzz core/t, 30 s",
             "equivalent: because",
             "no test yet: a model",
+            "shuttle waiting::f, 9 schedules",
         ];
         assert_eq!(kills, wanted);
         let tests = mutants.iter().filter(|mutant| mutant.kill.is_test());
-        assert_eq!(tests.count(), 3);
+        assert_eq!(tests.count(), 4);
         assert!(mutants[0].hangs && !mutants[1].hangs);
         assert!(parse("").unwrap().is_empty());
     }

@@ -3,7 +3,8 @@
 //! `mutants.toml` lists them and says how one is written; `list.rs` reads it, `hooks.rs` finds
 //! the hooks in the sources, `kill.rs` builds and runs.
 //!
-//! 1. List and hooks are compared: a name on one side only fails the task.
+//! 1. List and hooks are compared: a name on one side only fails the task. So are the list and the
+//!    table in `lockfree/README.md` (`table.rs`).
 //! 2. Each test that is to kill something runs on the code as it is and must pass. Otherwise
 //!    its failure later would mean nothing.
 //! 3. For each break the code is built with it. A break that does not build is no kill.
@@ -13,6 +14,7 @@
 mod hooks;
 mod kill;
 mod list;
+mod table;
 
 use crate::place;
 use crate::report::Outcome;
@@ -36,6 +38,9 @@ pub(crate) struct Options {
     /// Print the list and what kills each, and end
     #[arg(long)]
     pub(crate) list: bool,
+    /// Write the table in lockfree/README.md anew, and end
+    #[arg(long, conflicts_with = "list")]
+    pub(crate) table: bool,
 }
 
 impl Options {
@@ -65,6 +70,13 @@ pub(crate) fn print_list() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Writes the table in `lockfree/README.md`.
+pub(crate) fn write_table() -> Result<Outcome> {
+    let mutants = compared_list()?;
+    table::write(&mutants)?;
+    Ok(Outcome::clean(format!("{} mutants", mutants.len())))
 }
 
 /// Tries the chosen breaks.
@@ -102,8 +114,15 @@ pub(crate) fn run(options: &Options) -> Result<Outcome> {
     Ok(Outcome::suite(killed, failed.len() as u64, note))
 }
 
-/// The list, after it was compared with the hooks.
+/// The list, after it was compared with the hooks and the table.
 fn checked_list() -> Result<Vec<Mutant>> {
+    let mutants = compared_list()?;
+    table::check(&mutants)?;
+    Ok(mutants)
+}
+
+/// The list, after it was compared with the hooks.
+fn compared_list() -> Result<Vec<Mutant>> {
     let mutants = list::read()?;
     let hooks = hooks::find(place::root())?;
     let problems = hooks::compare(&mutants, &hooks);
@@ -174,9 +193,9 @@ mod tests {
         assert_eq!(drawn.collect::<BTreeSet<_>>().len(), 10);
     }
 
-    /// The checked-in list and the sources agree.
+    /// The checked-in list, the sources and the page agree.
     #[test]
-    fn list_and_hooks_agree() {
+    fn list_hooks_and_table_agree() {
         checked_list().unwrap();
     }
 }

@@ -18,13 +18,21 @@
 //! * with more than 8 slots, writes that continue a stream: they are found by hints;
 //! * policies that differ between devices; `gc_due`, which counts whole buckets here.
 //!
-//! `PROPTEST_CASES` says how many sequences are run.
+//! `PROPTEST_CASES` says how many sequences are run, 200 if it is not set, shared by as many
+//! threads as there are processors. What was done is counted and printed by kind of operation and
+//! by kind of garbage collection (findings kept in shadows, or marks in place); only what had an
+//! effect counts, for most operations can be asked for in vain. A zero anywhere fails the test.
 
-#![cfg(not(tierce_loom))]
+#![cfg(not(any(tierce_loom, tierce_shuttle)))]
 
+mod counts;
+mod operation;
+
+use counts::Counts;
+use operation::{Config, Op, config, op};
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Settings, TestError, TestRunner};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt::Debug;
 use tierce_core::spec::sim::Engine;
 use tierce_core::spec::{DeviceOptions, Live, Options, Place, Pointer, Set, Write};
@@ -33,109 +41,8 @@ use tierce_lockfree::sim::Scripted;
 
 const BUCKETS: u32 = 24;
 const BUCKET_SECTORS: u32 = 64;
-const OPERATIONS: core::ops::Range<usize> = 200..260;
-
-#[derive(Clone, Debug)]
-struct Config {
-    devices: u8,
-    sync: bool,
-    shadow: bool,
-    recycle: bool,
-    discard: bool,
-    policy: Policy,
-    sizes: (u32, u32, u32, u32),
-    slots: u16,
-    journal: u32,
-    seed: u64,
-}
-
-fn config() -> impl Strategy<Value = Config> {
-    let policy = prop_oneof![Just(Policy::Lru), Just(Policy::Fifo), Just(Policy::Random)];
-    let flags = (prop::bool::weighted(0.8), any::<bool>(), any::<bool>(), any::<bool>());
-    let sizes = (1u32..=3, 0u32..=2, 1u32..=4, 2u32..=8);
-    let slots = prop_oneof![1u16..=8, Just(100u16)];
-    (1u8..=3, flags, policy, sizes, slots, 0u32..=2, any::<u64>()).prop_map(
-        |(devices, (sync, shadow, recycle, discard), policy, sizes, slots, journal, seed)| Config {
-            devices,
-            sync,
-            shadow,
-            recycle,
-            discard,
-            policy,
-            sizes,
-            slots,
-            journal,
-            seed,
-        },
-    )
-}
-
-/// One operation. Numbers choose among what there is.
-#[derive(Clone, Debug)]
-enum Op {
-    Alloc { device: u8, reserve: u8 },
-    AllocSet { reserve: u8, n: u8 },
-    Sectors { stream: u8, jump: bool, sectors: u8, write_point: u8, write_prio: bool },
-    MarkDirty(u8),
-    Written(u8),
-    GiveBack(u8),
-    Pin(u8),
-    Unpin(u8),
-    Touch(u8),
-    Forget(u8),
-    Free(u8),
-    Bump(u8),
-    Unused(u8),
-    Io(u16),
-    Step(u8),
-    Pass(u8),
-    PrioWrite(u8),
-    Block(bool),
-    GcBegin,
-    GcMark(u8),
-    GcFinish,
-    GcAbandon,
-    Moving(u8),
-    SetPolicy(u8),
-    Fail(u8),
-    Crash,
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    prop_oneof![
-        8 => (any::<u8>(), 0u8..4).prop_map(|(device, reserve)| Op::Alloc { device, reserve }),
-        3 => (0u8..4, 1u8..=3).prop_map(|(reserve, n)| Op::AllocSet { reserve, n }),
-        10 => (0u8..6, any::<bool>(), 1u8..80, 0u8..5, any::<bool>()).prop_map(
-            |(stream, jump, sectors, write_point, write_prio)| Op::Sectors {
-                stream, jump, sectors, write_point, write_prio
-            }
-        ),
-        2 => any::<u8>().prop_map(Op::MarkDirty),
-        12 => any::<u8>().prop_map(Op::Written),
-        3 => any::<u8>().prop_map(Op::GiveBack),
-        2 => any::<u8>().prop_map(Op::Pin),
-        3 => any::<u8>().prop_map(Op::Unpin),
-        3 => any::<u8>().prop_map(Op::Touch),
-        6 => any::<u8>().prop_map(Op::Forget),
-        2 => any::<u8>().prop_map(Op::Free),
-        4 => any::<u8>().prop_map(Op::Bump),
-        3 => any::<u8>().prop_map(Op::Unused),
-        3 => any::<u16>().prop_map(Op::Io),
-        14 => any::<u8>().prop_map(Op::Step),
-        2 => any::<u8>().prop_map(Op::Pass),
-        2 => any::<u8>().prop_map(Op::PrioWrite),
-        1 => Just(Op::Block(true)),
-        2 => Just(Op::Block(false)),
-        4 => Just(Op::GcBegin),
-        6 => any::<u8>().prop_map(Op::GcMark),
-        6 => Just(Op::GcFinish),
-        1 => Just(Op::GcAbandon),
-        1 => any::<u8>().prop_map(Op::Moving),
-        1 => (0u8..3).prop_map(Op::SetPolicy),
-        1 => prop_oneof![1 => any::<u8>().prop_map(Op::Fail), 20 => Just(Op::Step(0))],
-        1 => Just(Op::Crash),
-    ]
-}
+/// An operation in a thousand shrinks to none: with a few more every sequence has 200.
+const OPERATIONS: core::ops::Range<usize> = 205..265;
 
 /// A pointer and what it is for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -160,6 +67,8 @@ struct Pair {
     /// Where each stream goes on.
     next: [(u64, u64); 6],
     inodes: u64,
+    /// Whether the operation that is being compared did anything.
+    effect: bool,
 }
 
 impl Pair {
@@ -191,6 +100,7 @@ impl Pair {
             in_gc: false,
             next: [(0, 0); 6],
             inodes: 0,
+            effect: false,
         };
         pair.both(|e| shown(e.start()), |e| shown(e.start()));
         pair
@@ -225,12 +135,14 @@ macro_rules! both {
     };
 }
 macro_rules! both_shown {
-    ($pair:expr, $method:ident($($arg:expr),*)) => {
-        $pair.both(
+    ($pair:expr, $method:ident($($arg:expr),*)) => {{
+        let result = $pair.both(
             |e| shown(Engine::$method(e, $($arg),*)),
             |e| shown(Engine::$method(e, $($arg),*)),
-        )
-    };
+        );
+        $pair.effect |= result.is_some();
+        result
+    }};
 }
 
 fn choose<T: Copy>(of: &[T], which: u8) -> Option<(usize, T)> {
@@ -244,6 +156,7 @@ impl Pair {
             Op::Alloc { device, reserve } => {
                 let (device, reserve) = (self.device(device), Reserve::ALL[usize::from(reserve)]);
                 let got = both!(self, alloc_on(device, reserve)).ready();
+                self.effect = got.is_some();
                 self.held.extend(got.map(|pointer| whole(pointer, reserve)));
             }
             Op::AllocSet { reserve, n } => {
@@ -254,6 +167,7 @@ impl Pair {
                     |e| Engine::alloc_set(e, reserve, n).expect("n is legal"),
                 );
                 let pointers = got.ready().unwrap_or_default();
+                self.effect = !pointers.is_empty();
                 self.held.extend(pointers.into_iter().map(|pointer| whole(pointer, reserve)));
             }
             Op::Sectors { stream, jump, sectors, write_point, write_prio } => {
@@ -303,6 +217,7 @@ impl Pair {
             |e| Engine::alloc_sectors(e, write).expect("at least one sector"),
         );
         let Some(extent) = got.ready() else { return };
+        self.effect = true;
         self.next[stream].1 += u64::from(extent.sectors);
         self.held.push(Key {
             pointer: Pointer::new(extent.bucket, extent.gen_),
@@ -321,6 +236,7 @@ impl Pair {
                 if matches!(place, Some(Place::Out | Place::Open)) && both!(self, pin(key.pointer))
                 {
                     self.pins.push(key.pointer.bucket);
+                    self.effect = true;
                 }
             }
             Op::Unpin(which) => {
@@ -331,12 +247,13 @@ impl Pair {
             }
             Op::Touch(which) => {
                 if let Some((_, key)) = choose(&self.index, which) {
-                    both!(self, touch(key.pointer));
+                    self.effect = both!(self, touch(key.pointer));
                 }
             }
             Op::Forget(which) => {
                 if let Some((at, _)) = choose(&self.index, which) {
                     self.index.swap_remove(at);
+                    self.effect = true;
                 }
             }
             Op::Free(which) => {
@@ -364,7 +281,7 @@ impl Pair {
     fn background(&mut self, op: &Op) {
         match *op {
             Op::Io(sectors) => {
-                both!(self, account_io(u64::from(sectors % 16)));
+                self.effect = both!(self, account_io(u64::from(sectors % 16)));
             }
             Op::Step(n) => {
                 let device = self.device(n);
@@ -380,6 +297,7 @@ impl Pair {
             }
             Op::Block(true) => {
                 both!(self, prio_block());
+                self.effect = true;
             }
             Op::Block(false) => {
                 both_shown!(self, prio_unblock());
@@ -432,7 +350,7 @@ impl Pair {
     }
 
     fn compare(&mut self) {
-        both!(self, take_events());
+        self.effect |= !both!(self, take_events()).is_empty();
         for device in self.spec.device_indexes() {
             for bucket in (0..BUCKETS).map(|b| BucketId::new(device, BucketIndex::new(b))) {
                 let (got, wanted) =
@@ -489,12 +407,11 @@ fn whole(pointer: Pointer, reserve: Reserve) -> Key {
     Key { pointer, sectors: BUCKET_SECTORS, live, whole: true }
 }
 
-#[test]
-fn the_concurrent_allocator_does_what_the_specification_does() {
-    let (sequences, operations, reached) = (Cell::new(0u64), Cell::new(0u64), Cell::new(0));
-    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok());
+/// So many random sequences.
+fn side_by_side(cases: u32) -> Counts {
+    let (counts, reached) = (RefCell::new(Counts::default()), Cell::new(0));
     let settings = Settings {
-        cases: asked.unwrap_or(200),
+        cases,
         max_shrink_iters: 1_000,
         failure_persistence: None,
         ..Settings::default()
@@ -503,26 +420,47 @@ fn the_concurrent_allocator_does_what_the_specification_does() {
     let ops = prop::collection::vec(prop::option::weighted(0.999, op()), OPERATIONS);
     let strategy = (config(), ops);
     let result = TestRunner::new(settings).run(&strategy, |(config, ops)| {
+        let mut counts = counts.borrow_mut();
+        counts.sequence(&config);
+        let mode = usize::from(!config.shadow);
         let mut pair = Pair::new(config);
         pair.compare();
         for (at, op) in ops.iter().enumerate() {
             reached.set(at);
             if let Some(op) = op {
+                pair.effect = false;
                 pair.apply(op);
                 pair.compare();
+                counts.operations[op.kind()][mode] += u64::from(pair.effect);
             }
         }
-        sequences.set(sequences.get() + 1);
-        operations.set(operations.get() + ops.len() as u64);
         Ok(())
     });
-    println!("{} sequences, {} operations", sequences.get(), operations.get());
     match result {
-        Ok(()) => {}
+        Ok(()) => counts.into_inner(),
         Err(TestError::Abort(why)) => panic!("{why}"),
         Err(TestError::Fail(why, (config, ops))) => {
             let ops: Vec<_> = ops[..=reached.get()].iter().flatten().collect();
             panic!("{why}\nminimal failing input: {config:?}\n{ops:?}")
         }
     }
+}
+
+#[test]
+fn the_concurrent_allocator_does_what_the_specification_does() {
+    let asked = std::env::var("PROPTEST_CASES").ok().map(|n| n.parse().expect("PROPTEST_CASES"));
+    let cases: u32 = asked.unwrap_or(200);
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get()) as u32;
+    let mut counts = Counts::default();
+    std::thread::scope(|scope| {
+        let share = |thread| cases / threads + u32::from(thread < cases % threads);
+        let runs: Vec<_> =
+            (0..threads).map(|t| scope.spawn(move || side_by_side(share(t)))).collect();
+        for run in runs {
+            // It has said what failed.
+            counts.add(&run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+    });
+    assert_eq!(counts.sequences, u64::from(cases), "all that were asked for");
+    counts.report();
 }

@@ -1,0 +1,215 @@
+//! A bounded amount of memory, handed out in the order of asking.
+//!
+//! Whoever asks first is served first, also when he asks for more than is free just then: a large
+//! value is not overtaken by small ones for ever. Nothing is dropped when memory is short; who
+//! inserts waits, or is told so if he asked not to wait.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+/// The memory of one cache's write buffers.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    total: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    free: usize,
+    line: VecDeque<Waiting>,
+    next_ticket: u64,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    ticket: u64,
+    bytes: usize,
+    waker: Waker,
+}
+
+impl State {
+    /// Whoever is first can be served?
+    fn first_waker(&self) -> Option<Waker> {
+        self.line.front().filter(|first| first.bytes <= self.free).map(|first| first.waker.clone())
+    }
+}
+
+impl Budget {
+    pub(crate) fn new(total: usize) -> Arc<Self> {
+        let state = State { free: total, line: VecDeque::new(), next_ticket: 0 };
+        Arc::new(Self { total, state: Mutex::new(state) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No code that can panic runs under the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `bytes` of it, at once or not at all.
+    pub(crate) fn try_take(self: &Arc<Self>, bytes: usize) -> Option<Permit> {
+        let mut state = self.lock();
+        (state.line.is_empty() && bytes <= state.free).then(|| {
+            state.free -= bytes;
+            Permit { budget: Arc::clone(self), bytes }
+        })
+    }
+
+    /// `bytes` of it, when those who asked before have been served.
+    ///
+    /// # Panics
+    ///
+    /// If that is more than there is: it would never come.
+    pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Take {
+        assert!(bytes <= self.total, "{bytes} of {} bytes", self.total);
+        Take { budget: Arc::clone(self), bytes, ticket: None }
+    }
+
+    /// Bytes that are in use.
+    pub(crate) fn used(&self) -> usize {
+        self.total - self.lock().free
+    }
+}
+
+/// See [`Budget::take`].
+#[derive(Debug)]
+pub(crate) struct Take {
+    budget: Arc<Budget>,
+    bytes: usize,
+    ticket: Option<u64>,
+}
+
+impl Future for Take {
+    type Output = Permit;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Permit> {
+        let budget = Arc::clone(&self.budget);
+        let mut state = budget.lock();
+        let Some(ticket) = self.ticket else {
+            if state.line.is_empty() && self.bytes <= state.free {
+                state.free -= self.bytes;
+                drop(state);
+                return Poll::Ready(Permit { budget, bytes: self.bytes });
+            }
+            let ticket = state.next_ticket;
+            state.next_ticket += 1;
+            let waker = context.waker().clone();
+            state.line.push_back(Waiting { ticket, bytes: self.bytes, waker });
+            self.ticket = Some(ticket);
+            return Poll::Pending;
+        };
+        let first = state.line.front().is_some_and(|first| first.ticket == ticket);
+        if first && self.bytes <= state.free {
+            state.line.pop_front();
+            state.free -= self.bytes;
+            self.ticket = None;
+            let next = state.first_waker();
+            drop(state);
+            if let Some(next) = next {
+                next.wake();
+            }
+            return Poll::Ready(Permit { budget, bytes: self.bytes });
+        }
+        if let Some(own) = state.line.iter_mut().find(|waiting| waiting.ticket == ticket) {
+            own.waker.clone_from(context.waker());
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Take {
+    /// Leaves the line; who is first now may have been waiting for us only.
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket else { return };
+        let mut state = self.budget.lock();
+        state.line.retain(|waiting| waiting.ticket != ticket);
+        let next = state.first_waker();
+        drop(state);
+        if let Some(next) = next {
+            next.wake();
+        }
+    }
+}
+
+/// A part of the budget; dropping it gives it back.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut state = self.budget.lock();
+        state.free += self.bytes;
+        let next = state.first_waker();
+        drop(state);
+        if let Some(next) = next {
+            next.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            // Relaxed: read by the same thread.
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn poll(take: &mut Take, count: &Arc<Count>) -> Option<Permit> {
+        let waker = Waker::from(Arc::clone(count));
+        match Pin::new(take).poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(permit) => Some(permit),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn first_come_first_served_whatever_the_size() {
+        let budget = Budget::new(10);
+        let (large_woken, small_woken) = (Arc::<Count>::default(), Arc::<Count>::default());
+        let held = budget.try_take(6).expect("it is free");
+        let mut large = budget.take(8);
+        let mut small = budget.take(1);
+        assert!(poll(&mut large, &large_woken).is_none());
+        assert!(poll(&mut small, &small_woken).is_none(), "it would fit, but was not first");
+        assert!(budget.try_take(1).is_none());
+        drop(held);
+        // Relaxed: as above.
+        assert_eq!(large_woken.0.load(Ordering::Relaxed), 1);
+        let large = poll(&mut large, &large_woken).expect("10 are free");
+        // Relaxed: as above.
+        assert_eq!(small_woken.0.load(Ordering::Relaxed), 1, "it is first now, and fits");
+        let small = poll(&mut small, &small_woken).expect("2 are free");
+        assert_eq!(budget.used(), 9);
+        drop((large, small));
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn who_gives_up_lets_the_next_pass() {
+        let budget = Budget::new(10);
+        let woken = Arc::<Count>::default();
+        let held = budget.try_take(5).expect("it is free");
+        let (mut large, mut small) = (budget.take(9), budget.take(5));
+        assert!(poll(&mut large, &woken).is_none() && poll(&mut small, &woken).is_none());
+        drop(large);
+        // Relaxed: as above.
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+        assert!(poll(&mut small, &woken).is_some());
+        drop(held);
+    }
+}

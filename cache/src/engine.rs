@@ -1,0 +1,575 @@
+//! What requests and background threads share, and every operation once, as a future.
+//!
+//! # An insert
+//!
+//! 1. Room for the record is made in a stream ([`crate::stream`]), waiting for memory or for a
+//!    bucket if need be. No lock is held while waiting.
+//! 2. With the stream locked and room at hand nothing waits any more: under the lock of the key's
+//!    shard the record gets its version and the index its place; so whoever comes later for the
+//!    same key has the higher version, and after a restart the same value wins as before it.
+//! 3. The record is copied into its segment. Whoever finds the key in the index meanwhile finds the
+//!    segment's lock.
+//!
+//! The bucket is pinned from before the key is in the index until its last byte is on the device.
+//!
+//! # A read
+//!
+//! Epoch, index, gen, life; then memory or the device; then the gen again. What was reused
+//! meanwhile, is damaged, belongs to another key, or has expired is a miss.
+
+use crate::budget::Budget;
+use crate::config::{Config, Put, WhenFull};
+use crate::error::Error;
+use crate::flights::Flights;
+use crate::index::{Index, KeyHash, Location};
+use crate::layout::{BucketHeader, Dead, GRAIN, Kind, Layout, Record};
+use crate::life::{Life, Lives, Owner};
+use crate::lineage::Lineage;
+use crate::spread::{self, Part};
+use crate::stats::Counters;
+use crate::stream::{Need, Room, Streams, longest_value, space};
+use crate::void::Void;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tierce_core::geometry::SECTOR_BYTES;
+use tierce_core::{BucketId, BucketIndex, DeviceIndex, Reserve};
+use tierce_io::{Device, DeviceExt, Request};
+use tierce_lockfree::{Allocator, BucketRef};
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) allocator: Arc<Allocator>,
+    pub(crate) index: Index,
+    pub(crate) lives: Lives,
+    pub(crate) lineage: Lineage,
+    pub(crate) counters: Counters,
+    pub(crate) flights: Flights,
+    pub(crate) devices: Vec<Disk>,
+    pub(crate) layout: Layout,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) hash_seed: u64,
+    pub(crate) streams: Streams,
+    /// The next version, and the next life's number.
+    pub(crate) clock: AtomicU64,
+    pub(crate) when_full: WhenFull,
+    /// Devices that failed, now or in an earlier run.
+    pub(crate) void: Mutex<Void>,
+    pub(crate) own: OnceLock<Weak<Self>>,
+}
+
+/// One device of the cache.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    pub(crate) device: Arc<dyn Device>,
+    pub(crate) uuid: [u8; 16],
+    pub(crate) data_buckets: u64,
+}
+
+/// What there is in a bucket's stead when a value is spread: at least so much is worth a part.
+const PART_BYTES_MIN: usize = 4096;
+
+impl Owner for Engine {
+    fn lives(&self) -> &Lives {
+        &self.lives
+    }
+
+    fn wrote(&self, bytes: u64) {
+        self.counters.device_bytes_written.add(bytes);
+        self.allocator.account_io((bytes / u64::from(SECTOR_BYTES)) as u32);
+    }
+
+    fn failed(&self, life: &Life, error: tierce_io::Error) {
+        self.counters.write_errors.add_one();
+        self.allocator.fail(life.bucket.device(), Arc::new(error));
+    }
+}
+
+impl Engine {
+    /// Sizes of the write buffers that `config` asks for, for buckets laid out so.
+    pub(crate) fn buffers(config: &Config, layout: &Layout, streams: usize) -> (u32, usize) {
+        let segment = config.segment_bytes.min(layout.footer).next_multiple_of(layout.block);
+        // Every stream may hold a segment that is not full, and somebody the longest record.
+        let least = segment as usize * (streams + 1) + layout.bucket_bytes as usize;
+        (segment, config.write_buffer_bytes.max(least))
+    }
+
+    fn own(&self) -> Arc<Self> {
+        self.own.get().and_then(Weak::upgrade).expect("set when it was made, and we are in it")
+    }
+
+    /// A number that no other life and no other version has.
+    fn tick(&self) -> u64 {
+        // Relaxed: only that they differ and grow matters; the shard's lock orders versions.
+        self.clock.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn hash(&self, key: &[u8]) -> Result<KeyHash, Error> {
+        if key.is_empty() { Err(Error::EmptyKey) } else { Ok(KeyHash::of(self.hash_seed, key)) }
+    }
+
+    fn is_current(&self, bucket: BucketRef) -> bool {
+        let word = self.allocator.snapshot(bucket.id());
+        word.is_some_and(|word| word.gen_() == bucket.gen_())
+    }
+
+    // ---- reading
+
+    /// Puts the value of `key` into `value`, which is empty.
+    pub(crate) async fn get(&self, key: &[u8], value: &mut Vec<u8>) -> Result<bool, Error> {
+        let hash = self.hash(key)?;
+        let hit = self.look_up(hash, key, value).await;
+        let counters = &self.counters;
+        if hit { &counters.hits } else { &counters.misses }.add_one();
+        Ok(hit)
+    }
+
+    async fn look_up(&self, hash: KeyHash, key: &[u8], value: &mut Vec<u8>) -> bool {
+        // Before the look-up: see `tierce_lockfree::readers`.
+        let read = self.allocator.begin_read();
+        let Some(location) = self.index.get(hash) else { return false };
+        let Some(open) = read.open(location.bucket) else {
+            self.counters.stale.add_one();
+            self.forget_stale(hash, location);
+            return false;
+        };
+        let life = self.lives.get(location.bucket.id());
+        let Some(bytes) = self.bytes(location, life.buffered).await else { return false };
+        if !open.validate() {
+            self.forget_stale(hash, location);
+            return false;
+        }
+        let Some(record) = Record::decode(life.number, &bytes) else {
+            self.counters.corrupt.add_one();
+            return false;
+        };
+        if record.key != key {
+            self.counters.other_key.add_one();
+            return false;
+        }
+        if record.expires != 0 && record.expires <= now_ms() {
+            self.counters.expired.add_one();
+            return false;
+        }
+        match record.kind {
+            Kind::Value => value.extend_from_slice(record.value),
+            Kind::Spread => {
+                if !self.gather(record.value, value).await {
+                    value.clear();
+                    self.counters.stale.add_one();
+                    return false;
+                }
+            }
+            Kind::Tombstone | Kind::Part => return false,
+        }
+        true
+    }
+
+    /// Drops an entry whose bucket was reused, as soon as that is durable. Other entries that lead to
+    /// nothing (damaged, expired) stay as long as their record is there: whoever takes its place has
+    /// to know of it, see [`crate::lineage`].
+    fn forget_stale(&self, hash: KeyHash, location: Location) {
+        let may_come_back = self.lives.may_come_back(location.bucket);
+        if !may_come_back || cfg!(tierce_mutant = "index_forgets_early") {
+            self.index.remove_if(hash, location);
+        }
+    }
+
+    /// A record's bytes, from memory or from the device. `None`: the device cannot read them.
+    async fn bytes(&self, location: Location, buffered: bool) -> Option<Vec<u8>> {
+        if buffered
+            && let Some(life) = self.lives.find(location.bucket)
+            && let Some(bytes) = life.copy(location.offset, location.bytes)
+        {
+            self.counters.buffer_reads.add_one();
+            return Some(bytes);
+        }
+        let block = self.layout.block;
+        let start = location.offset / block * block;
+        let end = (location.offset + location.bytes).next_multiple_of(block);
+        let bytes = (end.min(self.layout.bucket_bytes) - start) as usize;
+        let device = &self.devices[location.bucket.device().as_usize()].device;
+        let bucket = u64::from(location.bucket.bucket().get());
+        let offset = bucket * u64::from(self.layout.bucket_bytes) + u64::from(start);
+        let buffer = device.submit(Request::read(offset, device.buffer(bytes))).await;
+        let Ok(buffer) = buffer else {
+            self.counters.read_errors.add_one();
+            return None;
+        };
+        self.allocator.account_io((bytes as u32) / SECTOR_BYTES);
+        Some(buffer[(location.offset - start) as usize..].to_vec())
+    }
+
+    /// Appends the parts that `pointers` lead to; false if one of them is gone.
+    async fn gather(&self, pointers: &[u8], value: &mut Vec<u8>) -> bool {
+        let Some(parts) = spread::decode(pointers) else { return false };
+        for part in parts {
+            let Part { location, life: number } = part;
+            let Some(open) = self.allocator.begin_read().open(location.bucket) else {
+                return false;
+            };
+            let life = self.lives.get(location.bucket.id());
+            let bytes = self.bytes(location, life.buffered).await;
+            let valid = open.validate() && life.number == number;
+            let Some(bytes) = bytes.filter(|_| valid) else { return false };
+            match Record::decode(number, &bytes) {
+                Some(record) if record.kind == Kind::Part => {
+                    value.extend_from_slice(record.value);
+                }
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    pub(crate) fn contains(&self, key: &[u8]) -> Result<bool, Error> {
+        let hash = self.hash(key)?;
+        let read = self.allocator.begin_read();
+        let location = self.index.get(hash);
+        Ok(location.is_some_and(|location| read.open(location.bucket).is_some()))
+    }
+
+    // ---- writing
+
+    pub(crate) async fn insert(&self, key: &[u8], value: &[u8], put: &Put) -> Result<(), Error> {
+        let result = self.store(key, value, put).await;
+        match &result {
+            Ok(()) => self.counters.inserts.add_one(),
+            Err(_) => self.counters.failed_inserts.add_one(),
+        }
+        result
+    }
+
+    async fn store(&self, key: &[u8], value: &[u8], put: &Put) -> Result<(), Error> {
+        let hash = self.hash(key)?;
+        let largest = self.value_bytes_max(key.len());
+        if value.len() > largest {
+            let bytes = key.len() as u64 + value.len() as u64;
+            let largest = (key.len() + largest) as u64;
+            return Err(Error::TooLarge { bytes, largest });
+        }
+        let expires = put.ttl.map_or(0, |ttl| {
+            now_ms().saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)).max(1)
+        });
+        let stream = self.streams.choose(put.write_point.unwrap_or_else(this_thread));
+        let bytes = space(key.len(), value.len(), self.layout.grain);
+        if self.is_better_spread(stream, bytes) {
+            let pointers = self.scatter(stream, value).await?;
+            let record = Record { kind: Kind::Spread, version: 0, expires, key, value: &pointers };
+            return self.put(stream, hash, record).await;
+        }
+        self.put(stream, hash, Record { kind: Kind::Value, version: 0, expires, key, value }).await
+    }
+
+    /// Bytes of the longest value for a key so long.
+    pub(crate) fn value_bytes_max(&self, key: usize) -> usize {
+        // A value may be as long as a bucket: it is spread over two or more.
+        let pointers = spread::BYTES * 64;
+        let room = self.layout.record_max() as usize;
+        if room < crate::layout::RECORD_BYTES + key + pointers + GRAIN as usize {
+            return room.saturating_sub(crate::layout::RECORD_BYTES + key + GRAIN as usize);
+        }
+        self.layout.bucket_bytes as usize
+    }
+
+    /// Whether a record so long does not fit a bucket, or would leave more than an eighth of one
+    /// unused.
+    fn is_better_spread(&self, stream: usize, bytes: u64) -> bool {
+        let longest = self.layout.record_max();
+        if bytes > u64::from(longest) {
+            return true;
+        }
+        let left = self.streams.left(stream);
+        bytes > u64::from(left) && left > longest / 8 && left as usize > 2 * PART_BYTES_MIN
+    }
+
+    /// Writes a value in parts, returns the pointers to them.
+    async fn scatter(&self, stream: usize, value: &[u8]) -> Result<Vec<u8>, Error> {
+        let mut pointers = Vec::new();
+        let mut rest = value;
+        let grain = self.layout.grain;
+        let whole = longest_value(self.layout.record_max(), 0, grain);
+        while !rest.is_empty() {
+            let left = longest_value(self.streams.left(stream), 0, grain);
+            let piece = if left >= PART_BYTES_MIN { left } else { whole };
+            let (piece, behind) = rest.split_at(piece.min(rest.len()));
+            let bytes = space(0, piece.len(), grain) as u32;
+            let room = self.room(stream, bytes).await?;
+            let part = Part { location: room.location(bytes), life: room.life() };
+            part.encode(&mut pointers);
+            room.push(KeyHash(0), &crate::stream::part(self.tick(), piece));
+            rest = behind;
+        }
+        Ok(pointers)
+    }
+
+    /// Puts a record of a key into a bucket and the key into the index.
+    async fn put(&self, stream: usize, hash: KeyHash, record: Record<'_>) -> Result<(), Error> {
+        let bytes = space(record.key.len(), record.value.len(), self.layout.grain) as u32;
+        let room = self.room(stream, bytes).await?;
+        let location = room.location(record.bytes());
+        let version = {
+            let mut shard = self.index.shard(hash);
+            // Under the lock: nobody takes this one's place before it is noted whose it took.
+            self.note(location, shard.replace(hash, location));
+            self.tick()
+        };
+        self.counters.user_bytes_written.add((record.key.len() + record.value.len()) as u64);
+        room.push(hash, &Record { version, ..record });
+        Ok(())
+    }
+
+    /// `old` is not the newest any more.
+    fn note(&self, newer: Location, old: Option<Location>) {
+        let Some(old) = old else { return };
+        if self.lives.may_come_back(old.bucket) {
+            let life = self.lives.get(old.bucket.id()).number;
+            let newer = (newer.bucket.id(), newer.offset);
+            self.lineage.note(newer, (old.bucket.id(), old.offset), life);
+        }
+    }
+
+    pub(crate) async fn remove(&self, key: &[u8]) -> Result<bool, Error> {
+        let hash = self.hash(key)?;
+        if self.index.get(hash).is_none() {
+            return Ok(false);
+        }
+        let bytes = space(key.len(), 0, self.layout.grain) as u32;
+        let stream = self.streams.choose(this_thread());
+        let room = match self.room(stream, bytes).await {
+            Ok(room) => room,
+            Err(error) => {
+                // It is gone from here, though not for good.
+                self.index.shard(hash).remove_if(hash, |_| true);
+                return Err(error);
+            }
+        };
+        let location = room.location(bytes);
+        let (version, old) = {
+            let mut shard = self.index.shard(hash);
+            let old = shard.remove_if(hash, |_| true);
+            self.note(location, old);
+            (self.tick(), old)
+        };
+        let Some(old) = old else { return Ok(false) };
+        // Also for one whose bucket is just being reused: until that is durable it may come back.
+        if self.lives.may_come_back(old.bucket) && !cfg!(tierce_mutant = "no_tombstone") {
+            let record = Record { kind: Kind::Tombstone, version, expires: 0, key, value: &[] };
+            room.push(hash, &record);
+        }
+        let was_there = self.is_current(old.bucket);
+        if was_there {
+            self.counters.removes.add_one();
+        }
+        Ok(was_there)
+    }
+
+    /// A place for a record of `bytes` bytes.
+    async fn room(&self, stream: usize, bytes: u32) -> Result<Room<'_>, Error> {
+        loop {
+            let need = match self.streams.room(stream, bytes) {
+                Ok(room) => return Ok(room),
+                Err(need) => need,
+            };
+            match need {
+                Need::Bucket => self.open_bucket(stream).await?,
+                Need::Memory(wanted) => {
+                    let permit = match (self.budget.try_take(wanted), self.when_full) {
+                        (Some(permit), _) => permit,
+                        (None, WhenFull::Fail) => return Err(Error::Full),
+                        (None, WhenFull::Wait) => {
+                            self.counters.memory_waits.add_one();
+                            self.budget.take(wanted).await
+                        }
+                    };
+                    self.streams.fill(stream, bytes, permit);
+                }
+            }
+        }
+    }
+
+    async fn open_bucket(&self, stream: usize) -> Result<(), Error> {
+        let reserve = Reserve::None;
+        let Some(device) = self.allocator.most_free(reserve) else {
+            // None works: the first one says why.
+            return self
+                .allocator
+                .alloc_on(DeviceIndex::FIRST, reserve)
+                .await
+                .map(drop)
+                .map_err(Error::from);
+        };
+        let allocation = match self.when_full {
+            WhenFull::Wait => self.allocator.alloc_on(device, reserve).await?,
+            WhenFull::Fail => {
+                let found = self.allocator.try_alloc_on(device, reserve)?;
+                found.ok_or(Error::Full)?
+            }
+        };
+        let allocation = allocation.into_owned(&self.allocator);
+        let bucket = allocation.bucket_ref();
+        let disk = &self.devices[bucket.device().as_usize()];
+        let number = self.tick();
+        let header = BucketHeader {
+            uuid: disk.uuid,
+            bucket: bucket.bucket().get(),
+            gen_: bucket.gen_().get(),
+            life: number,
+            hash_seed: self.hash_seed,
+        };
+        let owner: Arc<dyn Owner> = self.own();
+        let life = Life::new(allocation, number, self.layout, Arc::clone(&disk.device), owner);
+        // Entered before it is installed: keys that point into it come only after that.
+        self.lives.open(&life);
+        if self.streams.install(stream, &life, header) {
+            self.allocator.note_opened(bucket.device());
+        } else {
+            life.give_back();
+        }
+        Ok(())
+    }
+
+    // ---- durability
+
+    /// Everything that was acknowledged before becomes durable.
+    pub(crate) async fn flush(&self) -> Result<(), Error> {
+        self.streams.submit();
+        let mut lost = None;
+        for life in self.lives.buffered() {
+            let device = life.bucket.device();
+            if !life.written().await {
+                lost = Some(device);
+            }
+        }
+        for disk in &self.devices {
+            disk.device.submit(Request::Flush).await?;
+        }
+        match lost {
+            None => Ok(()),
+            Some(device) => match self.allocator.try_alloc_on(device, Reserve::None) {
+                Err(error) => Err(error.into()),
+                Ok(_) => Err(Error::Lost { device: self.devices[device.as_usize()].name() }),
+            },
+        }
+    }
+
+    /// The content of `buckets` of `device` is about to go for good, see [`Lineage`].
+    pub(crate) fn evict(
+        &self,
+        device: DeviceIndex,
+        buckets: &[BucketIndex],
+    ) -> Result<(), tierce_io::Error> {
+        let ids = buckets.iter().map(|&bucket| BucketId::new(device, bucket)).collect();
+        let mut changed = self.lineage.evict(&ids, &self.lives, &self.layout);
+        let mut void = Vec::new();
+        while !changed.is_empty() {
+            let lost = self.write_dead(device, &changed)?;
+            changed.clear();
+            for (other, error) in lost {
+                self.allocator.fail(other, Arc::new(error));
+                // It will not come back, so it is as if all of its buckets went now.
+                let noted = self.lineage.noted().into_iter();
+                let gone = noted.filter(|id| id.device() == other).collect();
+                changed.extend(self.lineage.evict(&gone, &self.lives, &self.layout));
+                void.push(other);
+            }
+        }
+        // Only now: what its records took the place of is dead.
+        void.into_iter().try_for_each(|other| self.declare_void(other, device))
+    }
+
+    /// The content of `buckets` of `device` is gone for good.
+    pub(crate) fn gone(&self, device: DeviceIndex, buckets: &[BucketIndex]) {
+        for &bucket in buckets {
+            let id = BucketId::new(device, bucket);
+            self.lives.end(id);
+            self.lineage.gone(id);
+        }
+    }
+
+    /// Writes lists of dead records, durably but for those on `device`. Returns the devices that
+    /// cannot be written.
+    fn write_dead(
+        &self,
+        device: DeviceIndex,
+        changed: &BTreeMap<BucketId, (u64, Dead)>,
+    ) -> Result<Vec<(DeviceIndex, tierce_io::Error)>, tierce_io::Error> {
+        let (mut others, mut lost) = (BTreeSet::new(), Vec::new());
+        for (id, (life, dead)) in changed {
+            let Disk { device: disk, uuid, .. } = &self.devices[id.device().as_usize()];
+            let is_lost = lost.iter().any(|(lost, _)| *lost == id.device());
+            if is_lost || self.void().contains(*uuid, *life) {
+                continue;
+            }
+            let bucket = u64::from(id.bucket().get()) * u64::from(self.layout.bucket_bytes);
+            let offset = bucket + u64::from(self.layout.dead);
+            self.counters.dead_lists_written.add_one();
+            match disk.write_at(offset, &dead.encode(&self.layout, *life)) {
+                Ok(()) if id.device() == device => {}
+                Ok(()) => drop(others.insert(id.device().get())),
+                Err(error) if id.device() == device => return Err(error),
+                Err(error) => lost.push((id.device(), error)),
+            }
+        }
+        for other in others.into_iter().map(DeviceIndex::new) {
+            let is_lost = lost.iter().any(|(lost, _)| *lost == other);
+            if !is_lost && let Err(error) = self.devices[other.as_usize()].device.flush() {
+                lost.push((other, error));
+            }
+        }
+        Ok(lost)
+    }
+
+    fn void(&self) -> MutexGuard<'_, Void> {
+        // No code that can panic runs under the lock.
+        self.void.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `lost` goes on without knowing what happens from now on: the others say so, `teller` among
+    /// them.
+    fn declare_void(&self, lost: DeviceIndex, teller: DeviceIndex) -> Result<(), tierce_io::Error> {
+        let void = {
+            let mut void = self.void();
+            void.insert(self.devices[lost.as_usize()].uuid, self.tick());
+            void.clone()
+        };
+        for (number, disk) in (0..).zip(&self.devices) {
+            let number = DeviceIndex::new(number);
+            if number == lost || cfg!(tierce_mutant = "no_void") {
+                continue;
+            }
+            match void.write(&*disk.device) {
+                Err(error) if number == teller => return Err(error),
+                Err(error) => self.allocator.fail(number, Arc::new(error)),
+                Ok(()) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Disk {
+    pub(crate) fn name(&self) -> String {
+        self.device.name().to_string()
+    }
+}
+
+/// Milliseconds since 1970. A clock that jumps makes entries expire earlier or later, nothing else.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A number by which threads are spread over streams.
+fn this_thread() -> u64 {
+    thread_local! {
+        static NUMBER: u64 = {
+            static NEXT: AtomicU64 = AtomicU64::new(0);
+            // Relaxed: only that they differ matters.
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        };
+    }
+    NUMBER.with(|number| *number)
+}

@@ -1,0 +1,340 @@
+//! Opening: devices, their state, what their buckets say, and the threads.
+
+use crate::budget::Budget;
+use crate::cache::Background;
+use crate::collector;
+use crate::config::Config;
+use crate::engine::{Disk, Engine};
+use crate::error::Error;
+use crate::flights::Flights;
+use crate::index::Index;
+use crate::layout::Layout;
+use crate::life::Lives;
+use crate::lineage::Lineage;
+use crate::recover::{self, Found, Source};
+use crate::stats::Counters;
+use crate::stream::Streams;
+use crate::void::{self, Void};
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use tierce_core::{BucketIndex, DeviceIndex, Geometry, Mark, Reserve, Sizes};
+use tierce_io::{
+    Device, DeviceExt, Evicted, OpenOptions, Owner, Pipeline, StateWriter, Volume, Work,
+};
+use tierce_lockfree::{Allocator, DeviceTable, Reclaimer, Startup};
+
+/// A device that is open, not yet a cache's.
+struct Opened {
+    table: DeviceTable,
+    writer: StateWriter,
+    device: Arc<dyn Device>,
+    layout: Layout,
+    data_buckets: u64,
+}
+
+/// Opens devices at the paths of `config`.
+pub(crate) fn open(config: &Config) -> Result<Background, Error> {
+    let options = OpenOptions { owner: Owner::Engine, device: config.device.clone() };
+    let open = |path| Volume::open(path, &options).map_err(Error::from);
+    open_volumes(config, config.paths.iter().map(open).collect::<Result<_, _>>()?)
+}
+
+/// Opens devices that somebody else opened.
+pub(crate) fn open_on(config: &Config, devices: Vec<Arc<dyn Device>>) -> Result<Background, Error> {
+    let open = |device| Volume::open_on(device, Owner::Engine).map_err(Error::from);
+    open_volumes(config, devices.into_iter().map(open).collect::<Result<_, _>>()?)
+}
+
+/// Makes a cache of devices that are open.
+fn open_volumes(config: &Config, volumes: Vec<Volume>) -> Result<Background, Error> {
+    let first = volumes.first().map(Volume::superblock);
+    let (policy, discard) = first.map_or((None, false), |s| (Some(s.policy), s.discard));
+    let opened = volumes.into_iter().map(adopt).collect::<Result<Vec<_>, _>>()?;
+    let layout = alike(&opened)?;
+    let void = heard(&opened)?;
+    let (found, clock) = {
+        let sources: Vec<_> = (0..).zip(&opened).map(|(n, o)| o.source(n)).collect();
+        let mut found = recover::scan(&sources, &layout);
+        found.retain(|found| !void.contains(found.header.uuid, found.header.life));
+        let clock = recover::clock(&sources, &found);
+        (found, clock)
+    };
+    let defaults = tierce_lockfree::Config::default();
+    let settings = tierce_lockfree::Config {
+        policy: config.policy.or(policy).unwrap_or_default(),
+        cpus: config.cpus.unwrap_or(defaults.cpus),
+        discard,
+        // Not the same draws in every run: they would fall on what was written last.
+        seed: RandomState::new().hash_one("the seed of the random policy"),
+        ..defaults
+    };
+    let (tables, disks): (Vec<_>, Vec<_>) = opened.into_iter().map(Opened::split).unzip();
+    let (disks, writers): (Vec<_>, Vec<_>) = disks.into_iter().unzip();
+    let streams = streams(config, &tables, settings.cpus);
+    let mut startup = Allocator::start(settings, tables)?;
+    let engine = Parts { layout, disks, streams, clock, void, found: &found };
+    engine.observe(&mut startup);
+    let (allocator, mut reclaimers) = startup.finish();
+    for reclaimer in &mut reclaimers {
+        let here = found.iter().filter(|found| found.bucket.device() == reclaimer.device());
+        let here = here.map(|found| (found.bucket.bucket().get(), found.header.life)).collect();
+        let nbuckets = allocator.geometry(reclaimer.device()).nbuckets();
+        reclaimer.set_fifo_next(fifo_next(here, nbuckets));
+    }
+    let engine = engine.assemble(config, allocator);
+    engine.settle(&found)?;
+    start(engine, reclaimers, writers)
+}
+
+fn adopt(volume: Volume) -> Result<Opened, Error> {
+    let device = Arc::clone(volume.device());
+    let geometry = *volume.geometry();
+    let journal = u32::from(volume.superblock().njournal);
+    let (bucket_bytes, block) = (geometry.bucket_bytes(), geometry.block_bytes());
+    let layout = Layout::new(bucket_bytes, block);
+    let name = || device.name().to_string();
+    let layout = layout.ok_or_else(|| Error::SmallBuckets { device: name(), bucket_bytes })?;
+    let mut sizes = Sizes::tierce(&geometry, journal);
+    // This engine keeps no index nodes on the device and moves no data: nobody would ever take
+    // from these.
+    (sizes.btree, sizes.moving_gc) = (0, 0);
+    let (table, writer) = volume.into_start();
+    let table = table.with_sizes(sizes);
+    let data_buckets = data_buckets(&geometry, journal, &sizes);
+    Ok(Opened { table, writer, device, layout, data_buckets })
+}
+
+/// The layout that all have.
+fn alike(opened: &[Opened]) -> Result<Layout, Error> {
+    let shape = |o: &Opened| (o.layout.bucket_bytes, o.layout.block);
+    let Some(first) = opened.first() else {
+        return Err(tierce_lockfree::Error::Devices { found: 0 }.into());
+    };
+    let bucket_bytes = first.layout.bucket_bytes;
+    if opened.len() > 1 && bucket_bytes < void::BUCKET_BYTES_MIN {
+        let device = first.device.name().to_string();
+        return Err(Error::SmallBuckets { device, bucket_bytes });
+    }
+    match opened.iter().find(|other| shape(other) != shape(first)) {
+        None => Ok(first.layout),
+        Some(other) => Err(Error::Geometry {
+            device: other.device.name().to_string(),
+            found: shape(other),
+            wanted: shape(first),
+        }),
+    }
+}
+
+/// Where FIFO goes on: where most buckets in a row are empty, or at the oldest if few are. `found`
+/// are the buckets that hold something, and their lives.
+fn fifo_next(mut found: Vec<(u32, u64)>, nbuckets: u32) -> u32 {
+    /// Fewer in a row are what was about to be written.
+    const GAP_MIN: u32 = 64;
+    found.sort_unstable();
+    let Some(&(first, _)) = found.first() else { return 0 };
+    let next = found.iter().skip(1).map(|&(bucket, _)| bucket).chain([first + nbuckets]);
+    let gaps = found.iter().zip(next).map(|(&(bucket, _), next)| (next - bucket, bucket + 1));
+    let oldest = found.iter().min_by_key(|&&(_, life)| life).map_or(0, |&(bucket, _)| bucket);
+    gaps.max().filter(|&(gap, _)| gap > GAP_MIN).map_or(oldest, |(_, next)| next)
+}
+
+/// What the devices say of each other.
+fn heard(opened: &[Opened]) -> Result<Void, Error> {
+    let mut void = Void::default();
+    if opened.len() > 1 {
+        for opened in opened {
+            void.merge(&Void::read(&*opened.device)?);
+        }
+    }
+    Ok(void)
+}
+
+/// How many buckets are filled at a time: open buckets are half empty, so not too many of them on
+/// a small device.
+fn streams(config: &Config, tables: &[DeviceTable], cpus: u32) -> usize {
+    let buckets: usize = tables.iter().map(|table| table.gens.len()).sum();
+    let most = (buckets / 64).clamp(1, 1024);
+    config.streams.unwrap_or(cpus.max(1) as usize).min(most)
+}
+
+impl Opened {
+    fn source(&self, number: u8) -> Source<'_> {
+        let first = self.table.geometry.first_bucket().get();
+        let chain: HashSet<_> = self.table.chain.iter().copied().collect();
+        let is_data = |bucket: &BucketIndex| {
+            // A bucket that was never invalidated was never handed out.
+            bucket.get() >= first + self.table.journal_buckets
+                && self.table.gens[bucket.as_usize()].1.get() != 0
+                && !chain.contains(bucket)
+        };
+        Source {
+            index: DeviceIndex::new(number),
+            device: &*self.device,
+            uuid: self.writer.superblock().uuid.0,
+            seq: self.writer.superblock().seq,
+            gens: self.table.gens.iter().map(|&(_, gen_)| gen_).collect(),
+            buckets: self.table.geometry.buckets().filter(is_data).collect(),
+        }
+    }
+
+    fn split(self) -> (DeviceTable, (Disk, StateWriter)) {
+        let uuid = self.writer.superblock().uuid.0;
+        let disk = Disk { device: self.device, uuid, data_buckets: self.data_buckets };
+        (self.table, (disk, self.writer))
+    }
+}
+
+/// What an engine is made of.
+struct Parts<'a> {
+    layout: Layout,
+    disks: Vec<Disk>,
+    streams: usize,
+    clock: u64,
+    void: Void,
+    found: &'a [Found],
+}
+
+impl Parts<'_> {
+    /// Shows the allocator every bucket that holds something. Also one whose records are all
+    /// superseded: it may be what keeps an older record from coming back.
+    fn observe(&self, startup: &mut Startup) {
+        for found in self.found {
+            startup.observe(found.bucket, found.sectors(&self.layout), Mark::Reclaimable);
+        }
+    }
+
+    fn assemble(self, config: &Config, allocator: Arc<Allocator>) -> Arc<Engine> {
+        let index = Index::new(self.layout.grain);
+        let (segment, memory) = Engine::buffers(config, &self.layout, self.streams);
+        let streams = Streams::new(self.streams, segment, self.layout.grain);
+        let nbuckets = (0..self.disks.len() as u8)
+            .map(|number| allocator.geometry(DeviceIndex::new(number)).nbuckets());
+        let seed = self.found.first().map(|found| found.header.hash_seed);
+        let engine = Engine {
+            lives: Lives::new(nbuckets),
+            allocator,
+            index,
+            lineage: Lineage::new(),
+            counters: Counters::default(),
+            flights: Flights::default(),
+            devices: self.disks,
+            layout: self.layout,
+            budget: Budget::new(memory),
+            hash_seed: seed.unwrap_or_else(|| RandomState::new().hash_one("the seed of a cache")),
+            streams,
+            clock: AtomicU64::new(self.clock),
+            when_full: config.when_full,
+            void: Mutex::new(self.void),
+            own: OnceLock::new(),
+        };
+        let engine = Arc::new(engine);
+        let own = engine.own.set(Arc::downgrade(&engine));
+        own.expect("nobody else has it yet");
+        engine
+    }
+}
+
+impl Engine {
+    /// Enters what was found. Buckets that the start-up has taken for the prio reserve are gone:
+    /// what that means for older records is written before anything else is.
+    fn settle(&self, found: &[Found]) -> Result<(), Error> {
+        for bucket in found {
+            self.lives.found(bucket.bucket, bucket.header.life);
+            self.lineage.found_dead(bucket.bucket.id(), bucket.dead.clone());
+        }
+        recover::rebuild(found, &self.layout, &self.index, |[newer, older]| {
+            let place = |(found, entry): (&Found, u32)| (found.bucket.id(), entry);
+            self.lineage.note(place(newer), place(older), older.0.header.life);
+        });
+        let current = |id| self.allocator.snapshot(id).map(|word| word.gen_());
+        let gone =
+            found.iter().filter(|found| current(found.bucket.id()) != Some(found.bucket.gen_()));
+        let gone: Vec<_> = gone.map(|found| found.bucket.id()).collect();
+        for (number, disk) in (0..).zip(&self.devices) {
+            let device = DeviceIndex::new(number);
+            let here = gone.iter().filter(|id| id.device() == device);
+            let here: Vec<_> = here.map(|id| id.bucket()).collect();
+            if !here.is_empty() {
+                self.evict(device, &here)?;
+                // Their new gens are not durable yet. Without a header nothing of them comes back.
+                for bucket in &here {
+                    let start = u64::from(bucket.get()) * u64::from(self.layout.bucket_bytes);
+                    disk.device.write_at(start, &vec![0; self.layout.block as usize])?;
+                }
+                disk.device.flush()?;
+                self.gone(device, &here);
+            }
+        }
+        Ok(())
+    }
+
+    /// The cache ends: what is in memory is dropped.
+    pub(crate) fn forget(&self) {
+        self.streams.clear();
+        self.lives.clear();
+    }
+}
+
+/// The pipeline of a device tells the engine what goes.
+#[derive(Debug)]
+struct Hook {
+    device: DeviceIndex,
+    engine: Weak<Engine>,
+}
+
+impl Evicted for Hook {
+    fn before_durable(&mut self, buckets: &[BucketIndex]) -> Result<(), tierce_io::Error> {
+        self.engine.upgrade().map_or(Ok(()), |engine| engine.evict(self.device, buckets))
+    }
+
+    fn after_durable(&mut self, buckets: &[BucketIndex]) {
+        if let Some(engine) = self.engine.upgrade() {
+            engine.gone(self.device, buckets);
+        }
+    }
+}
+
+fn start(
+    engine: Arc<Engine>,
+    reclaimers: Vec<Reclaimer>,
+    writers: Vec<StateWriter>,
+) -> Result<Background, Error> {
+    let mut background =
+        Background { engine: Arc::clone(&engine), pipelines: Vec::new(), collector: None };
+    for (reclaimer, writer) in reclaimers.into_iter().zip(writers) {
+        let (device, engine) = (reclaimer.device(), Arc::downgrade(&engine));
+        let work = Work::new(reclaimer, writer).with_owner(Hook { device, engine });
+        background.pipelines.push(Pipeline::start_work(work)?);
+    }
+    let collector = std::thread::Builder::new()
+        .name("tierce-gc".into())
+        .spawn(move || collector::run(&engine))
+        .map_err(|cause| Error::Thread { thread: "tierce-gc", cause: Arc::new(cause) })?;
+    background.collector = Some(collector);
+    Ok(background)
+}
+
+/// Buckets that can hold data at a time: all but those before `first_bucket`, the journal, two
+/// prio chains (the live one and the next), what is kept free, and what is being made free.
+fn data_buckets(geometry: &Geometry, journal: u32, sizes: &Sizes) -> u64 {
+    let kept_free = sizes.of(Reserve::None) + sizes.free_inc;
+    let metadata = journal + geometry.prio_buckets() + sizes.of(Reserve::Prio);
+    let usable = geometry.buckets().len() as u64;
+    usable.saturating_sub(u64::from(kept_free + metadata))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fifo_goes_on_where_it_was() {
+        assert_eq!(fifo_next(vec![], 1000), 0);
+        let written = (10..200).map(|bucket| (bucket, 1000 + u64::from(bucket)));
+        assert_eq!(fifo_next(written.clone().collect(), 1000), 200, "behind what was written");
+        let round = written.filter(|&(bucket, _)| !(100..110).contains(&bucket));
+        assert_eq!(fifo_next(round.collect(), 200), 10, "full: at the oldest");
+    }
+}

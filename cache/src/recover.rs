@@ -1,0 +1,249 @@
+//! Coming back warm: the index is made anew from what the buckets say of themselves.
+//!
+//! # Protocol
+//!
+//! 1. Every bucket that may hold something is read, many at a time: header, list of dead records,
+//!    footer and summary. It counts if the header is of this device, this bucket and the gen that
+//!    the table has. A bucket without a summary was being filled: its records are read one after
+//!    the other, as far as they are whole.
+//! 2. Records are sorted by key and version. The newest enters the index if it is a value; the
+//!    others are noted as its predecessors ([`crate::lineage`]).
+//! 3. All of these buckets are shown to the allocator (`observe`), before it hands out anything.
+//!
+//! Versions and numbers of lives go on above everything that was found, and above what earlier runs
+//! can have used: the superblock's seq, which every opening makes durable first, is their upper part.
+//!
+//! # What is cold
+//!
+//! A bucket whose header, summary and records are damaged, of an unknown version, or of another
+//! hash seed is left as it is: it is reused in its turn.
+
+use crate::index::{Index, KeyHash, Location};
+use crate::layout::{BucketHeader, Dead, Entry, Kind, Layout, Record, decode_footer};
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tierce_core::geometry::SECTOR_BYTES;
+use tierce_core::{BucketId, BucketIndex, DeviceIndex, Gen};
+use tierce_io::{Device, DeviceExt};
+use tierce_lockfree::BucketRef;
+
+/// Buckets that are read at a time, over all devices.
+const READERS: usize = 16;
+/// Bits of versions below the superblock's seq.
+const RUN_BITS: u32 = 44;
+
+/// A device as it is read.
+pub(crate) struct Source<'a> {
+    pub(crate) index: DeviceIndex,
+    pub(crate) device: &'a dyn Device,
+    pub(crate) uuid: [u8; 16],
+    /// The superblock's seq in this run.
+    pub(crate) seq: u64,
+    /// Gens by bucket.
+    pub(crate) gens: Vec<Gen>,
+    /// Buckets that may hold data.
+    pub(crate) buckets: Vec<BucketIndex>,
+}
+
+/// What one bucket says.
+pub(crate) struct Found {
+    pub(crate) bucket: BucketRef,
+    pub(crate) header: BucketHeader,
+    pub(crate) dead: Dead,
+    /// In the order of the bucket.
+    pub(crate) entries: Vec<Entry>,
+}
+
+impl Found {
+    /// Sectors of records that are not dead.
+    pub(crate) fn sectors(&self, layout: &Layout) -> u32 {
+        let live = self.entries.iter().filter(|e| !self.dead.contains(layout, e.offset));
+        let bytes: u64 = live.map(|entry| u64::from(entry.bytes)).sum();
+        (bytes.div_ceil(u64::from(SECTOR_BYTES)) as u32).max(1)
+    }
+}
+
+/// Everything that can be found on the devices.
+pub(crate) fn scan(sources: &[Source<'_>], layout: &Layout) -> Vec<Found> {
+    let work: Vec<_> =
+        sources.iter().flat_map(|s| s.buckets.iter().map(move |&bucket| (s, bucket))).collect();
+    let next = AtomicUsize::new(0);
+    let mut found = Vec::new();
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..READERS.min(work.len()))
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut found = Vec::new();
+                    // Relaxed: each number is drawn once, whatever the order.
+                    while let Some(&(source, bucket)) =
+                        work.get(next.fetch_add(1, Ordering::Relaxed))
+                    {
+                        found.extend(read_bucket(source, layout, bucket));
+                    }
+                    found
+                })
+            })
+            .collect();
+        for reader in readers {
+            match reader.join() {
+                Ok(more) => found.extend(more),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+    });
+    let newest = found.iter().max_by_key(|found| found.header.life);
+    let Some(seed) = newest.map(|found| found.header.hash_seed) else { return found };
+    found.retain(|found| found.header.hash_seed == seed);
+    found
+}
+
+/// What a bucket says, or `None` if it is cold. A read error makes it cold, too.
+fn read_bucket(source: &Source<'_>, layout: &Layout, bucket: BucketIndex) -> Option<Found> {
+    let start = u64::from(bucket.get()) * u64::from(layout.bucket_bytes);
+    let read = |offset: u32, end: u32| {
+        source.device.read_at(start + u64::from(offset), (end - offset) as usize).ok()
+    };
+    let header = BucketHeader::decode(&read(0, layout.block)?)?;
+    let gen_ = *source.gens.get(bucket.as_usize())?;
+    if header.uuid != source.uuid || header.bucket != bucket.get() || header.gen_ != gen_.get() {
+        return None;
+    }
+    let life = header.life;
+    // What most summaries take, in one read with footer and dead records.
+    let guess =
+        layout.footer.saturating_sub((layout.bucket_bytes / 32).next_multiple_of(layout.block));
+    let guess = guess.max(layout.first_record());
+    let tail = read(guess, layout.bucket_bytes)?;
+    let dead = Dead::decode(life, &tail[(layout.dead - guess) as usize..]);
+    let footer_at = (layout.footer - guess) as usize;
+    let sealed = decode_footer(layout, life, &tail[footer_at..]).and_then(|footer| {
+        let bytes = footer.summary_bytes();
+        if bytes <= footer_at {
+            return footer.entries(layout, life, &tail[footer_at - bytes..footer_at]);
+        }
+        let all = read(layout.summary(footer.records), layout.footer)?;
+        footer.entries(layout, life, &all[all.len() - bytes..])
+    });
+    let entries = match sealed {
+        Some(entries) => entries,
+        None => follow(layout, header, &read(0, layout.footer)?),
+    };
+    let bucket = BucketRef::new(BucketId::new(source.index, bucket), gen_);
+    Some(Found { bucket, header, dead, entries })
+}
+
+/// The records of a bucket that has no summary.
+fn follow(layout: &Layout, header: BucketHeader, bytes: &[u8]) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    let mut at = layout.first_record() as usize;
+    while at < bytes.len() {
+        let Some(record) = Record::decode(header.life, &bytes[at..]) else {
+            // A write ended here, or all of them.
+            let next_block = (at + 1).next_multiple_of(layout.block as usize);
+            if at.is_multiple_of(layout.block as usize) || next_block >= bytes.len() {
+                break;
+            }
+            at = next_block;
+            continue;
+        };
+        let hash = match record.kind {
+            Kind::Part => 0,
+            _ => KeyHash::of(header.hash_seed, record.key).0,
+        };
+        let (version, kind, length) = (record.version, record.kind, record.bytes());
+        entries.push(Entry { hash, version, offset: at as u32, bytes: length, kind });
+        at = (at + length as usize).next_multiple_of(layout.grain as usize);
+    }
+    entries
+}
+
+/// Where versions and lives go on.
+pub(crate) fn clock(sources: &[Source<'_>], found: &[Found]) -> u64 {
+    let runs = sources.iter().map(|source| source.seq.saturating_mul(1 << RUN_BITS));
+    let lives = found.iter().map(|found| found.header.life + 1);
+    let versions = found.iter().flat_map(|found| found.entries.iter().map(|e| e.version + 1));
+    // The top bit of a life's number is used for something else.
+    runs.chain(lives).chain(versions).max().unwrap_or(1).clamp(1, 1 << 62)
+}
+
+/// A record of a key.
+struct Sorted {
+    hash: u64,
+    version: u64,
+    /// In `found`.
+    bucket: u32,
+    entry: u32,
+}
+
+/// Enters the newest value of every key into the index. `superseded` is told of each record that
+/// has a newer one: the newer's bucket and offset, and the older's.
+pub(crate) fn rebuild(
+    found: &[Found],
+    layout: &Layout,
+    index: &Index,
+    superseded: impl Fn([(&Found, u32); 2]) + Sync,
+) {
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(16);
+    std::thread::scope(|scope| {
+        for worker in 0..workers {
+            let superseded = &superseded;
+            scope.spawn(move || {
+                let shards = Index::shards();
+                let mine = worker * shards / workers..(worker + 1) * shards / workers;
+                // A few shards at a time: sorting needs memory for these only.
+                for first in mine.clone().step_by(64) {
+                    let part = first..(first + 64).min(mine.end);
+                    enter(&collect(found, layout, &part), found, index, superseded);
+                }
+            });
+        }
+    });
+}
+
+/// The records of some shards, by key, newest first.
+fn collect(found: &[Found], layout: &Layout, shards: &Range<usize>) -> Vec<Sorted> {
+    let mut records = Vec::new();
+    for (bucket, found) in (0..).zip(found) {
+        for (entry, record) in (0..).zip(&found.entries) {
+            let wanted = record.kind != Kind::Part
+                && shards.contains(&KeyHash(record.hash).shard())
+                && !found.dead.contains(layout, record.offset);
+            if wanted {
+                let Entry { hash, version, .. } = *record;
+                records.push(Sorted { hash, version, bucket, entry });
+            }
+        }
+    }
+    records.sort_unstable_by_key(|record| (record.hash, std::cmp::Reverse(record.version)));
+    records
+}
+
+fn enter(
+    records: &[Sorted],
+    found: &[Found],
+    index: &Index,
+    superseded: &impl Fn([(&Found, u32); 2]),
+) {
+    // The records of a shard lie together: it grows once, to what it needs.
+    for shard in records.chunk_by(|a, b| KeyHash(a.hash).shard() == KeyHash(b.hash).shard()) {
+        let keys = shard.chunk_by(|a, b| a.hash == b.hash).count();
+        index.reserve(KeyHash(shard[0].hash).shard(), keys);
+    }
+    for key in records.chunk_by(|a, b| a.hash == b.hash) {
+        let newest = &key[0];
+        let bucket = &found[newest.bucket as usize];
+        let entry = bucket.entries[newest.entry as usize];
+        if matches!(entry.kind, Kind::Value | Kind::Spread) {
+            let hash = KeyHash(entry.hash);
+            let (offset, bytes) = (entry.offset, entry.bytes);
+            let location = Location { bucket: bucket.bucket, offset, bytes };
+            index.shard(hash).replace(hash, location);
+        }
+        for pair in key.windows(2) {
+            superseded([&pair[0], &pair[1]].map(|record| {
+                let found = &found[record.bucket as usize];
+                (found, found.entries[record.entry as usize].offset)
+            }));
+        }
+    }
+}

@@ -4,8 +4,9 @@
 use clap::Parser;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use tierce_bench::bars::{self, Plan, Progress, Row, Verdict};
+use tierce_bench::bars::{self, Plan, Progress, Verdict};
 use tierce_bench::measure::{Environment, Load};
+use tierce_bench::report::Document;
 
 /// The allocator beside its baselines.
 #[derive(Parser)]
@@ -32,14 +33,9 @@ struct Arguments {
     bench: bool,
 }
 
-#[derive(serde::Serialize)]
-struct Report<'a> {
-    env: &'a Environment,
-    plan: &'a Plan,
-    rows: &'a [Row],
-}
-
-fn plan(arguments: Arguments) -> Plan {
+fn plan(mut arguments: Arguments) -> Plan {
+    // `cargo bench -- lockfree` tells every benchmark its name, this one too.
+    arguments.bars.retain(|bar| bar != "lockfree");
     let plan = match (arguments.bench, arguments.quick) {
         (false, _) => Plan::smoke(),
         (true, true) => Plan::quick(),
@@ -58,23 +54,23 @@ fn main() -> std::io::Result<()> {
     let (json, markdown) = (arguments.json.clone(), arguments.markdown.clone());
     let plan = plan(arguments);
     let mut environment = Environment::read();
-    environment.settings = plan.describe();
     let began = Instant::now();
     let tell = |progress: Progress<'_>| {
         eprintln!("{:6.1} s  {}", began.elapsed().as_secs_f64(), progress.what);
     };
     let load = Load::begin();
-    let rows = bars::run(&plan, &tell).rows;
+    let results = bars::run(&plan, &tell);
     environment.others = load.of_others();
-    println!("{}", bars::terminal(&environment, &rows));
+    let document = Document::new(environment, &plan, results);
+    let Document { env, rows, .. } = &document;
+    println!("{}", bars::terminal(env, rows));
     let short = rows.iter().filter(|row| row.verdict == Verdict::Short).count();
     println!("{short} short, {:.0} s", began.elapsed().as_secs_f64());
     if let Some(path) = json {
-        let report = Report { env: &environment, plan: &plan, rows: &rows };
-        std::fs::write(path, serde_json::to_string_pretty(&report)? + "\n")?;
+        std::fs::write(path, document.to_json())?;
     }
     if let Some(path) = markdown {
-        std::fs::write(path, bars::markdown(&environment, &rows))?;
+        std::fs::write(path, bars::markdown(env, rows))?;
     }
     Ok(())
 }

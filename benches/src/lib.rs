@@ -20,12 +20,14 @@
 //! | [`measure`] | latency histograms, memory, CPU time, rounds, the machine |
 //! | [`report`] | what a run leaves behind: JSON, a page, the comparison of two |
 //! | [`bars`] | what the allocator is measured for, and what it must reach |
+//! | [`kernels`] | the smallest pieces, each alone, to be timed and counted |
 //! | [`kill`] | the test that kills a cache in mid-run and checks what it serves afterwards |
 #![deny(unsafe_code)]
 
 pub mod backend;
 pub mod bars;
 pub mod error;
+pub mod kernels;
 pub mod kill;
 pub mod measure;
 pub mod peer;

@@ -55,7 +55,7 @@ pub struct Place {
 ///
 /// ```
 /// use tierce_bench::{backend::Unbounded, peer::Job};
-/// let job = Job { keys: 100, requests: 1000, seed: 1, threads: 2 };
+/// let job = Job { keys: 100, requests: 1000, round: 0, threads: 2 };
 /// let outcome = job.run(&Unbounded::default())?;
 /// assert_eq!((outcome.requests, outcome.wrong_data), (1000, 0));
 /// # Ok::<(), tierce_bench::Error>(())
@@ -67,8 +67,8 @@ pub struct Job {
     pub keys: u64,
     /// Requests in all.
     pub requests: u64,
-    /// The same seed gives the same requests.
-    pub seed: u64,
+    /// The same round gives the same requests. Rounds on one cache go up, from 0 to 65 535.
+    pub round: u64,
     /// Threads that run them.
     pub threads: usize,
 }
@@ -83,11 +83,15 @@ impl Job {
         let workload = ZipfSettings {
             keys: self.keys,
             requests: self.requests,
-            seed: self.seed,
+            seed: self.round,
             sizes: ValueSizes::web(100 << 10)?,
             ..ZipfSettings::default()
         };
-        let settings = replay::Settings { threads: self.threads, ..replay::Settings::default() };
+        let settings = replay::Settings {
+            threads: self.threads,
+            first_version: self.round << 32,
+            ..replay::Settings::default()
+        };
         replay::run(store, Zipf::new(&workload)?, &settings, &mut |_| {})
     }
 }
@@ -279,7 +283,7 @@ mod tests {
 
     #[test]
     fn it_opens_runs_and_answers() {
-        let job = Job { keys: 50, requests: 500, seed: 7, threads: 1 };
+        let job = Job { keys: 50, requests: 500, round: 7, threads: 1 };
         let answers = told(&(open("good") + &order(&Order::Run(job)) + &order(&Order::Run(job))));
         assert!(matches!(&answers[0], Answer::Ready(settings) if settings == "in memory"));
         let [_, Answer::Ran(first), Answer::Ran(second)] = &answers[..] else {
@@ -290,9 +294,20 @@ mod tests {
         assert!(second.hit_ratio > first.hit_ratio);
     }
 
+    /// What an earlier round wrote is a hit, not wrong data.
+    #[test]
+    fn rounds_follow_each_other_on_one_store() {
+        let store = Unbounded::default();
+        for round in [0, 1, 2] {
+            let job = Job { keys: 300, requests: 600, round, threads: 2 };
+            let outcome = job.run(&store).expect("it runs");
+            assert_eq!((outcome.wrong_data, outcome.first_wrong), (0, None));
+        }
+    }
+
     #[test]
     fn it_says_what_it_cannot_do() {
-        let job = Job { keys: 50, requests: 5, seed: 7, threads: 0 };
+        let job = Job { keys: 50, requests: 5, round: 7, threads: 0 };
         let run = order(&Order::Run(job));
         let orders =
             run.clone() + "nonsense\n" + &open("bad") + &open("good") + &open("good") + &run;

@@ -69,11 +69,21 @@ pub struct Settings {
     pub requests: Option<u64>,
     /// The first 8 bytes of all keys, to tell runs from each other.
     pub namespace: u64,
+    /// The version of each thread's first insert: above all that earlier runs of the same
+    /// namespace on the same cache used. Without [`verify`](Self::verify) hits may be theirs.
+    pub first_version: u64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { threads: 1, page_bytes: None, verify: false, requests: None, namespace: 0 }
+        Self {
+            threads: 1,
+            page_bytes: None,
+            verify: false,
+            requests: None,
+            namespace: 0,
+            first_version: 0,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use tierce_bench::backend::Unbounded;
 use tierce_bench::peer::{Job, Peer, Place};
 
-const JOB: Job = Job { keys: 100, requests: 200, seed: 3, threads: 1 };
+const JOB: Job = Job { keys: 100, requests: 200, round: 3, threads: 1 };
 
 /// A program that answers each line it reads with the next of these.
 fn peer(directory: &Path, answers: &[&str]) -> PathBuf {

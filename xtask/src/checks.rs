@@ -33,11 +33,16 @@ fn check(command: Command) -> Result<Outcome> {
     })
 }
 
-/// The code is formatted, that of the fuzz crates too, which are workspaces of their own.
+/// The peer of `tierce bench cache`, a workspace of its own that nothing else builds.
+const FOYER: &str = "benches/foyer";
+
+/// The code is formatted, that of the fuzz crates and of foyer too, which are workspaces of
+/// their own.
 pub(crate) fn format() -> Result<Outcome> {
-    for package in fuzz::packages()? {
+    let fuzz = fuzz::packages()?.into_iter().map(|package| package.join("fuzz"));
+    for workspace in fuzz.chain([place::root().join(FOYER)]) {
         let mut command = run::cargo(["fmt", "--check"]);
-        command.current_dir(package.join("fuzz"));
+        command.current_dir(workspace);
         let outcome = check(command)?;
         if outcome.failed > 0 {
             return Ok(outcome);
@@ -82,9 +87,16 @@ pub(crate) fn docs() -> Result<Outcome> {
     check(command)
 }
 
-/// Licences and sources of all dependencies, by `deny.toml`.
+/// Licences and sources of all dependencies, by `deny.toml`; those of foyer too.
 pub(crate) fn licences() -> Result<Outcome> {
     run::need_cargo_tool("deny")?;
+    let manifest = format!("{FOYER}/Cargo.toml");
+    let mut command = run::cargo(["deny", "--manifest-path", &manifest, "--config", "deny.toml"]);
+    command.args(["check", "licenses", "bans", "sources"]);
+    let outcome = check(command)?;
+    if outcome.failed > 0 {
+        return Ok(outcome);
+    }
     check(run::cargo(["deny", "--all-features", "check", "licenses", "bans", "sources"]))
 }
 

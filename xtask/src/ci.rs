@@ -6,7 +6,8 @@
 
 use crate::report::{Outcome, Report, if_there_is};
 use crate::run::{self, Show};
-use crate::{checks, crash, fuzz, kill_test, loom, mutants, place, sanitize, shuttle, suites};
+use crate::{checks, crash, fuzz, kill_test, loom, mutants, perf_check, place, sanitize};
+use crate::{shuttle, suites};
 use anyhow::Result;
 use clap::Args;
 use std::process::Command;
@@ -43,6 +44,7 @@ pub(crate) fn run(options: &Options, report: &mut Report) {
     report.stage("fuzz", || fuzz_stage(strict));
     report.stage("kill-test", || if_there_is(kill_test::exists(), "program", kill));
     report.stage("crash", || if_there_is(crash::exists(), "command", crashes));
+    report.stage("perf-check", || perf_check::run(&perf_check::Options { bless: false }));
     report.stage("mutants", || if_there_is(mutants::exist()?, "mutant with a test", mutant_sample));
     report.stage("licences", || with("deny", strict, checks::licences));
     report.stage("lean", checks::lean);

@@ -13,6 +13,7 @@
 //! | `kill_test.rs` | kill −9 in mid-replay, many rounds |
 //! | `crash.rs` | power losses on a simulated device, many histories |
 //! | `checks.rs` | fmt, clippy, docs, licences, dependencies |
+//! | `perf_check.rs` | instruction counts beside a checked-in table |
 //! | `coverage.rs` | regions of core that no test runs |
 //! | `run.rs`, `tally.rs`, `report.rs`, `place.rs` | commands, counting, the table, where things are |
 //!
@@ -27,6 +28,7 @@ mod fuzz;
 mod kill_test;
 mod loom;
 mod mutants;
+mod perf_check;
 mod place;
 mod report;
 mod run;
@@ -69,6 +71,8 @@ enum Task {
     KillTest(kill_test::Options),
     /// Power losses on a simulated device, at random operations of random histories
     Crash(crash::Options),
+    /// Instruction counts of the kernels beside a checked-in table (needs valgrind)
+    PerfCheck(perf_check::Options),
     /// How much of tierce-core the tests run (needs cargo-llvm-cov)
     Coverage(coverage::Options),
 }
@@ -88,6 +92,7 @@ fn main() -> ExitCode {
         Task::Soak(options) => soak::run(&options, &mut report),
         Task::KillTest(options) => report.stage("kill-test", || kill_test::run(&options)),
         Task::Crash(options) => report.stage("crash", || crash::run(&options)),
+        Task::PerfCheck(options) => report.stage("perf-check", || perf_check::run(&options)),
         Task::Coverage(options) => report.stage("coverage", || coverage::run(&options)),
     }
     report.finish()

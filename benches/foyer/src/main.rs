@@ -8,8 +8,8 @@
 #![forbid(unsafe_code)]
 
 use foyer::{BlockEngineConfig, DeviceBuilder, Error, FsDeviceBuilder, HybridCache};
-use foyer::{HybridCacheBuilder, HybridCachePolicy, PsyncIoEngineConfig, RecoverMode};
-use foyer::UringIoEngineConfig;
+use foyer::{HybridCacheBuilder, HybridCachePolicy, IoEngineConfig, PsyncIoEngineConfig};
+use foyer::{RecoverMode, UringIoEngineConfig};
 use std::process::ExitCode;
 use tierce_bench::peer::{self, Place};
 use tierce_bench::{Insertion, Store};
@@ -49,10 +49,11 @@ async fn build(place: &Place) -> Result<Cache, Error> {
         .storage()
         .with_engine_config(BlockEngineConfig::new(device))
         .with_recover_mode(RecoverMode::None);
-    match place.engine.as_str() {
-        "io_uring" => builder.with_io_engine_config(UringIoEngineConfig::new()).build().await,
-        _ => builder.with_io_engine_config(PsyncIoEngineConfig::new()).build().await,
-    }
+    let engine: Box<dyn IoEngineConfig> = match place.engine.as_str() {
+        "io_uring" => Box::new(UringIoEngineConfig::new()),
+        _ => Box::new(PsyncIoEngineConfig::new()),
+    };
+    builder.with_io_engine_config(engine).build().await
 }
 
 impl Store for Foyer {

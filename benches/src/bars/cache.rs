@@ -66,7 +66,7 @@ fn open(path: &Path, bytes: u64) -> Result<Tierce, Error> {
 }
 
 fn disk_bytes(plan: &Plan) -> u64 {
-    if plan.quick { 256 << 20 } else { 4 << 30 }
+    if plan.quick { 320 << 20 } else { 4 << 30 }
 }
 
 /// P12.
@@ -186,8 +186,11 @@ const ENGINES: [(&str, &str); 2] = [("foyer io_uring", "io_uring"), ("foyer psyn
 fn try_beside_foyer(bench: &mut Bench<'_>) -> Result<(), Box<dyn std::error::Error>> {
     let directory = Directory::make()?;
     let bytes = disk_bytes(bench.plan);
-    let (keys, requests) = if bench.plan.quick { (100_000, 20_000) } else { (1_500_000, 400_000) };
-    let fill = Job { keys, requests: requests * 3, seed: u64::MAX, threads: THREADS };
+    let (keys, filling, requests) = match bench.plan.quick {
+        true => (100_000, 60_000, 12_000),
+        false => (1_500_000, 1_200_000, 400_000),
+    };
+    let fill = Job { keys, requests: filling, round: 0, threads: THREADS };
     let store = open(&directory.0.join("tierce"), bytes)?;
     fill.run(&store)?;
     let mut peers = Vec::new();
@@ -217,7 +220,7 @@ fn try_beside_foyer(bench: &mut Bench<'_>) -> Result<(), Box<dyn std::error::Err
     let first = bench.results.rows.len();
     let setting = format!("Zipf 0.9, {} MiB, {THREADS} threads", bytes >> 20);
     let figures = figures(&setting);
-    let job = |round: u64| Job { seed: round, requests, ..fill };
+    let job = |round: u64| Job { round, requests, ..fill };
     let mut round = 0;
     let mut subjects = vec![Subject::new("tierce", || {
         round += 1;

@@ -12,11 +12,11 @@ use std::time::Duration;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 #[non_exhaustive]
 pub enum Section {
-    /// P1, P2, P16: allocating and giving back.
+    /// P1, P2: allocating and giving back.
     Alloc,
     /// P3: how long it takes at worst while passes run.
     Tail,
-    /// P4, P17: allocating what is reclaimed meanwhile.
+    /// P4, P16: allocating what is reclaimed meanwhile, and waiting for it.
     Steady,
     /// P5, P6: what a pass costs.
     Passes,
@@ -28,7 +28,7 @@ pub enum Section {
     Prio,
     /// P10: opening a device.
     Open,
-    /// P11: memory.
+    /// P11, P17: memory, and what of a device holds user data.
     Memory,
     /// P12, P13: the cache, beside the disk and another cache.
     Cache,
@@ -72,7 +72,7 @@ impl Plan {
     /// About two minutes on two cores.
     #[must_use]
     pub const fn quick() -> Self {
-        Self::of(5, 50, true)
+        Self::of(5, 40, true)
     }
 
     /// Proves that everything runs; its figures say nothing.

@@ -4,7 +4,16 @@ use super::row::Row;
 use crate::measure::{Environment, Spread};
 
 const HEAD: [&str; 11] = [
-    "bar", "figure", "setting", "unit", "lockfree", "baseline", "value", "ratio", "must", "want",
+    "bar",
+    "figure",
+    "setting",
+    "unit",
+    "value",
+    "baseline",
+    "its value",
+    "ratio",
+    "must",
+    "want",
     "verdict",
 ];
 
@@ -20,7 +29,14 @@ fn short(value: f64) -> String {
 
 fn spread(spread: Spread) -> String {
     let Spread { median, min, max } = spread;
+    if median.is_nan() {
+        return short(median);
+    }
     format!("{} ({}–{})", short(median), short(min), short(max))
+}
+
+fn times(ratio: Spread) -> String {
+    if ratio.median.is_nan() { short(ratio.median) } else { spread(ratio) + " ×" }
 }
 
 fn cells(row: &Row) -> [String; 11] {
@@ -33,7 +49,7 @@ fn cells(row: &Row) -> [String; 11] {
         spread(row.spread),
         row.baseline.as_deref().unwrap_or_default().to_owned(),
         row.baseline_value.map(spread).unwrap_or_default(),
-        row.ratio.map(|ratio| spread(ratio) + " ×").unwrap_or_default(),
+        row.ratio.map(times).unwrap_or_default(),
         row.must.clone(),
         row.want.clone(),
         format!("{}{disturbed}", row.verdict),

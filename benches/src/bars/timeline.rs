@@ -4,13 +4,14 @@
 //! A request has an instant at which it should start. Its response time counts from there, not
 //! from when its thread came round to it, so a pause shows in all requests that it delayed
 //! (nothing is omitted because the load politely waited). Two threads: one for the requests,
-//! which looks at the clock in between and never sleeps, one for the passes.
+//! which looks at the clock in between and never sleeps, one for the passes. The former runs at
+//! real-time priority where the system permits it.
 
 use super::Bench;
 use super::row::{Better, Figure};
 use super::shape::{Curve, Pass, Timeline};
 use crate::backend::{Full, Locked, Order, Original, Space};
-use crate::measure::{Latency, Subject};
+use crate::measure::{Latency, Priority, Subject};
 use std::cell::RefCell;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
@@ -77,11 +78,18 @@ fn requests_on<'a, S: Space>(
         let start = Barrier::new(2);
         let sample = std::thread::scope(|scope| {
             let passes = scope.spawn(|| {
+                // The process may run at real-time priority itself.
+                let _ = Priority::Normal.set();
                 start.wait();
                 passes(space, full, time)
             });
-            start.wait();
-            let mut sample = requests(space, time);
+            let requests = scope.spawn(|| {
+                // Where it is not permitted, time slices given to others show as pauses.
+                let _ = Priority::RealTime.set();
+                start.wait();
+                requests(space, time)
+            });
+            let mut sample = requests.join().expect("it did not panic");
             sample.passes = passes.join().expect("it did not panic");
             sample
         });

@@ -35,7 +35,7 @@ impl<'a, S: Store> Worker<'a, S> {
             key,
             found: Vec::new(),
             value: Vec::new(),
-            version: 0,
+            version: settings.first_version,
             latest: HashMap::new(),
             tally: Tally::default(),
         }

@@ -171,8 +171,7 @@ impl Engine {
     /// nothing (damaged, expired) stay as long as their record is there: whoever takes its place has
     /// to know of it, see [`crate::lineage`].
     fn forget_stale(&self, hash: KeyHash, location: Location) {
-        let may_come_back = self.lives.may_come_back(location.bucket);
-        if !may_come_back || cfg!(tierce_mutant = "index_forgets_early") {
+        if !self.lives.may_come_back(location.bucket) {
             self.index.remove_if(hash, location);
         }
     }

@@ -23,6 +23,8 @@ const LOOM_BOUND: u32 = 5;
 const KILL_ROUNDS: u64 = 200;
 /// Histories with power losses.
 const CRASH_SEEDS: u64 = 20_000;
+/// Histories of the cache with power losses.
+const CACHE_CRASH_SEEDS: u64 = 5_000;
 /// Runs of the small races under Miri.
 const MIRI_SEEDS: u32 = 64;
 
@@ -39,13 +41,14 @@ pub(crate) struct Options {
 type Stage = (&'static str, fn(seconds: u64) -> Result<Outcome>);
 
 /// In this order: what finds most comes first.
-const STAGES: [Stage; 10] = [
+const STAGES: [Stage; 11] = [
     ("stress", stress),
     ("equivalence", |_| equivalence()),
     ("shuttle", |_| if_there_is(shuttle::exists()?, "scenario", schedules)),
     ("fuzz", |seconds| if_there_is(fuzz::exists()?, "target", || long_fuzz(seconds))),
     ("kill-test", |_| if_there_is(kill_test::exists(), "program", kill)),
     ("crash", |_| if_there_is(crash::exists(), "command", crashes)),
+    ("cache-crash", |_| cache_crashes()),
     ("miri", |_| miri()),
     ("tsan", tsan),
     ("loom", |_| if_there_is(loom::exists()?, "model", models)),
@@ -115,6 +118,18 @@ fn kill() -> Result<Outcome> {
 
 fn crashes() -> Result<Outcome> {
     crash::run(&crash::Options { seeds: CRASH_SEEDS })
+}
+
+fn cache_crashes() -> Result<Outcome> {
+    let mut tests = Tests::select(["-p", "tierce-cache", "--release", "--test", "crash"])
+        .env("TIERCE_CACHE_CRASH_SEEDS", CACHE_CRASH_SEEDS.to_string());
+    tests.with_output = true;
+    let (output, tally) = tests.run(Show::Live, None)?;
+    let tried = tally::numbers_before(&output.text, " seeds from", "seeds").sum::<u64>();
+    if output.status.success() {
+        ensure!(tried >= CACHE_CRASH_SEEDS, "{tried} seeds, wanted {CACHE_CRASH_SEEDS}");
+    }
+    Ok(suites::outcome(&output, &tally, format!("tests; {tried} seeds")))
 }
 
 fn all_mutants() -> Result<Outcome> {

@@ -4,7 +4,8 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tierce_cache::{Cache, Config, Error};
+use std::time::Duration;
+use tierce_cache::{Cache, Config, Error, Put, WhenFull};
 use tierce_core::Policy;
 use tierce_io::FormatOptions;
 
@@ -202,4 +203,67 @@ fn space_is_reused_fifo() {
 #[test]
 fn space_is_reused_at_random() {
     reuse(Policy::Random);
+}
+
+/// A time to live ends; a write point is a hint.
+#[test]
+fn entries_expire() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("cache");
+    formatted(&path);
+    let cache = open(&path);
+    let (short, long) = (Duration::ZERO, Duration::from_secs(3600));
+    cache.insert_with(b"short", b"1", &Put::new().ttl(short).write_point(7)).expect("space");
+    cache.insert_with(b"long", b"2", &Put::new().ttl(long)).expect("space");
+    cache.close().expect("flushed");
+    let cache = open(&path);
+    assert_eq!(get(&cache, b"short"), None);
+    assert_eq!(get(&cache, b"long").as_deref(), Some(&b"2"[..]));
+    assert_eq!(cache.stats().expired, 1);
+}
+
+/// While one fills, others wait for him; if he fails, the next one fills.
+#[test]
+fn one_fills_at_a_time() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("cache");
+    formatted(&path);
+    let cache = open(&path);
+    let fills = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let value = cache.get_with(&b"key"[..], || {
+                    // Relaxed: a count.
+                    match fills.fetch_add(1, Ordering::Relaxed) {
+                        0 => Err(Error::Full),
+                        _ => Ok(b"value".to_vec()),
+                    }
+                });
+                assert!(matches!(value, Err(Error::Full)) || value.expect("filled") == b"value");
+            });
+        }
+    });
+    assert_eq!(fills.into_inner(), 2, "the first failed, the second filled");
+}
+
+/// Told not to wait, an insert says that there is no room, and nothing is lost by it.
+#[test]
+fn who_does_not_wait_is_told() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("cache");
+    formatted(&path);
+    let config = Config::new(&path).when_full(WhenFull::Fail).policy(Policy::Fifo);
+    let cache = Cache::open(config).expect("just formatted");
+    let mut full = 0;
+    for n in 0u32..20_000 {
+        match cache.insert(&n.to_le_bytes(), &[n as u8; 8000]) {
+            Ok(()) => assert!(cache.contains(&n.to_le_bytes()).expect("a key")),
+            Err(Error::Full) => full += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let stats = cache.stats();
+    assert_eq!(stats.failed_inserts, full, "{stats:?}");
+    assert!(stats.inserts > 1000, "{stats:?}");
 }

@@ -58,7 +58,7 @@ mod tests {
 
         fn record_str(&mut self, field: &Field, value: &str) {
             if field.name() == "event" {
-                self.0.lock().unwrap().insert(value.to_owned());
+                self.0.lock().expect("no test panics with it").insert(value.to_owned());
             }
         }
     }
@@ -80,10 +80,10 @@ mod tests {
     }
 
     fn everything_happens() {
-        let geometry = Geometry::new(64, 1, 128, 8).unwrap();
+        let geometry = Geometry::new(64, 1, 128, 8).expect("a legal shape");
         let table = DeviceTable::empty(geometry);
         let (allocator, mut reclaimers) =
-            Allocator::start(Config::default(), vec![table]).unwrap().finish();
+            Allocator::start(Config::default(), vec![table]).expect("legal").finish();
         if let crate::Step::PrioWrite(mut write) = reclaimers[0].step() {
             write.encode(0, |_, _| ());
             assert!(write.confirm());
@@ -91,13 +91,13 @@ mod tests {
         }
         let _ = reclaimers[0].step();
         let mut held = Vec::new();
-        while let Some(allocation) = allocator.try_alloc(Reserve::None).unwrap() {
+        while let Some(allocation) = allocator.try_alloc(Reserve::None).expect("in use") {
             held.push(allocation);
         }
         let late = Some(Instant::now());
         assert!(allocator.alloc_until(DeviceIndex::FIRST, Reserve::None, late).is_err());
-        allocator.begin_gc().unwrap().finish();
-        drop(allocator.begin_gc().unwrap());
+        allocator.begin_gc().expect("none is running").finish();
+        drop(allocator.begin_gc().expect("none is running"));
         allocator.fail(DeviceIndex::FIRST, Arc::new(std::io::Error::other("a dead cell")));
     }
 
@@ -120,7 +120,7 @@ mod tests {
             "wait",
             "wait_end",
         ];
-        let seen = names.0.lock().unwrap();
+        let seen = names.0.lock().expect("no test panics with it");
         assert_eq!(seen.iter().map(String::as_str).collect::<Vec<_>>(), wanted);
     }
 }

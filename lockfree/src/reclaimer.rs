@@ -353,6 +353,7 @@ impl Reclaimer {
         let device = &allocator.devices()[index.as_usize()];
         let (ready, events) = (&mut self.ready, &mut self.events);
         device.release_all(ready, |bucket, reserve| {
+            event!(TRACE, "release", device = index, bucket = bucket, reserve = reserve);
             if let Some(events) = events {
                 events.push(Event::Released { bucket: BucketId::new(index, bucket), reserve });
             }

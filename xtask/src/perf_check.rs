@@ -3,8 +3,9 @@
 //!
 //! A kernel is run twice under callgrind, once for a few operations and once for many; the
 //! difference, divided by how many more, is what one operation costs, start-up left out. Counts
-//! depend on the compiler, so the table names the one it was made with; with another one the
-//! task is skipped, saying so, until somebody makes the table anew (`--bless`).
+//! depend on the compiler, on valgrind, and on the processor (its model decides which vector code
+//! is chosen), so the table names what it was made with; with anything else the task is skipped,
+//! saying so, until somebody makes the table anew (`--bless`).
 
 use crate::place;
 use crate::report::Outcome;
@@ -31,7 +32,8 @@ pub(crate) struct Options {
 
 #[derive(Deserialize, Debug)]
 struct Table {
-    rustc: String,
+    /// Compiler, valgrind, processor.
+    made_with: String,
     /// Instructions per operation.
     kernels: BTreeMap<String, f64>,
 }
@@ -41,14 +43,14 @@ pub(crate) fn run(options: &Options) -> Result<Outcome> {
     if !is_there("valgrind") {
         return Ok(Outcome::skipped("valgrind is not installed"));
     }
-    let (table, rustc) = (read_table()?, rustc()?);
-    if !options.bless && table.rustc != rustc {
-        let note = format!("{TABLE} is of {}, this is {rustc}: --bless", table.rustc);
+    let (table, with) = (read_table()?, made_with()?);
+    if !options.bless && table.made_with != with {
+        let note = format!("{TABLE} is of {}, this is {with}: --bless", table.made_with);
         return Ok(Outcome::skipped(note));
     }
     let counts = count_all(&build()?)?;
     if options.bless {
-        std::fs::write(place::root().join(TABLE), text(&rustc, &counts))?;
+        std::fs::write(place::root().join(TABLE), text(&with, &counts))?;
         return Ok(Outcome::clean(format!("{} kernels written to {TABLE}", counts.len())));
     }
     let off = differences(&table.kernels, &counts);
@@ -63,10 +65,22 @@ fn is_there(program: &str) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-fn rustc() -> Result<String> {
-    let mut command = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
-    command.arg("--version");
-    Ok(run::run(command, Show::Never)?.text.trim().to_owned())
+/// Everything that counts depend on besides the code.
+fn made_with() -> Result<String> {
+    let version = |program: std::ffi::OsString| {
+        let mut command = Command::new(program);
+        command.arg("--version");
+        run::run(command, Show::Never).map(|output| output.text.trim().to_owned())
+    };
+    let rustc = version(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))?;
+    let valgrind = version("valgrind".into())?;
+    let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let of = |name: &str| {
+        let line = cpus.lines().find(|line| line.starts_with(name));
+        line.and_then(|line| line.split_once(": ")).map_or("?", |(_, value)| value).to_owned()
+    };
+    let (vendor, family, model) = (of("vendor_id"), of("cpu family"), of("model\t"));
+    Ok(format!("{rustc}, {valgrind}, {vendor} {family}/{model}"))
 }
 
 fn read_table() -> Result<Table> {
@@ -75,11 +89,11 @@ fn read_table() -> Result<Table> {
     toml::from_str(&text).with_context(|| format!("{TABLE} is malformed"))
 }
 
-fn text(rustc: &str, counts: &BTreeMap<String, f64>) -> String {
+fn text(made_with: &str, counts: &BTreeMap<String, f64>) -> String {
     let mut text = format!(
         "# Instructions per operation, by `cargo xtask perf-check --bless`. What an operation is\n\
          # stands in benches/src/kernels.rs.\n\
-         rustc = \"{rustc}\"\n\n[kernels]\n"
+         made_with = \"{made_with}\"\n\n[kernels]\n"
     );
     for (name, count) in counts {
         let _ = writeln!(text, "{name} = {count:.1}");
@@ -168,7 +182,7 @@ mod tests {
     fn the_table_is_read_as_it_is_written() {
         let all = counts(&[("a", 10.0), ("b", 1234.5)]);
         let table: Table = toml::from_str(&text("rustc 1.2.3", &all)).unwrap();
-        assert_eq!((table.rustc.as_str(), table.kernels), ("rustc 1.2.3", all));
+        assert_eq!((table.made_with.as_str(), table.kernels), ("rustc 1.2.3", all));
         assert!(!read_table().unwrap().kernels.is_empty());
     }
 

@@ -3,7 +3,7 @@
 use crate::block::{block_on, block_until};
 use crate::codec::Code;
 use crate::config::{Config, Put};
-use crate::engine::Engine;
+use crate::engine::{Engine, Reads};
 use crate::error::Error;
 use crate::open;
 use crate::stats::Stats;
@@ -129,7 +129,7 @@ impl<K: Code + ?Sized, V: Code + ?Sized> Cache<K, V> {
     ///
     /// [`Error::EmptyKey`], [`Error::Code`].
     pub fn get(&self, key: &K) -> Result<Option<V::Owned>, Error> {
-        block_on(self.get_async(key))
+        block_on(self.get_by(key, Reads::Here))
     }
 
     /// As [`get`](Self::get).
@@ -138,8 +138,12 @@ impl<K: Code + ?Sized, V: Code + ?Sized> Cache<K, V> {
     ///
     /// As [`get`](Self::get).
     pub async fn get_async(&self, key: &K) -> Result<Option<V::Owned>, Error> {
+        self.get_by(key, Reads::Elsewhere).await
+    }
+
+    async fn get_by(&self, key: &K, reads: Reads) -> Result<Option<V::Owned>, Error> {
         let mut value = Vec::new();
-        let hit = self.engine().get(&key.encode(), &mut value).await?;
+        let hit = self.engine().get(&key.encode(), &mut value, reads).await?;
         Ok(if hit { Some(V::decode(value)?) } else { None })
     }
 
@@ -151,7 +155,7 @@ impl<K: Code + ?Sized, V: Code + ?Sized> Cache<K, V> {
     /// [`Error::EmptyKey`].
     pub fn get_into(&self, key: &K, value: &mut Vec<u8>) -> Result<bool, Error> {
         value.clear();
-        block_on(self.engine().get(&key.encode(), value))
+        block_on(self.engine().get(&key.encode(), value, Reads::Here))
     }
 
     /// Whether the index holds `key` and its bucket has not been reused. Nothing is read from the

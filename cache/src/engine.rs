@@ -68,6 +68,15 @@ pub(crate) struct Disk {
     pub(crate) data_buckets: u64,
 }
 
+/// Who reads the device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reads {
+    /// The calling thread, which may block.
+    Here,
+    /// The device's own, the caller awaits it.
+    Elsewhere,
+}
+
 /// What there is in a bucket's stead when a value is spread: at least so much is worth a part.
 const PART_BYTES_MIN: usize = 4096;
 
@@ -118,15 +127,20 @@ impl Engine {
     // ---- reading
 
     /// Puts the value of `key` into `value`, which is empty.
-    pub(crate) async fn get(&self, key: &[u8], value: &mut Vec<u8>) -> Result<bool, Error> {
+    pub(crate) async fn get(
+        &self,
+        key: &[u8],
+        value: &mut Vec<u8>,
+        reads: Reads,
+    ) -> Result<bool, Error> {
         let hash = self.hash(key)?;
-        let hit = self.look_up(hash, key, value).await;
+        let hit = self.look_up(hash, key, value, reads).await;
         let counters = &self.counters;
         if hit { &counters.hits } else { &counters.misses }.add_one();
         Ok(hit)
     }
 
-    async fn look_up(&self, hash: KeyHash, key: &[u8], value: &mut Vec<u8>) -> bool {
+    async fn look_up(&self, hash: KeyHash, key: &[u8], value: &mut Vec<u8>, reads: Reads) -> bool {
         // Before the look-up: see `tierce_lockfree::readers`.
         let read = self.allocator.begin_read();
         let Some(location) = self.index.get(hash) else { return false };
@@ -136,7 +150,9 @@ impl Engine {
             return false;
         };
         let life = self.lives.get(location.bucket.id());
-        let Some(bytes) = self.bytes(location, life.buffered).await else { return false };
+        let Some(bytes) = self.bytes(location, life.buffered, reads).await else {
+            return false;
+        };
         if !open.validate() {
             self.forget_stale(hash, location);
             return false;
@@ -156,7 +172,7 @@ impl Engine {
         match record.kind {
             Kind::Value => value.extend_from_slice(record.value),
             Kind::Spread => {
-                if !self.gather(record.value, value).await {
+                if !self.gather(record.value, value, reads).await {
                     value.clear();
                     self.counters.stale.add_one();
                     return false;
@@ -177,7 +193,7 @@ impl Engine {
     }
 
     /// A record's bytes, from memory or from the device. `None`: the device cannot read them.
-    async fn bytes(&self, location: Location, buffered: bool) -> Option<Vec<u8>> {
+    async fn bytes(&self, location: Location, buffered: bool, reads: Reads) -> Option<Vec<u8>> {
         if buffered
             && let Some(life) = self.lives.find(location.bucket)
             && let Some(bytes) = life.copy(location.offset, location.bytes)
@@ -192,7 +208,11 @@ impl Engine {
         let device = &self.devices[location.bucket.device().as_usize()].device;
         let bucket = u64::from(location.bucket.bucket().get());
         let offset = bucket * u64::from(self.layout.bucket_bytes) + u64::from(start);
-        let buffer = device.submit(Request::read(offset, device.buffer(bytes))).await;
+        let request = Request::read(offset, device.buffer(bytes));
+        let buffer = match reads {
+            Reads::Here => device.perform(request),
+            Reads::Elsewhere => device.submit(request).await,
+        };
         let Ok(buffer) = buffer else {
             self.counters.read_errors.add_one();
             return None;
@@ -202,7 +222,7 @@ impl Engine {
     }
 
     /// Appends the parts that `pointers` lead to; false if one of them is gone.
-    async fn gather(&self, pointers: &[u8], value: &mut Vec<u8>) -> bool {
+    async fn gather(&self, pointers: &[u8], value: &mut Vec<u8>, reads: Reads) -> bool {
         let Some(parts) = spread::decode(pointers) else { return false };
         for part in parts {
             let Part { location, life: number } = part;
@@ -210,7 +230,7 @@ impl Engine {
                 return false;
             };
             let life = self.lives.get(location.bucket.id());
-            let bytes = self.bytes(location, life.buffered).await;
+            let bytes = self.bytes(location, life.buffered, reads).await;
             let valid = open.validate() && life.number == number;
             let Some(bytes) = bytes.filter(|_| valid) else { return false };
             match Record::decode(number, &bytes) {

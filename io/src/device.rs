@@ -333,6 +333,16 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// once, with the error.
     fn submit(&self, request: Request) -> Completion;
 
+    /// Does an operation and waits for it: on the calling thread, where the device can, which
+    /// saves two wake-ups.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the operation ended with.
+    fn perform(&self, request: Request) -> Outcome {
+        self.submit(request).wait()
+    }
+
     /// What a [`Queue`](crate::Queue) makes a ring of its own for; `None`, unless said
     /// otherwise, if this device has no use for one: then queues submit to it.
     fn ring_file(&self) -> Option<RingFile> {

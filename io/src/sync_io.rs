@@ -119,6 +119,11 @@ impl Device for SyncIo {
         self.shared.arrived.notify_one();
         completion
     }
+
+    fn perform(&self, request: Request) -> Outcome {
+        request.check(self.name(), self.capabilities())?;
+        perform(&self.shared.file, request)
+    }
 }
 
 impl Drop for SyncIo {

@@ -44,10 +44,11 @@
 //! rings share no lock and no line that is written.
 
 use crate::buffer::{Buffer, Pool};
-use crate::completion::{Completer, Completion};
+use crate::completion::{Completer, Completion, Outcome};
 use crate::device::{Capabilities, Device, Request, RingFile, refused};
 use crate::error::Error;
 use crate::file::{DeviceFile, DeviceOptions};
+use crate::sync_io;
 use crossbeam_queue::SegQueue;
 use rustix::event::EventfdFlags;
 use std::io;
@@ -246,6 +247,11 @@ impl Device for Uring {
         let (completer, completion) = Completer::new(self.name().clone());
         self.member().send(Message::Request(request, completer));
         completion
+    }
+
+    fn perform(&self, request: Request) -> Outcome {
+        request.check(self.name(), self.capabilities())?;
+        sync_io::perform(&self.file, request)
     }
 
     fn ring_file(&self) -> Option<RingFile> {

@@ -299,6 +299,10 @@ impl<K: Code + ?Sized, V: Code + ?Sized> Cache<K, V> {
                 self.engine().flights.landed(hash).await;
                 continue;
             };
+            // Whoever led before may have filled since we looked.
+            if let Some(value) = self.get_async(key).await? {
+                return Ok(value);
+            }
             let value = fill().await?;
             self.insert_async(key, value.borrow(), &Put::new()).await?;
             return Ok(value);

@@ -30,7 +30,7 @@ use crate::stats::Counters;
 use crate::stream::{Need, Room, Streams, longest_value, space};
 use crate::void::Void;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tierce_core::geometry::SECTOR_BYTES;
@@ -55,6 +55,9 @@ pub(crate) struct Engine {
     /// The next version, and the next life's number.
     pub(crate) clock: AtomicU64,
     pub(crate) when_full: WhenFull,
+    /// Held by the pipeline that writes lists of dead records: two that each wrote what they knew of
+    /// one list would undo each other.
+    pub(crate) evicting: Mutex<()>,
     /// Devices that failed, now or in an earlier run.
     pub(crate) void: Mutex<Void>,
     pub(crate) own: OnceLock<Weak<Self>>,
@@ -66,6 +69,10 @@ pub(crate) struct Disk {
     pub(crate) device: Arc<dyn Device>,
     pub(crate) uuid: [u8; 16],
     pub(crate) data_buckets: u64,
+    /// Something that was acknowledged could not be written, and no flush has told it yet.
+    pub(crate) lost: AtomicBool,
+    /// A flush has told that it cannot be flushed.
+    pub(crate) told: AtomicBool,
 }
 
 /// Who reads the device.
@@ -92,6 +99,8 @@ impl Owner for Engine {
 
     fn failed(&self, life: &Life, error: tierce_io::Error) {
         self.counters.write_errors.add_one();
+        // Relaxed: told by a flush that comes later, which waits for the life's lock.
+        self.devices[life.bucket.device().as_usize()].lost.store(true, Ordering::Relaxed);
         self.allocator.fail(life.bucket.device(), Arc::new(error));
     }
 }
@@ -455,23 +464,28 @@ impl Engine {
     /// Everything that was acknowledged before becomes durable.
     pub(crate) async fn flush(&self) -> Result<(), Error> {
         self.streams.submit();
-        let mut lost = None;
         for life in self.lives.buffered() {
-            let device = life.bucket.device();
-            if !life.written().await {
-                lost = Some(device);
+            life.written().await;
+        }
+        for (number, disk) in (0..).zip(&self.devices) {
+            let flushed = disk.device.submit(Request::Flush).await;
+            // Relaxed: set before the lives above were confirmed.
+            if disk.lost.swap(false, Ordering::Relaxed) {
+                // Why is what the device failed with.
+                let device = DeviceIndex::new(number);
+                self.allocator.try_alloc_on(device, Reserve::None).map(drop)?;
+                return Err(Error::Lost { device: disk.name() });
+            }
+            // What was written to a device that cannot be flushed any more is lost, which is told
+            // once. Nothing more goes there, and the others have their own to make durable.
+            // Relaxed: a flag, nothing is published with it.
+            if flushed.is_err()
+                && (self.devices.len() == 1 || !disk.told.swap(true, Ordering::Relaxed))
+            {
+                flushed?;
             }
         }
-        for disk in &self.devices {
-            disk.device.submit(Request::Flush).await?;
-        }
-        match lost {
-            None => Ok(()),
-            Some(device) => match self.allocator.try_alloc_on(device, Reserve::None) {
-                Err(error) => Err(error.into()),
-                Ok(_) => Err(Error::Lost { device: self.devices[device.as_usize()].name() }),
-            },
-        }
+        Ok(())
     }
 
     /// The content of `buckets` of `device` is about to go for good, see [`Lineage`].
@@ -481,10 +495,13 @@ impl Engine {
         buckets: &[BucketIndex],
     ) -> Result<(), tierce_io::Error> {
         let ids = buckets.iter().map(|&bucket| BucketId::new(device, bucket)).collect();
+        let _one_at_a_time = self.evicting.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = self.lineage.evict(&ids, &self.lives, &self.layout);
-        let mut void = Vec::new();
+        let (mut void, mut own) = (Vec::new(), Ok(()));
         while !changed.is_empty() {
-            let lost = self.write_dead(device, &changed)?;
+            let (lost, written) = self.write_dead(device, &changed);
+            // Its notes are used up, so the other lists are written all the same.
+            own = own.and(written);
             changed.clear();
             for (other, error) in lost {
                 self.allocator.fail(other, Arc::new(error));
@@ -496,7 +513,8 @@ impl Engine {
             }
         }
         // Only now: what its records took the place of is dead.
-        void.into_iter().try_for_each(|other| self.declare_void(other, device))
+        let told = void.into_iter().map(|other| self.declare_void(other, device));
+        told.fold(own, Result::and)
     }
 
     /// The content of `buckets` of `device` is gone for good.
@@ -508,14 +526,14 @@ impl Engine {
         }
     }
 
-    /// Writes lists of dead records, durably but for those on `device`. Returns the devices that
-    /// cannot be written.
+    /// Writes lists of dead records, durably but for those on `device`. Returns the other devices
+    /// that cannot be written, and what became of those on `device`.
     fn write_dead(
         &self,
         device: DeviceIndex,
         changed: &BTreeMap<BucketId, (u64, Dead)>,
-    ) -> Result<Vec<(DeviceIndex, tierce_io::Error)>, tierce_io::Error> {
-        let (mut others, mut lost) = (BTreeSet::new(), Vec::new());
+    ) -> (Vec<(DeviceIndex, tierce_io::Error)>, Result<(), tierce_io::Error>) {
+        let (mut others, mut lost, mut own) = (BTreeSet::new(), Vec::new(), Ok(()));
         for (id, (life, dead)) in changed {
             let Disk { device: disk, uuid, .. } = &self.devices[id.device().as_usize()];
             let is_lost = lost.iter().any(|(lost, _)| *lost == id.device());
@@ -528,7 +546,7 @@ impl Engine {
             match disk.write_at(offset, &dead.encode(&self.layout, *life)) {
                 Ok(()) if id.device() == device => {}
                 Ok(()) => drop(others.insert(id.device().get())),
-                Err(error) if id.device() == device => return Err(error),
+                Err(error) if id.device() == device => own = Err(error),
                 Err(error) => lost.push((id.device(), error)),
             }
         }
@@ -538,7 +556,7 @@ impl Engine {
                 lost.push((other, error));
             }
         }
-        Ok(lost)
+        (lost, own)
     }
 
     fn void(&self) -> MutexGuard<'_, Void> {

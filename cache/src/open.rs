@@ -17,7 +17,7 @@ use crate::stream::Streams;
 use crate::void::{self, Void};
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use tierce_core::{BucketIndex, DeviceIndex, Geometry, Mark, Reserve, Sizes};
 use tierce_io::{
@@ -181,7 +181,9 @@ impl Opened {
 
     fn split(self) -> (DeviceTable, (Disk, StateWriter)) {
         let uuid = self.writer.superblock().uuid.0;
-        let disk = Disk { device: self.device, uuid, data_buckets: self.data_buckets };
+        let data_buckets = self.data_buckets;
+        let (lost, told) = (AtomicBool::new(false), AtomicBool::new(false));
+        let disk = Disk { device: self.device, uuid, data_buckets, lost, told };
         (self.table, (disk, self.writer))
     }
 }
@@ -226,6 +228,7 @@ impl Parts<'_> {
             streams,
             clock: AtomicU64::new(self.clock),
             when_full: config.when_full,
+            evicting: Mutex::new(()),
             void: Mutex::new(self.void),
             own: OnceLock::new(),
         };

@@ -22,20 +22,19 @@ use crate::config::{Config, Put, WhenFull};
 use crate::error::Error;
 use crate::flights::Flights;
 use crate::index::{Index, KeyHash, Location};
-use crate::layout::{BucketHeader, Dead, GRAIN, Kind, Layout, Record};
+use crate::layout::{BucketHeader, GRAIN, Kind, Layout, Record};
 use crate::life::{Life, Lives, Owner};
 use crate::lineage::Lineage;
 use crate::spread::{self, Part};
 use crate::stats::Counters;
 use crate::stream::{Need, Room, Streams, longest_value, space};
 use crate::void::Void;
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tierce_core::geometry::SECTOR_BYTES;
-use tierce_core::{BucketId, BucketIndex, DeviceIndex, Reserve};
-use tierce_io::{Device, DeviceExt, Request};
+use tierce_core::{DeviceIndex, Reserve};
+use tierce_io::{Device, Request};
 use tierce_lockfree::{Allocator, BucketRef};
 
 /// See the [module](self).
@@ -119,7 +118,7 @@ impl Engine {
     }
 
     /// A number that no other life and no other version has.
-    fn tick(&self) -> u64 {
+    pub(crate) fn tick(&self) -> u64 {
         // Relaxed: only that they differ and grow matters; the shard's lock orders versions.
         self.clock.fetch_add(1, Ordering::Relaxed)
     }
@@ -483,104 +482,6 @@ impl Engine {
                 && (self.devices.len() == 1 || !disk.told.swap(true, Ordering::Relaxed))
             {
                 flushed?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The content of `buckets` of `device` is about to go for good, see [`Lineage`].
-    pub(crate) fn evict(
-        &self,
-        device: DeviceIndex,
-        buckets: &[BucketIndex],
-    ) -> Result<(), tierce_io::Error> {
-        let ids = buckets.iter().map(|&bucket| BucketId::new(device, bucket)).collect();
-        let _one_at_a_time = self.evicting.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut changed = self.lineage.evict(&ids, &self.lives, &self.layout);
-        let (mut void, mut own) = (Vec::new(), Ok(()));
-        while !changed.is_empty() {
-            let (lost, written) = self.write_dead(device, &changed);
-            // Its notes are used up, so the other lists are written all the same.
-            own = own.and(written);
-            changed.clear();
-            for (other, error) in lost {
-                self.allocator.fail(other, Arc::new(error));
-                // It will not come back, so it is as if all of its buckets went now.
-                let noted = self.lineage.noted().into_iter();
-                let gone = noted.filter(|id| id.device() == other).collect();
-                changed.extend(self.lineage.evict(&gone, &self.lives, &self.layout));
-                void.push(other);
-            }
-        }
-        // Only now: what its records took the place of is dead.
-        let told = void.into_iter().map(|other| self.declare_void(other, device));
-        told.fold(own, Result::and)
-    }
-
-    /// The content of `buckets` of `device` is gone for good.
-    pub(crate) fn gone(&self, device: DeviceIndex, buckets: &[BucketIndex]) {
-        for &bucket in buckets {
-            let id = BucketId::new(device, bucket);
-            self.lives.end(id);
-            self.lineage.gone(id);
-        }
-    }
-
-    /// Writes lists of dead records, durably but for those on `device`. Returns the other devices
-    /// that cannot be written, and what became of those on `device`.
-    fn write_dead(
-        &self,
-        device: DeviceIndex,
-        changed: &BTreeMap<BucketId, (u64, Dead)>,
-    ) -> (Vec<(DeviceIndex, tierce_io::Error)>, Result<(), tierce_io::Error>) {
-        let (mut others, mut lost, mut own) = (BTreeSet::new(), Vec::new(), Ok(()));
-        for (id, (life, dead)) in changed {
-            let Disk { device: disk, uuid, .. } = &self.devices[id.device().as_usize()];
-            let is_lost = lost.iter().any(|(lost, _)| *lost == id.device());
-            if is_lost || self.void().contains(*uuid, *life) {
-                continue;
-            }
-            let bucket = u64::from(id.bucket().get()) * u64::from(self.layout.bucket_bytes);
-            let offset = bucket + u64::from(self.layout.dead);
-            self.counters.dead_lists_written.add_one();
-            match disk.write_at(offset, &dead.encode(&self.layout, *life)) {
-                Ok(()) if id.device() == device => {}
-                Ok(()) => drop(others.insert(id.device().get())),
-                Err(error) if id.device() == device => own = Err(error),
-                Err(error) => lost.push((id.device(), error)),
-            }
-        }
-        for other in others.into_iter().map(DeviceIndex::new) {
-            let is_lost = lost.iter().any(|(lost, _)| *lost == other);
-            if !is_lost && let Err(error) = self.devices[other.as_usize()].device.flush() {
-                lost.push((other, error));
-            }
-        }
-        (lost, own)
-    }
-
-    fn void(&self) -> MutexGuard<'_, Void> {
-        // No code that can panic runs under the lock.
-        self.void.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// `lost` goes on without knowing what happens from now on: the others say so, `teller` among
-    /// them.
-    fn declare_void(&self, lost: DeviceIndex, teller: DeviceIndex) -> Result<(), tierce_io::Error> {
-        let void = {
-            let mut void = self.void();
-            void.insert(self.devices[lost.as_usize()].uuid, self.tick());
-            void.clone()
-        };
-        for (number, disk) in (0..).zip(&self.devices) {
-            let number = DeviceIndex::new(number);
-            if number == lost || cfg!(tierce_mutant = "no_void") {
-                continue;
-            }
-            match void.write(&*disk.device) {
-                Err(error) if number == teller => return Err(error),
-                Err(error) => self.allocator.fail(number, Arc::new(error)),
-                Ok(()) => {}
             }
         }
         Ok(())

@@ -46,7 +46,7 @@
 //! | `layout.rs` | the bytes in a bucket |
 //! | `index.rs` | where each key's value is: 12 bytes per place |
 //! | `recover.rs`, `open.rs` | coming back warm |
-//! | `lineage.rs` | why what was removed or overwritten never comes back |
+//! | `lineage.rs`, `evict.rs` | why what was removed or overwritten never comes back |
 //! | `void.rs` | what a device that failed may not bring back |
 //! | `spread.rs` | values that do not fit what is left of a bucket, or a bucket |
 //! | `budget.rs`, `flights.rs`, `block.rs` | waiting: for memory, for who fetches the same key, without a runtime |
@@ -71,6 +71,7 @@ mod block;
 mod budget;
 mod collector;
 mod engine;
+mod evict;
 mod flights;
 mod index;
 mod layout;

@@ -1,0 +1,110 @@
+//! Before the content of buckets goes for good: whatever must not come back without it is written
+//! down, see [`crate::lineage`] and [`crate::void`].
+
+use crate::engine::{Disk, Engine};
+use crate::layout::Dead;
+use crate::void::Void;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, MutexGuard, PoisonError};
+use tierce_core::{BucketId, BucketIndex, DeviceIndex};
+use tierce_io::DeviceExt;
+
+impl Engine {
+    /// The content of `buckets` of `device` is about to go for good, see [`Lineage`].
+    pub(crate) fn evict(
+        &self,
+        device: DeviceIndex,
+        buckets: &[BucketIndex],
+    ) -> Result<(), tierce_io::Error> {
+        let ids = buckets.iter().map(|&bucket| BucketId::new(device, bucket)).collect();
+        let _one_at_a_time = self.evicting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = self.lineage.evict(&ids, &self.lives, &self.layout);
+        let (mut void, mut own) = (Vec::new(), Ok(()));
+        while !changed.is_empty() {
+            let (lost, written) = self.write_dead(device, &changed);
+            // Its notes are used up, so the other lists are written all the same.
+            own = own.and(written);
+            changed.clear();
+            for (other, error) in lost {
+                self.allocator.fail(other, Arc::new(error));
+                // It will not come back, so it is as if all of its buckets went now.
+                let noted = self.lineage.noted().into_iter();
+                let gone = noted.filter(|id| id.device() == other).collect();
+                changed.extend(self.lineage.evict(&gone, &self.lives, &self.layout));
+                void.push(other);
+            }
+        }
+        // Only now: what its records took the place of is dead.
+        let told = void.into_iter().map(|other| self.declare_void(other, device));
+        told.fold(own, Result::and)
+    }
+
+    /// The content of `buckets` of `device` is gone for good.
+    pub(crate) fn gone(&self, device: DeviceIndex, buckets: &[BucketIndex]) {
+        for &bucket in buckets {
+            let id = BucketId::new(device, bucket);
+            self.lives.end(id);
+            self.lineage.gone(id);
+        }
+    }
+
+    /// Writes lists of dead records, durably but for those on `device`. Returns the other devices
+    /// that cannot be written, and what became of those on `device`.
+    fn write_dead(
+        &self,
+        device: DeviceIndex,
+        changed: &BTreeMap<BucketId, (u64, Dead)>,
+    ) -> (Vec<(DeviceIndex, tierce_io::Error)>, Result<(), tierce_io::Error>) {
+        let (mut others, mut lost, mut own) = (BTreeSet::new(), Vec::new(), Ok(()));
+        for (id, (life, dead)) in changed {
+            let Disk { device: disk, uuid, .. } = &self.devices[id.device().as_usize()];
+            let is_lost = lost.iter().any(|(lost, _)| *lost == id.device());
+            if is_lost || self.void().contains(*uuid, *life) {
+                continue;
+            }
+            let bucket = u64::from(id.bucket().get()) * u64::from(self.layout.bucket_bytes);
+            let offset = bucket + u64::from(self.layout.dead);
+            self.counters.dead_lists_written.add_one();
+            match disk.write_at(offset, &dead.encode(&self.layout, *life)) {
+                Ok(()) if id.device() == device => {}
+                Ok(()) => drop(others.insert(id.device().get())),
+                Err(error) if id.device() == device => own = Err(error),
+                Err(error) => lost.push((id.device(), error)),
+            }
+        }
+        for other in others.into_iter().map(DeviceIndex::new) {
+            let is_lost = lost.iter().any(|(lost, _)| *lost == other);
+            if !is_lost && let Err(error) = self.devices[other.as_usize()].device.flush() {
+                lost.push((other, error));
+            }
+        }
+        (lost, own)
+    }
+
+    fn void(&self) -> MutexGuard<'_, Void> {
+        // No code that can panic runs under the lock.
+        self.void.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `lost` goes on without knowing what happens from now on: the others say so, `teller` among
+    /// them.
+    fn declare_void(&self, lost: DeviceIndex, teller: DeviceIndex) -> Result<(), tierce_io::Error> {
+        let void = {
+            let mut void = self.void();
+            void.insert(self.devices[lost.as_usize()].uuid, self.tick());
+            void.clone()
+        };
+        for (number, disk) in (0..).zip(&self.devices) {
+            let number = DeviceIndex::new(number);
+            if number == lost || cfg!(tierce_mutant = "no_void") {
+                continue;
+            }
+            match void.write(&*disk.device) {
+                Err(error) if number == teller => return Err(error),
+                Err(error) => self.allocator.fail(number, Arc::new(error)),
+                Ok(()) => {}
+            }
+        }
+        Ok(())
+    }
+}

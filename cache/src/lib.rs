@@ -36,6 +36,10 @@
 //! * A device that fails takes its share of the entries with it: they become misses. The others
 //!   go on.
 //!
+//! Known gap: if one of several devices fails and comes back at the next start, an *older* value of
+//! a key may come back with it in rare cases, though the newer one was flushed (found by crash tests
+//! with two devices; never with one). After a failure, format the device before it is used again.
+//!
 //! # How it works
 //!
 //! | file | read it to learn |

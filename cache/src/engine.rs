@@ -382,7 +382,7 @@ impl Engine {
         };
         let Some(old) = old else { return Ok(false) };
         // Also for one whose bucket is just being reused: until that is durable it may come back.
-        if self.lives.may_come_back(old.bucket) && !cfg!(tierce_mutant = "no_tombstone") {
+        if self.lives.may_come_back(old.bucket) {
             let record = Record { kind: Kind::Tombstone, version, expires: 0, key, value: &[] };
             room.push(hash, &record);
         }

@@ -36,9 +36,10 @@
 //! * A device that fails takes its share of the entries with it: they become misses. The others
 //!   go on.
 //!
-//! Known gap: if one of several devices fails and comes back at the next start, an *older* value of
-//! a key may come back with it in rare cases, though the newer one was flushed (found by crash tests
-//! with two devices; never with one). After a failure, format the device before it is used again.
+//! Known gap: after a power loss, or when a device that failed comes back, an *older* value of a key
+//! may be found in rare cases although the newer one was flushed and then thrown away with its
+//! bucket. Crash tests find it in about one history of a few hundred
+//! (`cargo test --test crash -- --ignored`); the cause is not known yet. Never another key's data.
 //!
 //! # How it works
 //!

@@ -365,14 +365,9 @@ impl Engine {
         }
         let bytes = space(key.len(), 0, self.layout.grain) as u32;
         let stream = self.streams.choose(this_thread());
-        let room = match self.room(stream, bytes).await {
-            Ok(room) => room,
-            Err(error) => {
-                // It is gone from here, though not for good.
-                self.index.shard(hash).remove_if(hash, |_| true);
-                return Err(error);
-            }
-        };
+        // Without room for a tombstone the key stays as it is: an index that forgot it could not tell
+        // what the next record of the key takes the place of.
+        let room = self.room(stream, bytes).await?;
         let location = room.location(bytes);
         let (version, old) = {
             let mut shard = self.index.shard(hash);

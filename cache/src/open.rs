@@ -163,10 +163,12 @@ impl Opened {
     fn source(&self, number: u8) -> Source<'_> {
         let first = self.table.geometry.first_bucket().get();
         let chain: HashSet<_> = self.table.chain.iter().copied().collect();
+        // Before the first prio write nothing was handed out. From then on gen 0 says nothing:
+        // gens wrap.
+        let was_used = !chain.is_empty();
         let is_data = |bucket: &BucketIndex| {
-            // A bucket that was never invalidated was never handed out.
-            bucket.get() >= first + self.table.journal_buckets
-                && self.table.gens[bucket.as_usize()].1.get() != 0
+            was_used
+                && bucket.get() >= first + self.table.journal_buckets
                 && !chain.contains(bucket)
         };
         Source {
@@ -259,16 +261,19 @@ impl Engine {
             let device = DeviceIndex::new(number);
             let here = gone.iter().filter(|id| id.device() == device);
             let here: Vec<_> = here.map(|id| id.bucket()).collect();
-            if !here.is_empty() {
-                self.evict(device, &here)?;
-                // Their new gens are not durable yet. Without a header nothing of them comes back.
-                for bucket in &here {
-                    let start = u64::from(bucket.get()) * u64::from(self.layout.bucket_bytes);
-                    disk.device.write_at(start, &vec![0; self.layout.block as usize])?;
-                }
-                disk.device.flush()?;
-                self.gone(device, &here);
+            if here.is_empty() {
+                continue;
             }
+            self.evict(device, &here)?;
+            // Durable before the headers go, for a cut may come between any two writes.
+            disk.device.flush()?;
+            // Their new gens are not durable yet. Without a header nothing of them comes back.
+            for bucket in &here {
+                let start = u64::from(bucket.get()) * u64::from(self.layout.bucket_bytes);
+                disk.device.write_at(start, &vec![0; self.layout.block as usize])?;
+            }
+            disk.device.flush()?;
+            self.gone(device, &here);
         }
         Ok(())
     }

@@ -351,8 +351,7 @@ impl Engine {
     /// `old` is not the newest any more.
     fn note(&self, newer: Location, old: Option<Location>) {
         let Some(old) = old else { return };
-        if self.lives.may_come_back(old.bucket) {
-            let life = self.lives.get(old.bucket.id()).number;
+        if let Some(life) = self.lives.number(old.bucket) {
             let newer = (newer.bucket.id(), newer.offset);
             self.lineage.note(newer, (old.bucket.id(), old.offset), life);
         }

@@ -14,8 +14,9 @@
 //!    noted so that they die together, too.
 //! 2. Before a bucket's new gen becomes durable ([`Lineage::evict`], called by the pipeline), the
 //!    notes under it are looked at: the older records that are still there become *dead*, written
-//!    into their own bucket's list ([`crate::layout`]), in place. The pipeline's flush makes that
-//!    durable no later than the new gen.
+//!    into their own bucket's list ([`crate::layout`]), in place: after a flush, so that what they
+//!    gave way to is durable before any of them is dead. The pipeline's flush makes that durable
+//!    no later than the new gen.
 //! 3. A restart leaves out dead records, and makes the notes anew from what it finds.
 //!
 //! # Why that is enough

@@ -352,8 +352,7 @@ impl Engine {
     fn note(&self, newer: Location, old: Option<Location>) {
         let Some(old) = old else { return };
         if let Some(life) = self.lives.number(old.bucket) {
-            let newer = (newer.bucket.id(), newer.offset);
-            self.lineage.note(newer, (old.bucket.id(), old.offset), life);
+            self.lineage.note(newer.bucket.id(), (old.bucket.id(), old.offset), life);
         }
     }
 

@@ -22,9 +22,9 @@ impl Engine {
         if changed.is_empty() {
             return Ok(());
         }
-        // The records that the dead gave way to become durable first. They are in buckets that are
+        // The records that the dead give way to become durable first. They are in buckets that are
         // about to go, and were written; but a power loss before they have gone could take them
-        // and leave some of the dead: the key's next older record would be back.
+        // and leave the lists: a value that was durable would be lost.
         let mut own = match cfg!(tierce_mutant = "dead_before_newer") {
             true => Ok(()),
             false => self.devices[device.as_usize()].device.flush(),
@@ -44,9 +44,14 @@ impl Engine {
                 void.push(other);
             }
         }
-        // Only now: what its records took the place of is dead.
+        if void.is_empty() {
+            return own;
+        }
+        // Only now: what its records took the place of is dead, durably.
+        own?;
+        self.devices[device.as_usize()].device.flush()?;
         let told = void.into_iter().map(|other| self.declare_void(other, device));
-        told.fold(own, Result::and)
+        told.fold(Ok(()), Result::and)
     }
 
     /// The content of `buckets` of `device` is gone for good.

@@ -15,8 +15,8 @@
 //! * **summary** and **footer**: where each record is, its key's hash, its version. Written when
 //!   the bucket is full. A bucket without one was being written when the cache ended; its records
 //!   are found by reading them one after the other.
-//! * **dead records**: a bit for every place where a record can begin: it must not come back at a
-//!   restart, see [`crate::lineage`]. Written in place, each sector standing for itself.
+//! * **dead records**: a bit for every place where a record can begin: its value must not come back
+//!   at a restart, see [`crate::lineage`]. Written in place, each sector standing for itself.
 //!
 //! # Which life
 //!

@@ -249,9 +249,9 @@ impl Engine {
             self.lives.found(bucket.bucket, bucket.header.life);
             self.lineage.found_dead(bucket.bucket.id(), bucket.dead.clone());
         }
-        recover::rebuild(found, &self.layout, &self.index, |[newer, older]| {
-            let place = |(found, entry): (&Found, u32)| (found.bucket.id(), entry);
-            self.lineage.note(place(newer), place(older), older.0.header.life);
+        recover::rebuild(found, &self.layout, &self.index, |newer, older| {
+            let (found, offset) = older;
+            self.lineage.note(newer.bucket.id(), (found.bucket.id(), offset), found.header.life);
         });
         let current = |id| self.allocator.snapshot(id).map(|word| word.gen_());
         let gone =

@@ -6,8 +6,8 @@
 //!    footer and summary. It counts if the header is of this device, this bucket and the gen that
 //!    the table has. A bucket without a summary was being filled: its records are read one after
 //!    the other, as far as they are whole.
-//! 2. Records are sorted by key and version. The newest enters the index if it is a value; the
-//!    others are noted as its predecessors ([`crate::lineage`]).
+//! 2. Records are sorted by key and version. The newest enters the index if it is a value and not
+//!    dead; each is noted as the predecessor of the next newer one ([`crate::lineage`]).
 //! 3. All of these buckets are shown to the allocator (`observe`), before it hands out anything.
 //!
 //! Versions and numbers of lives go on above everything that was found, and above what earlier runs
@@ -176,12 +176,12 @@ struct Sorted {
 }
 
 /// Enters the newest value of every key into the index. `superseded` is told of each record that
-/// has a newer one: the newer's bucket and offset, and the older's.
+/// has a newer one: the newer's bucket, and the older's with its offset there.
 pub(crate) fn rebuild(
     found: &[Found],
     layout: &Layout,
     index: &Index,
-    superseded: impl Fn([(&Found, u32); 2]) + Sync,
+    superseded: impl Fn(&Found, (&Found, u32)) + Sync,
 ) {
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(16);
     std::thread::scope(|scope| {
@@ -193,7 +193,7 @@ pub(crate) fn rebuild(
                 // A few shards at a time: sorting needs memory for these only.
                 for first in mine.clone().step_by(64) {
                     let part = first..(first + 64).min(mine.end);
-                    enter(&collect(found, layout, &part), found, index, superseded);
+                    enter(&collect(found, &part), found, layout, index, superseded);
                 }
             });
         }
@@ -201,14 +201,12 @@ pub(crate) fn rebuild(
 }
 
 /// The records of some shards, by key, newest first.
-fn collect(found: &[Found], layout: &Layout, shards: &Range<usize>) -> Vec<Sorted> {
+fn collect(found: &[Found], shards: &Range<usize>) -> Vec<Sorted> {
     let mut records = Vec::new();
     for (bucket, found) in (0..).zip(found) {
         for (entry, record) in (0..).zip(&found.entries) {
-            let wanted = record.kind != Kind::Part
-                && shards.contains(&KeyHash(record.hash).shard())
-                && !found.dead.contains(layout, record.offset);
-            if wanted {
+            let in_shards = shards.contains(&KeyHash(record.hash).shard());
+            if record.kind != Kind::Part && in_shards {
                 let Entry { hash, version, .. } = *record;
                 records.push(Sorted { hash, version, bucket, entry });
             }
@@ -221,8 +219,9 @@ fn collect(found: &[Found], layout: &Layout, shards: &Range<usize>) -> Vec<Sorte
 fn enter(
     records: &[Sorted],
     found: &[Found],
+    layout: &Layout,
     index: &Index,
-    superseded: &impl Fn([(&Found, u32); 2]),
+    superseded: &impl Fn(&Found, (&Found, u32)),
 ) {
     // The records of a shard lie together: it grows once, to what it needs.
     for shard in records.chunk_by(|a, b| KeyHash(a.hash).shard() == KeyHash(b.hash).shard()) {
@@ -233,17 +232,16 @@ fn enter(
         let newest = &key[0];
         let bucket = &found[newest.bucket as usize];
         let entry = bucket.entries[newest.entry as usize];
-        if matches!(entry.kind, Kind::Value | Kind::Spread) {
+        let counts = matches!(entry.kind, Kind::Value | Kind::Spread);
+        if counts && !bucket.dead.contains(layout, entry.offset) {
             let hash = KeyHash(entry.hash);
             let (offset, bytes) = (entry.offset, entry.bytes);
             let location = Location { bucket: bucket.bucket, offset, bytes };
             index.shard(hash).replace(hash, location);
         }
         for pair in key.windows(2) {
-            superseded([&pair[0], &pair[1]].map(|record| {
-                let found = &found[record.bucket as usize];
-                (found, found.entries[record.entry as usize].offset)
-            }));
+            let [newer, older] = [&pair[0], &pair[1]].map(|record| &found[record.bucket as usize]);
+            superseded(newer, (older, older.entries[pair[1].entry as usize].offset));
         }
     }
 }

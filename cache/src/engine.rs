@@ -195,7 +195,8 @@ impl Engine {
     /// nothing (damaged, expired) stay as long as their record is there: whoever takes its place has
     /// to know of it, see [`crate::lineage`].
     fn forget_stale(&self, hash: KeyHash, location: Location) {
-        if !self.lives.may_come_back(location.bucket) {
+        if !self.lives.may_come_back(location.bucket) || cfg!(tierce_mutant = "index_forgets_early")
+        {
             self.index.remove_if(hash, location);
         }
     }
@@ -375,7 +376,7 @@ impl Engine {
         };
         let Some(old) = old else { return Ok(false) };
         // Also for one whose bucket is just being reused: until that is durable it may come back.
-        if self.lives.may_come_back(old.bucket) {
+        if self.lives.may_come_back(old.bucket) && !cfg!(tierce_mutant = "no_tombstone") {
             let record = Record { kind: Kind::Tombstone, version, expires: 0, key, value: &[] };
             room.push(hash, &record);
         }

@@ -43,7 +43,7 @@ mod tests {
     use crate::engine::Engine;
     use crate::{Cache, Config, Put};
     use std::pin::pin;
-    use std::task::{Context, Poll, Waker};
+    use std::task::{Context, Waker};
     use tierce_core::Policy;
     use tierce_io::{Fault, FaultKind, FormatOptions, Operation, Sim, SimOptions, format_on};
 
@@ -76,7 +76,7 @@ mod tests {
         'full: for key in 1000_u32.. {
             let name = key.to_le_bytes();
             let mut insert = pin!(cache.insert_async(&name, &value, &put));
-            while let Poll::Pending = insert.as_mut().poll(&mut context) {
+            while insert.as_mut().poll(&mut context).is_pending() {
                 if sim.stalled() > 0 {
                     break 'full;
                 }

@@ -77,8 +77,7 @@ impl Engine {
             if is_lost || self.void().contains(*uuid, *life) {
                 continue;
             }
-            let bucket = u64::from(id.bucket().get()) * u64::from(self.layout.bucket_bytes);
-            let offset = bucket + u64::from(self.layout.dead);
+            let offset = self.layout.start(id.bucket()) + u64::from(self.layout.dead);
             self.counters.dead_lists_written.add_one();
             match disk.write_at(offset, &dead.encode(&self.layout, *life)) {
                 Ok(()) if id.device() == device => {}

@@ -27,6 +27,7 @@
 //! Everything is little-endian.
 
 use std::collections::BTreeSet;
+use tierce_core::BucketIndex;
 use twox_hash::XxHash3_64;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -74,6 +75,11 @@ impl Layout {
         let footer = dead.checked_sub(block)?;
         let layout = Self { bucket_bytes, block, footer, dead, grain };
         (layout.record_max() >= 1024).then_some(layout)
+    }
+
+    /// Where a bucket begins, in bytes from the start of its device.
+    pub(crate) fn start(&self, bucket: BucketIndex) -> u64 {
+        u64::from(bucket.get()) * u64::from(self.bucket_bytes)
     }
 
     /// Where the first record begins.

@@ -17,6 +17,9 @@
 //!
 //! A bucket whose header, summary and records are damaged, of an unknown version, or of another
 //! hash seed is left as it is: it is reused in its turn.
+//!
+//! A bucket that the device cannot read might have held the newest record of any key, so nothing
+//! that is older may count: everything is cold, for good ([`crate::void`]).
 
 use crate::index::{Index, KeyHash, Location};
 use crate::layout::{BucketHeader, Dead, Entry, Kind, Layout, Record, decode_footer};
@@ -64,7 +67,14 @@ impl Found {
 }
 
 /// Everything that can be found on the devices.
-pub(crate) fn scan(sources: &[Source<'_>], layout: &Layout) -> Vec<Found> {
+///
+/// # Errors
+///
+/// The first bucket that could not be read.
+pub(crate) fn scan(
+    sources: &[Source<'_>],
+    layout: &Layout,
+) -> Result<Vec<Found>, tierce_io::Error> {
     let work: Vec<_> =
         sources.iter().flat_map(|s| s.buckets.iter().map(move |&bucket| (s, bucket))).collect();
     let next = AtomicUsize::new(0);
@@ -78,35 +88,41 @@ pub(crate) fn scan(sources: &[Source<'_>], layout: &Layout) -> Vec<Found> {
                     while let Some(&(source, bucket)) =
                         work.get(next.fetch_add(1, Ordering::Relaxed))
                     {
-                        found.extend(read_bucket(source, layout, bucket));
+                        found.extend(read_bucket(source, layout, bucket)?);
                     }
-                    found
+                    Ok::<_, tierce_io::Error>(found)
                 })
             })
             .collect();
         for reader in readers {
             match reader.join() {
-                Ok(more) => found.extend(more),
+                Ok(more) => found.extend(more?),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-    });
+        Ok::<_, tierce_io::Error>(())
+    })?;
     let newest = found.iter().max_by_key(|found| found.header.life);
-    let Some(seed) = newest.map(|found| found.header.hash_seed) else { return found };
-    found.retain(|found| found.header.hash_seed == seed);
-    found
+    if let Some(seed) = newest.map(|found| found.header.hash_seed) {
+        found.retain(|found| found.header.hash_seed == seed);
+    }
+    Ok(found)
 }
 
-/// What a bucket says, or `None` if it is cold. A read error makes it cold, too.
-fn read_bucket(source: &Source<'_>, layout: &Layout, bucket: BucketIndex) -> Option<Found> {
-    let start = u64::from(bucket.get()) * u64::from(layout.bucket_bytes);
+/// What a bucket says, or `None` if it is cold.
+fn read_bucket(
+    source: &Source<'_>,
+    layout: &Layout,
+    bucket: BucketIndex,
+) -> Result<Option<Found>, tierce_io::Error> {
+    let start = layout.start(bucket);
     let read = |offset: u32, end: u32| {
-        source.device.read_at(start + u64::from(offset), (end - offset) as usize).ok()
+        source.device.read_at(start + u64::from(offset), (end - offset) as usize)
     };
-    let header = BucketHeader::decode(&read(0, layout.block)?)?;
-    let gen_ = *source.gens.get(bucket.as_usize())?;
+    let Some(header) = BucketHeader::decode(&read(0, layout.block)?) else { return Ok(None) };
+    let gen_ = source.gens[bucket.as_usize()];
     if header.uuid != source.uuid || header.bucket != bucket.get() || header.gen_ != gen_.get() {
-        return None;
+        return Ok(None);
     }
     let life = header.life;
     // What most summaries take, in one read with footer and dead records.
@@ -116,20 +132,22 @@ fn read_bucket(source: &Source<'_>, layout: &Layout, bucket: BucketIndex) -> Opt
     let tail = read(guess, layout.bucket_bytes)?;
     let dead = Dead::decode(life, &tail[(layout.dead - guess) as usize..]);
     let footer_at = (layout.footer - guess) as usize;
-    let sealed = decode_footer(layout, life, &tail[footer_at..]).and_then(|footer| {
-        let bytes = footer.summary_bytes();
-        if bytes <= footer_at {
-            return footer.entries(layout, life, &tail[footer_at - bytes..footer_at]);
+    let sealed = match decode_footer(layout, life, &tail[footer_at..]) {
+        Some(footer) if footer.summary_bytes() > footer_at => {
+            let all = read(layout.summary(footer.records), layout.footer)?;
+            footer.entries(layout, life, &all[all.len() - footer.summary_bytes()..])
         }
-        let all = read(layout.summary(footer.records), layout.footer)?;
-        footer.entries(layout, life, &all[all.len() - bytes..])
-    });
+        Some(footer) => {
+            footer.entries(layout, life, &tail[footer_at - footer.summary_bytes()..footer_at])
+        }
+        None => None,
+    };
     let entries = match sealed {
         Some(entries) => entries,
         None => follow(layout, header, &read(0, layout.footer)?),
     };
     let bucket = BucketRef::new(BucketId::new(source.index, bucket), gen_);
-    Some(Found { bucket, header, dead, entries })
+    Ok(Some(Found { bucket, header, dead, entries }))
 }
 
 /// The records of a bucket that has no summary.

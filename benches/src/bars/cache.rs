@@ -37,10 +37,10 @@ fn directory() -> PathBuf {
 }
 
 /// A directory of this run, removed when dropped.
-struct Directory(PathBuf);
+pub(super) struct Directory(pub(super) PathBuf);
 
 impl Directory {
-    fn make() -> std::io::Result<Self> {
+    pub(super) fn make() -> std::io::Result<Self> {
         let place = directory();
         std::fs::create_dir_all(&place)?;
         Ok(Self(place))
@@ -55,7 +55,8 @@ impl Drop for Directory {
     }
 }
 
-fn open(path: &Path, bytes: u64) -> Result<Tierce, Error> {
+/// A new cache in a file of `bytes` bytes.
+pub(super) fn open(path: &Path, bytes: u64) -> Result<Tierce, Error> {
     let options = tierce_io::FormatOptions {
         size: Some(bytes),
         bucket: BUCKET_BYTES,
@@ -121,14 +122,14 @@ fn try_writes(bench: &mut Bench<'_>) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-struct Wrote {
+pub(super) struct Wrote {
     bytes: f64,
     dropped: u64,
     took: Duration,
 }
 
 /// Inserts new keys on all threads while it may go on, and flushes.
-fn insert(
+pub(super) fn insert(
     store: &Tierce,
     value_bytes: usize,
     next: &AtomicU64,

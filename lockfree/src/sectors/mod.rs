@@ -60,6 +60,7 @@
 
 mod choose;
 mod extent;
+mod hand;
 mod request;
 pub(crate) mod slot;
 mod tables;

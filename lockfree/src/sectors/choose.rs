@@ -30,8 +30,10 @@
 //! rest gets what the hand finds (`hand.rs`): it goes over the place's slots, passes over those
 //! used since it came by last, and takes the first that was not. That is 4 to 6 approximately.
 //!
-//! A search may take the slot of another place, which then changes hands. So a CPU that works
-//! alone comes to use all slots, and gives them up to others one by one when they need them.
+//! A search may find the slot of another place, which then changes hands: a stream that moves to
+//! another CPU brings its slot with it, and hands go over what is used at their own place. A CPU
+//! that works alone comes to use all slots, and gives them up to others one by one when they need
+//! them.
 //!
 //! "Recently" is by ticks, of which each place has its own count, never behind what it sees in
 //! the slots that it uses or searches: nothing that all CPUs write, exact for one CPU, and close
@@ -307,10 +309,10 @@ impl Here<'_> {
             tag.rank(request)
         };
         let ranked = slots.iter().enumerate().map(|(at, slot)| (rank(slot), at));
-        let (rank, at) = ranked.min().expect("there is a slot");
+        let (_, at) = ranked.min().expect("there is a slot");
         // Relaxed: a hint.
         self.place.tick.fetch_max(newest, Ordering::Relaxed);
-        if rank.0 > 3 && self.place.tables.is_some() {
+        if self.place.tables.is_some() {
             self.own(at);
         }
         at
@@ -356,11 +358,7 @@ impl Here<'_> {
         tick.store(now, Ordering::Relaxed);
         slot.used.store(now, Ordering::Relaxed);
         if let Some((points, ends)) = &self.place.tables {
-            // At the place whose hand decides about it: mostly this one.
-            let owner = self.chooser.owners[at].load(Ordering::Relaxed) as usize;
-            if let Some(place) = self.chooser.places.get(owner.wrapping_sub(1)) {
-                place.hand.used(at);
-            }
+            self.place.hand.used(at);
             points.remember(request.write_point, at);
             ends.remember(request.inode, next, at);
         }

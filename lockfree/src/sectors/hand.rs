@@ -8,10 +8,11 @@
 
 use crate::sync::Ordering;
 use crate::sync::unmodelled::{AtomicU32, AtomicU64};
+use crossbeam_utils::CachePadded;
 
 const BITS: usize = u64::BITS as usize;
 
-/// 64 slots.
+/// 64 slots: the words of different places never share a line.
 #[derive(Debug)]
 struct Part {
     mine: AtomicU64,
@@ -21,7 +22,7 @@ struct Part {
 /// A place's slots.
 #[derive(Debug)]
 pub(super) struct Hand {
-    parts: Box<[Part]>,
+    parts: Box<[CachePadded<Part>]>,
     /// The slot that it comes to next.
     at: AtomicU32,
     /// How many slots it has.
@@ -31,9 +32,9 @@ pub(super) struct Hand {
 impl Hand {
     /// Over none of `slots` slots yet.
     pub(super) fn new(slots: usize) -> Self {
-        let part = |_| Part { mine: AtomicU64::new(0), recent: AtomicU64::new(0) };
+        let none = || Part { mine: AtomicU64::new(0), recent: AtomicU64::new(0) };
         Self {
-            parts: (0..slots.div_ceil(BITS)).map(part).collect(),
+            parts: (0..slots.div_ceil(BITS)).map(|_| CachePadded::new(none())).collect(),
             at: AtomicU32::new(0),
             owned: AtomicU32::new(0),
         }
@@ -59,15 +60,14 @@ impl Hand {
         self.owned.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Slot `at` was used.
+    /// Slot `at` was used here, whosever it is.
     #[inline]
     pub(super) fn used(&self, at: usize) {
-        let part = &self.parts[at / BITS];
-        // Relaxed (both): a hint. A store that changes nothing would cost the line.
+        let (part, bit) = (&self.parts[at / BITS], 1 << (at % BITS));
+        // Relaxed (all): hints. A store that changes nothing would cost the line.
         let recent = part.recent.load(Ordering::Relaxed);
-        let with = recent | 1 << (at % BITS);
-        if with != recent {
-            part.recent.store(with, Ordering::Relaxed);
+        if recent & bit == 0 && part.mine.load(Ordering::Relaxed) & bit != 0 {
+            part.recent.store(recent | bit, Ordering::Relaxed);
         }
     }
 
@@ -114,6 +114,7 @@ mod tests {
         assert_eq!(hand.owned(), 6);
         let round = || [(); 6].map(|()| hand.advance().expect("it has some"));
         assert_eq!((round(), round()), (mine, mine));
+        // 77 is another's.
         for at in [5, 64, 130, 77] {
             hand.used(at);
         }

@@ -218,8 +218,8 @@ impl<K: Code + ?Sized, V: Code + ?Sized> Cache<K, V> {
     ///
     /// # Errors
     ///
-    /// As [`insert`](Self::insert): that a key was removed has to be written, too. The key is gone
-    /// all the same, but may come back after a restart.
+    /// As [`insert`](Self::insert): that a key was removed has to be written, too. Then it was not
+    /// removed.
     pub fn remove(&self, key: &K) -> Result<bool, Error> {
         self.in_time(self.remove_async(key))
     }
@@ -331,7 +331,7 @@ impl<K: Code + ?Sized, V: Code + ?Sized> Cache<K, V> {
 
 /// The rest.
 impl<K: ?Sized, V: ?Sized> Cache<K, V> {
-    fn engine(&self) -> &Engine {
+    pub(crate) fn engine(&self) -> &Engine {
         &self.background.engine
     }
 

@@ -195,7 +195,8 @@ impl Engine {
     /// nothing (damaged, expired) stay as long as their record is there: whoever takes its place has
     /// to know of it, see [`crate::lineage`].
     fn forget_stale(&self, hash: KeyHash, location: Location) {
-        if !self.lives.may_come_back(location.bucket) {
+        if !self.lives.may_come_back(location.bucket) || cfg!(tierce_mutant = "index_forgets_early")
+        {
             self.index.remove_if(hash, location);
         }
     }
@@ -214,8 +215,7 @@ impl Engine {
         let end = (location.offset + location.bytes).next_multiple_of(block);
         let bytes = (end.min(self.layout.bucket_bytes) - start) as usize;
         let device = &self.devices[location.bucket.device().as_usize()].device;
-        let bucket = u64::from(location.bucket.bucket().get());
-        let offset = bucket * u64::from(self.layout.bucket_bytes) + u64::from(start);
+        let offset = self.layout.start(location.bucket.bucket()) + u64::from(start);
         let request = Request::read(offset, device.buffer(bytes));
         let buffer = match reads {
             Reads::Here => device.perform(request),
@@ -351,10 +351,8 @@ impl Engine {
     /// `old` is not the newest any more.
     fn note(&self, newer: Location, old: Option<Location>) {
         let Some(old) = old else { return };
-        if self.lives.may_come_back(old.bucket) {
-            let life = self.lives.get(old.bucket.id()).number;
-            let newer = (newer.bucket.id(), newer.offset);
-            self.lineage.note(newer, (old.bucket.id(), old.offset), life);
+        if let Some(life) = self.lives.number(old.bucket) {
+            self.lineage.note(newer.bucket.id(), (old.bucket.id(), old.offset), life);
         }
     }
 
@@ -365,14 +363,9 @@ impl Engine {
         }
         let bytes = space(key.len(), 0, self.layout.grain) as u32;
         let stream = self.streams.choose(this_thread());
-        let room = match self.room(stream, bytes).await {
-            Ok(room) => room,
-            Err(error) => {
-                // It is gone from here, though not for good.
-                self.index.shard(hash).remove_if(hash, |_| true);
-                return Err(error);
-            }
-        };
+        // Without room for a tombstone the key stays as it is: an index that forgot it could not tell
+        // what the next record of the key takes the place of.
+        let room = self.room(stream, bytes).await?;
         let location = room.location(bytes);
         let (version, old) = {
             let mut shard = self.index.shard(hash);
@@ -382,7 +375,7 @@ impl Engine {
         };
         let Some(old) = old else { return Ok(false) };
         // Also for one whose bucket is just being reused: until that is durable it may come back.
-        if self.lives.may_come_back(old.bucket) {
+        if self.lives.may_come_back(old.bucket) && !cfg!(tierce_mutant = "no_tombstone") {
             let record = Record { kind: Kind::Tombstone, version, expires: 0, key, value: &[] };
             room.push(hash, &record);
         }

@@ -36,11 +36,6 @@
 //! * A device that fails takes its share of the entries with it: they become misses. The others
 //!   go on.
 //!
-//! Known gap: after a power loss, or when a device that failed comes back, an *older* value of a key
-//! may be found in rare cases although the newer one was flushed and then thrown away with its
-//! bucket. Crash tests find it in about one history of a few hundred
-//! (`cargo test --test crash -- --ignored`); the cause is not known yet. Never another key's data.
-//!
 //! # How it works
 //!
 //! | file | read it to learn |

@@ -106,20 +106,27 @@ impl Lives {
         &self.gens[id.device().as_usize()][id.bucket().as_usize()]
     }
 
-    /// Whether what was in `bucket` may come back after a power loss: until its new gen is durable.
-    pub(crate) fn may_come_back(&self, bucket: BucketRef) -> bool {
+    /// The number of the life of `bucket`, as long as what was in it may come back after a power
+    /// loss: until its new gen is durable.
+    pub(crate) fn number(&self, bucket: BucketRef) -> Option<u64> {
         // Acquire: the gen is that of the life that the word names, or of a later one; then the
         // life that was asked for has ended.
-        let lives = self.word(bucket.id()).load(Ordering::Acquire) & !BUFFERED != 0;
+        let number = self.word(bucket.id()).load(Ordering::Acquire) & !BUFFERED;
         // Relaxed: ordered by the load above.
-        lives && self.gen_(bucket.id()).load(Ordering::Relaxed) == bucket.gen_().get()
+        let gen_ = self.gen_(bucket.id()).load(Ordering::Relaxed);
+        (number != 0 && gen_ == bucket.gen_().get()).then_some(number)
+    }
+
+    /// Whether what was in `bucket` may come back after a power loss.
+    pub(crate) fn may_come_back(&self, bucket: BucketRef) -> bool {
+        self.number(bucket).is_some()
     }
 
     /// A life that was found on the device.
     pub(crate) fn found(&self, bucket: BucketRef, number: u64) {
         // Relaxed: ordered by the store below.
         self.gen_(bucket.id()).store(bucket.gen_().get(), Ordering::Relaxed);
-        // Release: pairs with the Acquire in `may_come_back`.
+        // Release: pairs with the Acquire in `number`.
         self.word(bucket.id()).store(number, Ordering::Release);
     }
 
@@ -222,7 +229,7 @@ impl Life {
         owner: Arc<dyn Owner>,
     ) -> Arc<Self> {
         let bucket = allocation.bucket_ref();
-        let start = u64::from(bucket.bucket().get()) * u64::from(layout.bucket_bytes);
+        let start = layout.start(bucket.bucket());
         let state = State {
             segments: Vec::new(),
             next_segment: 0,

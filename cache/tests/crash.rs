@@ -3,9 +3,8 @@
 //! many lives; and what was flushed is there as long as its bucket is.
 //!
 //! What may come back is kept here, apart from the cache. `TIERCE_CACHE_CRASH_SEEDS` sets how many
-//! seeds are tried, `TIERCE_CACHE_CRASH_FIRST` the first one, `TIERCE_CACHE_CRASH_DEVICES` how many
-//! devices there are. About one history in a few
-//! hundred still finds an older value: a known gap, see the crate's documentation.
+//! seeds are tried, `TIERCE_CACHE_CRASH_FIRST` the first one. Odd seeds have two devices, of which one
+//! loses its power first.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -169,7 +168,7 @@ impl Run {
 
 fn explore(seed: u64, counts: &mut Counts) {
     let mut draws = Draws::new(seed);
-    let devices = number("TIERCE_CACHE_CRASH_DEVICES", 1);
+    let devices = 1 + seed % 2;
     let mut sims: Vec<Arc<Sim>> = (0..devices)
         .map(|n| {
             let bytes = BUCKETS * u64::from(BUCKET);
@@ -214,7 +213,6 @@ fn number(name: &str, otherwise: u64) -> u64 {
 }
 
 #[test]
-#[ignore = "one history in a few hundred finds an older value: the known gap of the crate's docs"]
 fn whatever_comes_back_is_right() {
     let first = number("TIERCE_CACHE_CRASH_FIRST", 0);
     let seeds = number("TIERCE_CACHE_CRASH_SEEDS", 200);

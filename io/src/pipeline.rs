@@ -256,7 +256,8 @@ pub struct Work {
 pub trait Evicted: Send + fmt::Debug {
     /// The content of `buckets` is about to go for good: their new gens become durable next,
     /// unless this returns an error, which fails the device. What was written to this device and
-    /// is complete when it returns is durable no later than they are.
+    /// is complete when it returns is durable no later than they are. A bucket that is not reused
+    /// before the next table is written may be named again.
     ///
     /// # Errors
     ///
@@ -408,7 +409,7 @@ impl Work {
             }
         }
         if let Some(owner) = &mut self.owner
-            && let Err(error) = owner.before_durable(write.batch())
+            && let Err(error) = owner.before_durable(write.going())
         {
             return Err(self.failed(write, error));
         }
@@ -416,7 +417,7 @@ impl Work {
             return Err(self.failed(write, error));
         }
         if let Some(owner) = &mut self.owner {
-            owner.after_durable(write.batch());
+            owner.after_durable(write.going());
         }
         self.reclaimer.prio_durable(write);
         let meta_bytes = self.writer.superblock().geometry().meta_bytes();

@@ -18,8 +18,10 @@ pub struct PrioWrite {
     seq: u64,
     /// Head first.
     chain: Vec<BucketIndex>,
-    /// In the order of invalidation.
-    batch: Vec<BucketIndex>,
+    /// In the order of invalidation; the batch comes first.
+    going: Vec<BucketIndex>,
+    /// How many of them are the batch.
+    batch: usize,
     /// Buckets whose gen was ahead of the durable one.
     ahead: Vec<BucketIndex>,
     /// Both in the order of the table, with the gens that were encoded.
@@ -36,11 +38,12 @@ impl PrioWrite {
         device: DeviceIndex,
         seq: u64,
         chain: Vec<BucketIndex>,
-        batch: Vec<BucketIndex>,
+        going: Vec<BucketIndex>,
+        batch: usize,
         unblocked: u64,
     ) -> Self {
         let ahead = allocator.devices()[device.as_usize()].ahead.buckets();
-        let followed = batch.iter().chain(&ahead);
+        let followed = going[..batch].iter().chain(&ahead);
         let mut encoded: Vec<_> = followed.map(|&bucket| (bucket, None)).collect();
         encoded.sort_unstable_by_key(|&(bucket, _)| bucket);
         encoded.dedup_by_key(|&mut (bucket, _)| bucket);
@@ -51,6 +54,7 @@ impl PrioWrite {
             device,
             seq,
             chain,
+            going,
             batch,
             ahead,
             encoded,
@@ -188,12 +192,20 @@ impl PrioWrite {
     /// The buckets that will be safe to reuse once this is durable, in the order of invalidation.
     #[must_use]
     pub fn batch(&self) -> &[BucketIndex] {
-        &self.batch
+        &self.going[..self.batch]
+    }
+
+    /// Every bucket whose content goes for good with this write, in the order of invalidation: the
+    /// [batch](Self::batch), and those that were invalidated and wait for the batch of a later write.
+    /// The table is written as it is, so their new gens become durable now.
+    #[must_use]
+    pub fn going(&self) -> &[BucketIndex] {
+        &self.going
     }
 
     /// The batch in the order of invalidation, each with the gen that was encoded.
     pub(crate) fn encoded_batch(&self) -> impl Iterator<Item = (BucketIndex, Gen)> {
-        self.batch.iter().map(|&bucket| (bucket, self.encoded_gen(bucket)))
+        self.batch().iter().map(|&bucket| (bucket, self.encoded_gen(bucket)))
     }
 
     /// The table is durable: so are the gens of the buckets that were ahead.

@@ -61,12 +61,15 @@ impl Reclaimer {
         self.phase = Phase::Writing;
         self.after_write = then;
         let taken = if with_batch { self.free_inc.len() } else { 0 };
-        let batch: Vec<_> = self.free_inc.drain(..taken).collect();
-        self.in_flight = batch.len();
+        // Those of them that wait for a later batch go with this write all the same.
+        let going = self.free_inc.iter().copied().collect();
+        self.free_inc.drain(..taken);
+        self.in_flight = taken;
         self.write_began = Some(Instant::now());
         event!(DEBUG, "prio_write", device = self.device, seq = self.prio_seq, batch = taken);
         let (allocator, seq) = (Arc::clone(&self.allocator), self.prio_seq);
-        Step::PrioWrite(PrioWrite::new(allocator, self.device, seq, chain, batch, unblocked))
+        let device = self.device;
+        Step::PrioWrite(PrioWrite::new(allocator, device, seq, chain, going, taken, unblocked))
     }
 
     /// A bucket for every prio set, or none at all.

@@ -11,6 +11,7 @@ use crate::index::Index;
 use crate::layout::Layout;
 use crate::life::Lives;
 use crate::lineage::Lineage;
+use crate::memory::Memory;
 use crate::recover::{self, Scan, Source};
 use crate::stats::Counters;
 use crate::stream::Streams;
@@ -230,7 +231,9 @@ impl Parts<'_> {
         let nbuckets = (0..self.disks.len() as u8)
             .map(|number| allocator.geometry(DeviceIndex::new(number)).nbuckets());
         let seed = self.scan.buckets.first().map(|found| found.header.hash_seed);
+        let cpus = config.cpus.unwrap_or(tierce_lockfree::Config::default().cpus);
         let engine = Engine {
+            memory: Memory::new(config.memory_bytes, cpus as usize),
             lives: Lives::new(nbuckets),
             allocator,
             index,

@@ -32,14 +32,15 @@ fn try_entries(bench: &mut Bench<'_>) -> Result<(), Box<dyn std::error::Error>> 
     let path = directory.0.join("tierce");
     let entries = entries(bench.plan.quick);
     // What any cache takes, with hardly an entry: threads, buffers, the program itself.
-    let store = cache::open(&path, 512 << 20)?;
+    let store = cache::open(&path, 512 << 20, Config::new(&path))?;
     cache::insert(&store, VALUE_BYTES, &AtomicU64::new(0), |done| done < 1000)?;
     let Some(before) = rss_bytes() else { return Ok(()) };
     store.close()?;
     std::fs::remove_file(&path)?;
     let load = Load::begin();
     // A tenth more than they take, so that nothing is reclaimed.
-    let store = cache::open(&path, entries * RECORD_BYTES * 11 / 10 + (64 << 20))?;
+    let store =
+        cache::open(&path, entries * RECORD_BYTES * 11 / 10 + (64 << 20), Config::new(&path))?;
     cache::insert(&store, VALUE_BYTES, &AtomicU64::new(0), |done| done < entries)?;
     store.close()?;
     let began = Instant::now();

@@ -260,7 +260,7 @@ impl World {
             self.lose_power();
             if let Ok(volume) = Volume::open_on(self.sim.clone(), Owner::Allocator) {
                 let fresh = volume.prio_seq() == 0
-                    && volume.table().iter().all(|&(_, generation)| generation == Gen::new(0));
+                    && volume.table().iter().all(|(_, generation)| generation == Gen::new(0));
                 if !fresh {
                     return Err(Stop::Wrong("a half-formatted device has a history".into()));
                 }

@@ -55,7 +55,7 @@ impl World {
 
     /// Rule 2.
     fn check_table(&mut self, volume: &Volume) -> Result<(), Stop> {
-        let found: Vec<Gen> = volume.table().iter().map(|&(_, generation)| generation).collect();
+        let found: Vec<Gen> = volume.table().iter().map(|(_, generation)| generation).collect();
         let known = |(seq, gens): &(u64, Vec<Gen>)| *seq == volume.prio_seq() && *gens == found;
         let Some(at) = self.model.tables.iter().position(known) else {
             let seqs: Vec<_> = self.model.tables.iter().map(|(seq, _)| *seq).collect();

@@ -228,7 +228,7 @@ const TOGETHER: usize = 64;
 ///
 /// Most of them are words of the table that lie side by side: a *run*, up to the next bucket that
 /// needs more than reading, which is one of the batch or one that is never allocated. Who takes
-/// all records at once gets those of a run [`TOGETHER`] by `TOGETHER`.
+/// all records at once gets those of a run 64 by 64.
 ///
 /// See [`PrioWrite::sets`] for an example.
 #[derive(Debug)]

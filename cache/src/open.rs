@@ -168,7 +168,7 @@ fn found(opened: &[Opened], layout: &Layout) -> Result<(Scan, u64, Void), Error>
 /// How many buckets are filled at a time: open buckets are half empty, so not too many of them on
 /// a small device.
 fn streams(config: &Config, tables: &[DeviceTable], cpus: u32) -> usize {
-    let buckets: usize = tables.iter().map(|table| table.gens.len()).sum();
+    let buckets: usize = tables.iter().map(|table| table.gens.nbuckets() as usize).sum();
     let most = (buckets / 64).clamp(1, 1024);
     config.streams.unwrap_or(cpus.max(1) as usize).min(most)
 }
@@ -190,7 +190,7 @@ impl Opened {
             device: &*self.device,
             uuid: self.writer.superblock().uuid.0,
             seq: self.writer.superblock().seq,
-            gens: self.table.gens.iter().map(|&(_, gen_)| gen_).collect(),
+            gens: self.table.gens.iter().map(|(_, gen_)| gen_).collect(),
             buckets: self.table.geometry.buckets().filter(is_data).collect(),
         }
     }

@@ -54,10 +54,10 @@ pub fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// Puts three times as much as fits; the newest is found, the oldest is gone.
 fn run(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let size = Some(64 << 20);
-    format(path, &FormatOptions { size, bucket: 64 << 10, ..Default::default() })?; // step 1
-    let options = OpenOptions { owner: Owner::Scratch, ..Default::default() };
+    format(path, &FormatOptions::default().size(size).bucket(64 << 10))?; // step 1
+    let options = OpenOptions::default().owner(Owner::Scratch);
     let (table, writer) = Volume::open(path, &options)?.into_start(); // step 2
-    let config = Config { sync: false, ..Default::default() };
+    let config = Config::default().sync(false);
     let (space, mut reclaimers) = Allocator::start(config, vec![table])?.finish(); // step 3
     let pipeline = Pipeline::start(reclaimers.remove(0), writer)?;
     let (index, file) = (Index::default(), File::options().read(true).write(true).open(path)?);

@@ -56,11 +56,7 @@ impl Drop for Directory {
 }
 
 fn open(path: &Path, bytes: u64) -> Result<Tierce, Error> {
-    let options = tierce_io::FormatOptions {
-        size: Some(bytes),
-        bucket: BUCKET_BYTES,
-        ..tierce_io::FormatOptions::default()
-    };
+    let options = tierce_io::FormatOptions::default().size(Some(bytes)).bucket(BUCKET_BYTES);
     tierce_io::format(path, &options).map_err(Error::store("format a cache"))?;
     Tierce::open(tierce_cache::Config::new(path)).map_err(Error::store("open a cache"))
 }

@@ -12,8 +12,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_tierce-kill-test");
 
 fn cache_file(directory: &tempfile::TempDir) -> CacheFile {
     let path = directory.path().join("cache.img");
-    let options =
-        tierce_io::FormatOptions { size: Some(64 << 20), bucket: 64 << 10, ..Default::default() };
+    let options = tierce_io::FormatOptions::default().size(Some(64 << 20)).bucket(64 << 10);
     tierce_io::format(&path, &options).unwrap();
     CacheFile::new(PROGRAM, path)
 }

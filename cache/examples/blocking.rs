@@ -8,7 +8,7 @@ use tierce_io::FormatOptions;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let path = std::env::args().nth(1).ok_or("the path of a new file")?;
-    let options = FormatOptions { size: Some(64 << 20), bucket: 64 << 10, ..Default::default() };
+    let options = FormatOptions::default().size(Some(64 << 20)).bucket(64 << 10);
     tierce_io::format(&path, &options)?;
 
     let cache = Cache::open(Config::new(&path))?.typed::<str, String>();

@@ -10,7 +10,7 @@ use tierce_io::FormatOptions;
 fn main() -> Result<(), Box<dyn Error>> {
     let paths: Vec<_> = std::env::args().skip(1).collect();
     let [first, others @ ..] = &paths[..] else { return Err("paths of new files".into()) };
-    let options = FormatOptions { size: Some(64 << 20), bucket: 64 << 10, ..Default::default() };
+    let options = FormatOptions::default().size(Some(64 << 20)).bucket(64 << 10);
     for path in &paths {
         tierce_io::format(path, &options)?;
     }

@@ -33,7 +33,7 @@ fn run<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn core(path: &str) -> Result<u64, Box<dyn Error + Send + Sync>> {
-    let options = FormatOptions { size: Some(64 << 20), bucket: 64 << 10, ..Default::default() };
+    let options = FormatOptions::default().size(Some(64 << 20)).bucket(64 << 10);
     tierce_io::format(path, &options)?;
     let cache = Cache::open(Config::new(path).cpus(1).streams(1))?.typed::<u64, [u8]>();
     run(async {

@@ -12,7 +12,7 @@ use tierce_io::FormatOptions;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let path = std::env::args().nth(1).ok_or("the path of a new file")?;
-    let options = FormatOptions { size: Some(64 << 20), bucket: 64 << 10, ..Default::default() };
+    let options = FormatOptions::default().size(Some(64 << 20)).bucket(64 << 10);
     tierce_io::format(&path, &options)?;
 
     let cache = Arc::new(Cache::open(Config::new(&path))?.typed::<u64, [u8]>());

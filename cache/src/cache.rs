@@ -77,7 +77,7 @@ impl Cache {
     /// use tierce_cache::{Cache, Config};
     /// use tierce_io::{FormatOptions, Sim, SimOptions, format_on};
     /// let device = Sim::new(&SimOptions::default());
-    /// format_on(&*device, &FormatOptions { bucket: 64 << 10, ..Default::default() })?;
+    /// format_on(&*device, &FormatOptions::default().bucket(64 << 10))?;
     /// let cache = Cache::open_on(&Config::new("simulated"), vec![device.clone()])?;
     /// cache.insert_durable(b"key", b"value")?;
     ///
@@ -103,9 +103,7 @@ impl Cache {
     /// # use tierce_cache::{Cache, Config};
     /// # let dir = tempfile::tempdir()?;
     /// # let path = dir.path().join("cache");
-    /// # let options = tierce_io::FormatOptions {
-    /// #     size: Some(64 << 20), bucket: 64 << 10, ..Default::default()
-    /// # };
+    /// # let options = tierce_io::FormatOptions::default().size(Some(64 << 20)).bucket(64 << 10);
     /// # tierce_io::format(&path, &options)?;
     /// let cache = Cache::open(Config::new(&path))?.typed::<str, u64>();
     /// cache.insert("answer", &42)?;
@@ -251,9 +249,7 @@ impl<K: Code + ?Sized, V: Code + ?Sized> Cache<K, V> {
     /// # use tierce_cache::{Cache, Config, Error};
     /// # let dir = tempfile::tempdir()?;
     /// # let path = dir.path().join("cache");
-    /// # let options = tierce_io::FormatOptions {
-    /// #     size: Some(64 << 20), bucket: 64 << 10, ..Default::default()
-    /// # };
+    /// # let options = tierce_io::FormatOptions::default().size(Some(64 << 20)).bucket(64 << 10);
     /// # tierce_io::format(&path, &options)?;
     /// let cache = Cache::open(Config::new(&path))?.typed::<str, String>();
     /// let value = cache.get_with("key", || Ok::<_, Error>("from afar".to_owned()))?;

@@ -60,9 +60,9 @@ mod tests {
 
     #[test]
     fn what_may_come_back_is_not_forgotten() {
-        let options = SimOptions { bytes: 640 * (16 << 10), ..SimOptions::default() };
+        let options = SimOptions::default().bytes(640 * (16 << 10));
         let sim = Sim::new(&options);
-        let options = FormatOptions { bucket: 16 << 10, block: 512, ..Default::default() };
+        let options = FormatOptions::default().bucket(16 << 10).block(512);
         format_on(&*sim, &options).expect("formats");
         let config = Config::new("sim").streams(1).policy(Policy::Fifo);
         let cache = Cache::open_on(&config, vec![sim.clone()]).expect("opens");

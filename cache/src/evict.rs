@@ -135,8 +135,8 @@ mod tests {
     fn what_dies_gave_way_to_something_durable() {
         for seed in 0..100 {
             let bytes = 640 * (16 << 10);
-            let sim = Sim::new(&SimOptions { seed, bytes, ..SimOptions::default() });
-            let options = FormatOptions { bucket: 16 << 10, block: 512, ..Default::default() };
+            let sim = Sim::new(&SimOptions::default().seed(seed).bytes(bytes));
+            let options = FormatOptions::default().bucket(16 << 10).block(512);
             format_on(&*sim, &options).expect("formats");
             let config = Config::new("sim").streams(1);
             let cache = Cache::open_on(&config, vec![sim.clone()]).expect("opens");

@@ -4,11 +4,7 @@
 //! use tierce_cache::{Cache, Config};
 //! # let dir = tempfile::tempdir()?;
 //! # let path = dir.path().join("cache");
-//! let options = tierce_io::FormatOptions {
-//!     size: Some(64 << 20),
-//!     bucket: 64 << 10,
-//!     ..Default::default()
-//! };
+//! let options = tierce_io::FormatOptions::default().size(Some(64 << 20)).bucket(64 << 10);
 //! tierce_io::format(&path, &options)?;
 //!
 //! let cache = Cache::open(Config::new(&path))?;

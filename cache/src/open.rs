@@ -37,7 +37,7 @@ struct Opened {
 
 /// Opens devices at the paths of `config`.
 pub(crate) fn open(config: &Config) -> Result<Background, Error> {
-    let options = OpenOptions { owner: Owner::Engine, device: config.device.clone() };
+    let options = OpenOptions::default().owner(Owner::Engine).device(config.device.clone());
     let open = |path| Volume::open(path, &options).map_err(Error::from);
     open_volumes(config, config.paths.iter().map(open).collect::<Result<_, _>>()?)
 }
@@ -55,15 +55,14 @@ fn open_volumes(config: &Config, volumes: Vec<Volume>) -> Result<Background, Err
     let opened = volumes.into_iter().map(adopt).collect::<Result<Vec<_>, _>>()?;
     let layout = alike(&opened)?;
     let (scan, clock, void) = found(&opened, &layout)?;
-    let defaults = tierce_lockfree::Config::default();
-    let settings = tierce_lockfree::Config {
-        policy: config.policy.or(policy).unwrap_or_default(),
-        cpus: config.cpus.unwrap_or(defaults.cpus),
-        discard,
+    let settings = tierce_lockfree::Config::default();
+    let cpus = config.cpus.unwrap_or(settings.cpus);
+    let settings = settings
+        .policy(config.policy.or(policy).unwrap_or_default())
+        .cpus(cpus)
+        .discard(discard)
         // Not the same draws in every run: they would fall on what was written last.
-        seed: RandomState::new().hash_one("the seed of the random policy"),
-        ..defaults
-    };
+        .seed(RandomState::new().hash_one("the seed of the random policy"));
     let (tables, disks): (Vec<_>, Vec<_>) = opened.into_iter().map(Opened::split).unzip();
     let (disks, writers): (Vec<_>, Vec<_>) = disks.into_iter().unzip();
     let streams = streams(config, &tables, settings.cpus);
@@ -370,8 +369,8 @@ mod tests {
     /// A bucket that cannot be read may hold what took the place of anything that can.
     #[test]
     fn a_bucket_that_cannot_be_read_leaves_the_cache_cold_for_good() {
-        let sim = Sim::new(&SimOptions { bytes: 64 << 20, ..SimOptions::default() });
-        let options = FormatOptions { bucket: 64 << 10, block: 512, ..Default::default() };
+        let sim = Sim::new(&SimOptions::default().bytes(64 << 20));
+        let options = FormatOptions::default().bucket(64 << 10).block(512);
         format_on(&*sim, &options).expect("formats");
         let config = Config::new("sim").streams(1);
         let cache = Cache::open_on(&config, vec![sim.clone()]).expect("opens");

@@ -12,7 +12,7 @@ use tierce_io::FormatOptions;
 const BUCKET: u32 = 64 << 10;
 
 fn formatted(path: &Path) {
-    let options = FormatOptions { size: Some(64 << 20), bucket: BUCKET, ..Default::default() };
+    let options = FormatOptions::default().size(Some(64 << 20)).bucket(BUCKET);
     tierce_io::format(path, &options).expect("a new file");
 }
 

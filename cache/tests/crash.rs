@@ -172,11 +172,11 @@ fn explore(seed: u64, counts: &mut Counts) {
     let mut sims: Vec<Arc<Sim>> = (0..devices)
         .map(|n| {
             let bytes = BUCKETS * u64::from(BUCKET);
-            Sim::new(&SimOptions { seed: seed * 8 + n, bytes, ..SimOptions::default() })
+            Sim::new(&SimOptions::default().seed(seed * 8 + n).bytes(bytes))
         })
         .collect();
     for sim in &sims {
-        let options = FormatOptions { bucket: BUCKET, block: 512, ..FormatOptions::default() };
+        let options = FormatOptions::default().bucket(BUCKET).block(512);
         format_on(&**sim, &options).expect("formats");
     }
     let policy = [Policy::Fifo, Policy::Random, Policy::Lru][draws.below(3) as usize];

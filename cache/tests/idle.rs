@@ -45,8 +45,7 @@ fn others() -> HashMap<u32, (String, Used)> {
 fn an_idle_cache_sleeps() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("cache");
-    let options =
-        FormatOptions { size: Some(64 << 20), bucket: 64 << 10, ..FormatOptions::default() };
+    let options = FormatOptions::default().size(Some(64 << 20)).bucket(64 << 10);
     tierce_io::format(&path, &options).unwrap();
     let before_open = others();
     let cache = Cache::open(Config::new(&path)).unwrap();

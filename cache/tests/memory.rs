@@ -14,8 +14,8 @@ use tierce_io::{Fault, FaultKind, FormatOptions, Operation, Sim, SimOptions};
 const BUCKET: u32 = 16 << 10;
 
 fn formatted(bytes: u64) -> Arc<Sim> {
-    let sim = Sim::new(&SimOptions { bytes, ..SimOptions::default() });
-    let options = FormatOptions { bucket: BUCKET, block: 512, ..FormatOptions::default() };
+    let sim = Sim::new(&SimOptions::default().bytes(bytes));
+    let options = FormatOptions::default().bucket(BUCKET).block(512);
     tierce_io::format_on(&*sim, &options).expect("a new device");
     sim
 }

@@ -38,16 +38,14 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let options = FormatOptions {
-        size: args.size.map(|size| size.as_u64()),
-        bucket: bytes("--bucket", args.bucket)?,
-        block: bytes("--block", args.block)?,
-        policy: args.policy,
-        label: args.label.clone(),
-        discard: args.discard,
-        force: args.force,
-        ..FormatOptions::default()
-    };
+    let options = FormatOptions::default()
+        .size(args.size.map(|size| size.as_u64()))
+        .bucket(bytes("--bucket", args.bucket)?)
+        .block(bytes("--block", args.block)?)
+        .policy(args.policy)
+        .label(args.label.clone())
+        .discard(args.discard)
+        .force(args.force);
     let superblock = tierce_io::format(&args.path, &options)?;
     let geometry = superblock.geometry();
     println!(

@@ -132,12 +132,10 @@ fn temporary(args: &Args) -> anyhow::Result<Tierce> {
     let wanted = "a power of two from 4 KiB to 128 MiB";
     let bucket = u32::try_from(args.bucket.as_u64())
         .map_err(|_| anyhow!("--bucket is {}, wanted {wanted}", args.bucket))?;
-    let mut options = FormatOptions {
-        size: Some(args.size.as_u64()),
-        bucket,
-        policy: args.policy.unwrap_or_default(),
-        ..FormatOptions::default()
-    };
+    let mut options = FormatOptions::default()
+        .size(Some(args.size.as_u64()))
+        .bucket(bucket)
+        .policy(args.policy.unwrap_or_default());
     if args.pages.is_some() {
         // With its header a page takes a little more than a power of two: in large blocks,
         // twice its size.

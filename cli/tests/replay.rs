@@ -97,8 +97,7 @@ fn a_trace_is_replayed_by_objects_and_by_pages() {
 #[test]
 fn a_formatted_device_is_used_and_stays() {
     let directory = tempfile::tempdir().unwrap();
-    let options =
-        tierce_io::FormatOptions { size: Some(64 << 20), bucket: 64 << 10, ..Default::default() };
+    let options = tierce_io::FormatOptions::default().size(Some(64 << 20)).bucket(64 << 10);
     tierce_io::format(directory.path().join("cache"), &options).unwrap();
     for _ in 0..2 {
         let args = ["--device", "cache", "--requests", "2000", "--verify"];

@@ -24,6 +24,7 @@ pub mod geometry;
 pub mod policy;
 pub mod record;
 pub mod reserve;
+mod setters;
 pub mod spec;
 pub mod stats;
 pub mod word;

@@ -42,10 +42,10 @@ fn collect(space: &Allocator, index: &Index) {
 pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (temporary, index) = (tempfile::NamedTempFile::new()?, Index::default());
     let (path, file, size) = (temporary.path(), temporary.as_file(), Some(64 << 20));
-    format(path, &FormatOptions { size, bucket: 64 << 10, ..Default::default() })?; // step 1
-    let options = OpenOptions { owner: Owner::Scratch, ..Default::default() };
+    format(path, &FormatOptions::default().size(size).bucket(64 << 10))?; // step 1
+    let options = OpenOptions::default().owner(Owner::Scratch);
     let (table, writer) = Volume::open(path, &options)?.into_start(); // step 2
-    let config = Config { sync: false, ..Default::default() };
+    let config = Config::default().sync(false);
     let (space, mut reclaimers) = Allocator::start(config, vec![table])?.finish(); // step 3
     let pipeline = Pipeline::start(reclaimers.remove(0), writer)?;
     std::thread::scope(|threads| {

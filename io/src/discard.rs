@@ -32,12 +32,12 @@ use tierce_core::BucketIndex;
 ///
 /// ```
 /// use tierce_io::DiscardPace;
-/// let gentle = DiscardPace { per_second: Some(500), ..DiscardPace::default() };
+/// let gentle = DiscardPace::default().per_second(Some(500));
 /// assert_eq!(gentle.depth, 4);
 /// assert_eq!(DiscardPace::unbounded(8).per_second, None);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[expect(clippy::exhaustive_structs, reason = "built with struct update syntax from the default")]
+#[non_exhaustive]
 pub struct DiscardPace {
     /// Under way at a time. 0: none is ever done, and every bucket waits until free space is
     /// short; whoever wants no discards says so in `Config::discard`.
@@ -53,6 +53,8 @@ impl Default for DiscardPace {
         Self { depth: 4, per_second: Some(2000) }
     }
 }
+
+tierce_core::setters!(DiscardPace { depth: u32, per_second: Option<u32> });
 
 impl DiscardPace {
     /// As fast as the device does them, `depth` at a time.
@@ -166,7 +168,7 @@ mod tests {
 
     #[test]
     fn no_more_begin_than_the_rate_allows() {
-        let pace = DiscardPace { depth: 4, per_second: Some(100) };
+        let pace = DiscardPace::unbounded(4).per_second(Some(100));
         let mut discards = Discards::new(pace);
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);

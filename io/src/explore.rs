@@ -192,31 +192,29 @@ impl World {
             0 => DiscardKind::None,
             _ => DiscardKind::Command,
         };
-        let sim = Sim::new(&SimOptions {
-            seed: draws.below(u32::MAX).into(),
-            bytes: u64::from(nbuckets) * u64::from(bucket),
-            logical_block: block,
-            discard,
-            lying_flush: mode == Mode::LyingFlush,
-        });
+        let options = SimOptions::default()
+            .seed(draws.below(u32::MAX).into())
+            .bytes(u64::from(nbuckets) * u64::from(bucket))
+            .logical_block(block)
+            .discard(discard)
+            .lying_flush(mode == Mode::LyingFlush);
+        let sim = Sim::new(&options);
         let policy = match draws.below(4) {
             0 => Policy::Lru,
             1 => Policy::Fifo,
             _ => Policy::Random,
         };
         // At most one CPU: which cell a thread takes must not depend on the thread.
-        let config = Config {
-            policy,
-            cpus: draws.below(2),
-            discard: draws.below(4) > 0,
-            recycle_prio_chain: draws.below(2) == 0,
-            seed: draws.below(u32::MAX).into(),
-            ..Config::default()
-        };
+        let config = Config::default()
+            .policy(policy)
+            .cpus(draws.below(2))
+            .discard(draws.below(4) > 0)
+            .recycle_prio_chain(draws.below(2) == 0)
+            .seed(draws.below(u32::MAX).into());
         Self {
             draws,
             sim,
-            format: FormatOptions { bucket, block, ..FormatOptions::default() },
+            format: FormatOptions::default().bucket(bucket).block(block),
             config,
             model: Model::new(nbuckets as usize),
             coverage: Coverage::default(),

@@ -33,7 +33,7 @@ const WIPE_BYTES: usize = 4096;
 ///
 /// ```
 /// use tierce_io::FormatOptions;
-/// let options = FormatOptions { size: Some(64 << 20), bucket: 64 << 10, ..Default::default() };
+/// let options = FormatOptions::default().size(Some(64 << 20)).bucket(64 << 10);
 /// # let dir = tempfile::tempdir()?;
 /// # let path = dir.path().join("cache");
 /// let superblock = tierce_io::format(&path, &options)?;
@@ -41,6 +41,7 @@ const WIPE_BYTES: usize = 4096;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct FormatOptions {
     /// Bytes of a bucket: a power of two, 4 KiB to 128 MiB.
     pub bucket: u32,
@@ -76,6 +77,17 @@ impl Default for FormatOptions {
         }
     }
 }
+
+tierce_core::setters!(FormatOptions {
+    bucket: u32,
+    block: u32,
+    size: Option<u64>,
+    policy: Policy,
+    discard: bool,
+    label: String,
+    force: bool,
+    device: DeviceOptions,
+});
 
 /// Formats what is at `path`, or a new file there, and gives the superblock that was written.
 ///
@@ -135,7 +147,7 @@ fn open_or_create(path: &Path, options: &FormatOptions) -> Result<(DeviceFile, b
 /// # let path = dir.path().join("cache");
 /// std::fs::File::create(&path)?.set_len(64 << 20)?;
 /// let device = tierce_io::open_device(&path, &DeviceOptions::default())?;
-/// let options = FormatOptions { bucket: 64 << 10, ..Default::default() };
+/// let options = FormatOptions::default().bucket(64 << 10);
 /// let superblock = tierce_io::format_on(&*device, &options)?;
 /// assert_eq!((superblock.version, superblock.seq), (0, 0));
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -48,7 +48,7 @@ use tierce_core::{BucketIndex, Geometry};
 /// use tierce_io::{FormatOptions, Journal};
 /// # let dir = tempfile::tempdir()?;
 /// # let path = dir.path().join("cache");
-/// let options = FormatOptions { size: Some(64 << 20), bucket: 64 << 10, ..Default::default() };
+/// let options = FormatOptions::default().size(Some(64 << 20)).bucket(64 << 10);
 /// let superblock = tierce_io::format(&path, &options)?.first_use(0);
 /// let device = tierce_io::open_device(&path, &options.device)?;
 /// let mut journal = Journal::create(device, &superblock)?;

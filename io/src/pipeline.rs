@@ -76,7 +76,7 @@ pub struct PipelineStats {
 /// use tierce_lockfree::{Allocator, Config};
 /// # let dir = tempfile::tempdir()?;
 /// # let path = dir.path().join("cache");
-/// let options = FormatOptions { size: Some(64 << 20), bucket: 64 << 10, ..Default::default() };
+/// let options = FormatOptions::default().size(Some(64 << 20)).bucket(64 << 10);
 /// tierce_io::format(&path, &options)?;
 ///
 /// let (table, writer) = Volume::open(&path, &OpenOptions::default())?.into_start();
@@ -118,11 +118,11 @@ impl Pipeline {
     /// # use tierce_io::{FormatOptions, Owner, Sim, SimOptions, Volume, format_on};
     /// # use tierce_lockfree::{Allocator, Config};
     /// # let device = Sim::new(&SimOptions::default());
-    /// # format_on(&*device, &FormatOptions { bucket: 64 << 10, ..Default::default() })?;
+    /// # format_on(&*device, &FormatOptions::default().bucket(64 << 10))?;
     /// # let (table, writer) = Volume::open_on(device, Owner::Allocator)?.into_start();
-    /// # let config = Config { discard: true, ..Config::default() };
+    /// # let config = Config::default().discard(true);
     /// # let (_allocator, mut reclaimers) = Allocator::start(config, vec![table])?.finish();
-    /// let pace = DiscardPace { depth: 2, per_second: Some(100) };
+    /// let pace = DiscardPace::unbounded(2).per_second(Some(100));
     /// let work = Work::new(reclaimers.remove(0), writer).pace(pace);
     /// let pipeline = Pipeline::start_work(work)?;
     /// pipeline.close()?;
@@ -213,7 +213,7 @@ fn lock(stats: &Mutex<PipelineStats>) -> MutexGuard<'_, PipelineStats> {
 /// use tierce_io::{FormatOptions, Owner, Sim, SimOptions, Volume, Work, Worked, format_on};
 /// use tierce_lockfree::{Allocator, Config};
 /// let device = Sim::new(&SimOptions::default());
-/// format_on(&*device, &FormatOptions { bucket: 64 << 10, ..Default::default() })?;
+/// format_on(&*device, &FormatOptions::default().bucket(64 << 10))?;
 ///
 /// let (table, writer) = Volume::open_on(device, Owner::Allocator)?.into_start();
 /// let (allocator, mut reclaimers) = Allocator::start(Config::default(), vec![table])?.finish();

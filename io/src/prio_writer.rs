@@ -45,7 +45,7 @@ const SETS_PER_THREAD_MIN: usize = 16;
 /// use tierce_io::{FormatOptions, write_prio_chain};
 /// # let dir = tempfile::tempdir()?;
 /// # let path = dir.path().join("cache");
-/// let options = FormatOptions { size: Some(64 << 20), bucket: 64 << 10, ..Default::default() };
+/// let options = FormatOptions::default().size(Some(64 << 20)).bucket(64 << 10);
 /// let superblock = tierce_io::format(&path, &options)?;
 /// let device = tierce_io::open_device(&path, &options.device)?;
 /// let (geometry, set) = (superblock.geometry(), superblock.set_magic());

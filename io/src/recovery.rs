@@ -39,7 +39,7 @@ const OWN_RING_PIECES: u32 = 32;
 /// use tierce_io::{FormatOptions, recover};
 /// # let dir = tempfile::tempdir()?;
 /// # let path = dir.path().join("cache");
-/// let options = FormatOptions { size: Some(64 << 20), bucket: 64 << 10, ..Default::default() };
+/// let options = FormatOptions::default().size(Some(64 << 20)).bucket(64 << 10);
 /// tierce_io::format(&path, &options)?;
 /// let device = tierce_io::open_device(&path, &options.device)?;
 /// let found = recover(device)?;

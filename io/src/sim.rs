@@ -51,11 +51,11 @@ const SECTOR: usize = SECTOR_BYTES as usize;
 ///
 /// ```
 /// use tierce_io::SimOptions;
-/// let options = SimOptions { seed: 7, lying_flush: true, ..SimOptions::default() };
+/// let options = SimOptions::default().seed(7).lying_flush(true);
 /// # let _ = options;
 /// ```
 #[derive(Clone, Debug)]
-#[expect(clippy::exhaustive_structs, reason = "built with struct update syntax from the default")]
+#[non_exhaustive]
 pub struct SimOptions {
     /// Where all draws begin.
     pub seed: u64,
@@ -81,6 +81,14 @@ impl Default for SimOptions {
         }
     }
 }
+
+tierce_core::setters!(SimOptions {
+    seed: u64,
+    bytes: u64,
+    logical_block: u32,
+    discard: DiscardKind,
+    lying_flush: bool,
+});
 
 /// The operation that a power cut hits.
 ///

@@ -62,16 +62,19 @@ pub enum Owner {
 ///
 /// ```
 /// use tierce_io::{DeviceOptions, OpenOptions, Owner};
-/// let options = OpenOptions { owner: Owner::Engine, ..Default::default() };
+/// let options = OpenOptions::default().owner(Owner::Engine);
 /// # let _ = options;
 /// ```
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct OpenOptions {
     /// Who opens it.
     pub owner: Owner,
     /// By what means it is read and written.
     pub device: DeviceOptions,
 }
+
+tierce_core::setters!(OpenOptions { owner: Owner, device: DeviceOptions });
 
 /// An open device and its state.
 ///
@@ -80,7 +83,7 @@ pub struct OpenOptions {
 /// use tierce_io::{FormatOptions, OpenOptions, Volume};
 /// # let dir = tempfile::tempdir()?;
 /// # let path = dir.path().join("cache");
-/// let options = FormatOptions { size: Some(64 << 20), bucket: 64 << 10, ..Default::default() };
+/// let options = FormatOptions::default().size(Some(64 << 20)).bucket(64 << 10);
 /// tierce_io::format(&path, &options)?;
 ///
 /// let volume = Volume::open(&path, &OpenOptions::default())?;

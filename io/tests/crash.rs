@@ -22,7 +22,7 @@ fn blank() -> Vec<u8> {
 }
 
 fn options() -> FormatOptions {
-    FormatOptions { bucket: BUCKET, block: 512, ..FormatOptions::default() }
+    FormatOptions::default().bucket(BUCKET).block(512)
 }
 
 fn formatted() -> Vec<u8> {
@@ -144,7 +144,7 @@ fn a_half_formatted_device_is_refused_or_what_it_was() {
     let mut before = after_power_loss(&before, &log, log.len(), Loss::Nothing);
     before[1080..1082].copy_from_slice(b"\x53\xef");
     let device = Recorder::new(before.clone());
-    let forced = FormatOptions { force: true, ..options() };
+    let forced = options().force(true);
     let refused = format_on(&*device, &options()).unwrap_err();
     assert!(matches!(refused, Error::Foreign { .. }), "{refused}");
     assert_eq!(device.now(), 0, "a refusal writes nothing");

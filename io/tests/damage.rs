@@ -17,7 +17,7 @@ const JOURNAL: usize = 3;
 
 fn formatted() -> Arc<Recorder> {
     let device = Recorder::new(vec![0; NBUCKETS as usize * BUCKET]);
-    let options = FormatOptions { bucket: 4096, block: 512, ..FormatOptions::default() };
+    let options = FormatOptions::default().bucket(4096).block(512);
     format_on(&*device, &options).expect("formats");
     device
 }
@@ -287,7 +287,7 @@ fn devices_that_linux_wrote() {
                 seen[1] += 1;
             }
         }
-        let options = FormatOptions { bucket: 64 << 10, ..FormatOptions::default() };
+        let options = FormatOptions::default().bucket(64 << 10);
         let formatted = format_on(&*device, &options);
         assert!(matches!(formatted, Err(Error::Foreign { .. })), "{name}");
     }

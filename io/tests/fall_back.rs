@@ -92,13 +92,13 @@ static LOGGED: Logged = Logged(Mutex::new(Vec::new()));
 /// A whole volume: formatted, opened, worked on with discards, and opened again.
 fn use_a_volume(path: &Path) {
     let size = Some(64 << 20);
-    let options = FormatOptions { size, bucket: 64 << 10, ..FormatOptions::default() };
+    let options = FormatOptions::default().size(size).bucket(64 << 10);
     tierce_io::format(path, &options).expect("formats");
     for _ in 0..2 {
         let volume = Volume::open(path, &OpenOptions::default()).expect("opens");
         let device = volume.device().clone();
         let (table, writer) = volume.into_start();
-        let config = Config { discard: true, ..Config::default() };
+        let config = Config::default().discard(true);
         let started = Allocator::start(config, vec![table]).expect("a valid table");
         let (allocator, mut reclaimers) = started.finish();
         let pipeline = Pipeline::start(reclaimers.remove(0), writer).expect("a thread");

@@ -33,12 +33,12 @@ const FAULTS: [&str; 6] = ["EIO", "ENOSPC", "short", "stall", "corruption", "lyi
 const DATA: u64 = 1490 * BUCKET;
 
 fn format_options() -> FormatOptions {
-    FormatOptions { bucket: BUCKET as u32, block: 512, force: true, ..FormatOptions::default() }
+    FormatOptions::default().bucket(BUCKET as u32).block(512).force(true)
 }
 
 fn new_sim(seed: u64, lying_flush: bool) -> Arc<Sim> {
     let bytes = NBUCKETS * BUCKET;
-    Sim::new(&SimOptions { seed, bytes, lying_flush, ..SimOptions::default() })
+    Sim::new(&SimOptions::default().seed(seed).bytes(bytes).lying_flush(lying_flush))
 }
 
 /// A device that was formatted and has published some tables.
@@ -64,7 +64,7 @@ impl Set {
             Volume::open_on(sim.clone(), Owner::Allocator).expect("a sound device").into_start()
         };
         let (tables, writers): (Vec<_>, Vec<_>) = sims.iter().map(open).unzip();
-        let config = Config { discard, ..Config::default() };
+        let config = Config::default().discard(discard);
         let started = Allocator::start(config, tables).expect("legal settings");
         let (allocator, reclaimers) = started.finish();
         let pairs = reclaimers.into_iter().zip(writers);

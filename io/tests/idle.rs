@@ -28,8 +28,7 @@ fn switches(name: &str) -> u64 {
 fn an_idle_volume_costs_nothing() {
     let dir = dir();
     let path = dir.path().join("cache");
-    let options =
-        FormatOptions { size: Some(64 << 20), bucket: 64 << 10, ..FormatOptions::default() };
+    let options = FormatOptions::default().size(Some(64 << 20)).bucket(64 << 10);
     tierce_io::format(&path, &options).unwrap();
     let (table, writer) = Volume::open(&path, &OpenOptions::default()).unwrap().into_start();
     let startup = Allocator::start(Config::default(), vec![table]).unwrap();

@@ -19,7 +19,7 @@ use tierce_lockfree::{Allocator, Config};
 const MIB: u64 = 1 << 20;
 
 fn options() -> FormatOptions {
-    FormatOptions { bucket: 64 << 10, ..FormatOptions::default() }
+    FormatOptions::default().bucket(64 << 10)
 }
 
 /// `result` is an error, its message one line that names `path` and says all of `words`.
@@ -73,7 +73,7 @@ fn known_signatures_are_refused_and_left_alone() {
         }
         assert!(std::fs::read(&path).unwrap() == bytes, "{name}: the refusal changed something");
 
-        format(&path, &FormatOptions { force: true, ..options() }).unwrap();
+        format(&path, &options().force(true)).unwrap();
         Volume::open(&path, &OpenOptions::default()).unwrap();
         let left = std::fs::read(&path).unwrap();
         assert!(&left[start..start + magic.len()] != magic || start == 4120, "{name} is left");
@@ -149,8 +149,7 @@ fn bcache_tools_and_we_understand_each_other() {
     drop(volume);
 
     let path = dir.path().join("ours");
-    format(&path, &FormatOptions { size: Some(64 * MIB), label: "mine".into(), ..options() })
-        .unwrap();
+    format(&path, &options().size(Some(64 * MIB)).label("mine".into())).unwrap();
     let show = |version: &str| {
         let output = Command::new("bcache-super-show").arg(&path).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -168,7 +167,7 @@ fn bcache_tools_and_we_understand_each_other() {
 fn an_opened_device_is_ours_alone() {
     let dir = dir();
     let path = dir.path().join("cache");
-    format(&path, &FormatOptions { size: Some(64 * MIB), ..options() }).unwrap();
+    format(&path, &options().size(Some(64 * MIB))).unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let backing = file(&dir, "backing", 64 * MIB);
     let mut paths = vec![path];
@@ -182,7 +181,7 @@ fn an_opened_device_is_ours_alone() {
         let again = Volume::open(path, &OpenOptions::default());
         let error = assert_refused(again, path, &["in use by another process"]);
         assert!(matches!(error, Error::InUse { .. }));
-        let forced = format(path, &FormatOptions { force: true, ..options() });
+        let forced = format(path, &options().force(true));
         assert!(matches!(forced, Err(Error::InUse { .. })));
         // Looking is allowed.
         let looking = DeviceOptions::default().access(Access::ReadOnly);
@@ -218,7 +217,7 @@ fn a_link_to_a_block_device_is_followed() {
     let Some(device) = Loop::new(&backing, 4096) else { return };
     let link = dir.path().join("by-id");
     std::os::unix::fs::symlink(&device.path, &link).unwrap();
-    let small = FormatOptions { block: 512, ..options() };
+    let small = options().block(512);
     assert_refused(format(&link, &small), &link, &["512", "--block 4096"]);
     format(&link, &options()).unwrap();
     Volume::open(&link, &OpenOptions::default()).unwrap();
@@ -239,15 +238,15 @@ fn a_read_only_device_is_refused() {
 fn sizes_out_of_range_are_refused_and_leave_no_file() {
     let dir = dir();
     let path = dir.path().join("cache");
-    let sized = |size| FormatOptions { size: Some(size), ..options() };
+    let sized = |size| options().size(Some(size));
     let error = assert_refused(format(&path, &sized(32 * MIB)), &path, &["too small", "512"]);
     assert!(matches!(error, Error::TooSmall { .. }));
     for wrong in [
-        FormatOptions { bucket: 60 << 10, ..sized(64 * MIB) },
-        FormatOptions { bucket: 1000, ..sized(64 * MIB) },
-        FormatOptions { bucket: 0, ..sized(64 * MIB) },
-        FormatOptions { block: 8192, ..sized(64 * MIB) },
-        FormatOptions { label: "x".repeat(33), ..sized(64 * MIB) },
+        sized(64 * MIB).bucket(60 << 10),
+        sized(64 * MIB).bucket(1000),
+        sized(64 * MIB).bucket(0),
+        sized(64 * MIB).block(8192),
+        sized(64 * MIB).label("x".repeat(33)),
     ] {
         let error = format(&path, &wrong).unwrap_err().to_string();
         assert!(error.contains("wanted"), "{error}");
@@ -271,7 +270,7 @@ fn sizes_out_of_range_are_refused_and_leave_no_file() {
 fn a_truncated_device_is_refused() {
     let dir = dir();
     let path = dir.path().join("cache");
-    format(&path, &FormatOptions { size: Some(64 * MIB), ..options() }).unwrap();
+    format(&path, &options().size(Some(64 * MIB))).unwrap();
     let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.set_len(64 * MIB - 65536).unwrap();
     let opened = Volume::open(&path, &OpenOptions::default());
@@ -288,8 +287,8 @@ fn a_truncated_device_is_refused() {
 fn versions_sequence_numbers_and_owners() {
     let dir = dir();
     let path = dir.path().join("cache");
-    format(&path, &FormatOptions { size: Some(64 * MIB), ..options() }).unwrap();
-    let open = |owner| Volume::open(&path, &OpenOptions { owner, ..OpenOptions::default() });
+    format(&path, &options().size(Some(64 * MIB))).unwrap();
+    let open = |owner| Volume::open(&path, &OpenOptions::default().owner(owner));
     let seen = |volume: Volume| (volume.superblock().version, volume.superblock().seq);
     assert_eq!(seen(open(Owner::Allocator).unwrap()), (3, 1));
     assert_eq!(seen(open(Owner::Allocator).unwrap()), (3, 2));
@@ -307,7 +306,7 @@ fn scratch_and_durable_are_told_apart() {
     let open = |device: &Arc<Sim>, owner| Volume::open_on(device.clone(), owner);
     let formatted = || {
         let device = Sim::new(&SimOptions::default());
-        let options = FormatOptions { bucket: 64 << 10, ..FormatOptions::default() };
+        let options = FormatOptions::default().bucket(64 << 10);
         tierce_io::format_on(&*device, &options).expect("formats");
         device
     };
@@ -322,7 +321,7 @@ fn scratch_and_durable_are_told_apart() {
         let (table, mut writer) = volume.into_start();
         let published = writer.publish(&[BucketIndex::new(40)], vec![None]);
         assert!(matches!(published, Err(Error::Scratch { .. })), "{published:?}");
-        let config = Config { sync: false, ..Config::default() };
+        let config = Config::default().sync(false);
         let (allocator, mut reclaimers) = Allocator::start(config, vec![table]).unwrap().finish();
         let pipeline = Pipeline::start(reclaimers.remove(0), writer).unwrap();
         for _ in 0..100 {
@@ -345,7 +344,7 @@ fn scratch_and_durable_are_told_apart() {
     // An allocator that relies on gens which nobody keeps, and the other way round.
     for (owner, sync) in [(Owner::Scratch, true), (Owner::Allocator, false)] {
         let (table, writer) = open(&formatted(), owner).unwrap().into_start();
-        let config = Config { sync, ..Config::default() };
+        let config = Config::default().sync(sync);
         let (allocator, mut reclaimers) = Allocator::start(config, vec![table]).unwrap().finish();
         let refused = Pipeline::start(reclaimers.remove(0), writer).unwrap_err();
         assert!(matches!(refused, Error::SyncDiffers { found, .. } if found == sync), "{refused}");

@@ -26,7 +26,7 @@ const BUCKET: u32 = 4096;
 
 fn formatted() -> Vec<u8> {
     let device = Recorder::new(vec![0; (NBUCKETS * BUCKET) as usize]);
-    let options = FormatOptions { bucket: BUCKET, block: 512, ..FormatOptions::default() };
+    let options = FormatOptions::default().bucket(BUCKET).block(512);
     format_on(&*device, &options).expect("formats");
     std::mem::take(&mut device.state().image)
 }
@@ -114,8 +114,7 @@ fn a_failing_device_wakes_everybody_with_the_cause() {
 fn closing_ends_the_thread_and_waiters_and_keeps_the_table() {
     let dir = dir();
     let path = dir.path().join("cache");
-    let options =
-        FormatOptions { size: Some(64 << 20), bucket: 64 << 10, ..FormatOptions::default() };
+    let options = FormatOptions::default().size(Some(64 << 20)).bucket(64 << 10);
     tierce_io::format(&path, &options).unwrap();
     let mut before: Vec<Gen> = vec![Gen::new(0); 1024];
     for _ in 0..3 {
@@ -156,7 +155,7 @@ fn closing_ends_the_thread_and_waiters_and_keeps_the_table() {
 /// A volume on a file of 64 MiB in which every data bucket holds something.
 fn full_volume(dir: &tempfile::TempDir) -> Volume {
     let path = file(dir, "cache", 64 << 20);
-    let options = FormatOptions { bucket: 64 << 10, ..FormatOptions::default() };
+    let options = FormatOptions::default().bucket(64 << 10);
     tierce_io::format(&path, &options).expect("works");
     let volume = Volume::open(&path, &OpenOptions::default()).expect("works");
     let device = volume.device();
@@ -182,7 +181,7 @@ fn settle(pipeline: &Pipeline) -> tierce_io::PipelineStats {
 
 #[test]
 fn discards_go_before_reuse_unless_space_is_short() {
-    let config = Config { discard: true, ..Config::default() };
+    let config = Config::default().discard(true);
     let dir = dir();
     let volume = full_volume(&dir);
     let device = volume.device().clone();
@@ -207,9 +206,9 @@ fn discards_go_before_reuse_unless_space_is_short() {
 fn nobody_waits_for_slow_discards() {
     let dir = dir();
     let (table, writer) = full_volume(&dir).into_start();
-    let config = Config { discard: true, ..Config::default() };
+    let config = Config::default().discard(true);
     let (allocator, mut reclaimers) = Allocator::start(config, vec![table]).unwrap().finish();
-    let pace = DiscardPace { depth: 1, per_second: Some(1) };
+    let pace = DiscardPace::unbounded(1).per_second(Some(1));
     let work = Work::new(reclaimers.remove(0), writer).pace(pace);
     let pipeline = Pipeline::start_work(work).unwrap();
     std::thread::scope(|scope| {
@@ -227,12 +226,12 @@ fn nobody_waits_for_slow_discards() {
 /// A discard that hangs keeps its own bucket, and nothing else.
 #[test]
 fn a_discard_that_hangs_stops_nobody() {
-    let device = Sim::new(&SimOptions { bytes: 1024 << 16, ..SimOptions::default() });
-    let options = FormatOptions { bucket: 64 << 10, ..FormatOptions::default() };
+    let device = Sim::new(&SimOptions::default().bytes(1024 << 16));
+    let options = FormatOptions::default().bucket(64 << 10);
     format_on(&*device, &options).unwrap();
     let volume = Volume::open_on(device.clone(), Owner::Allocator).unwrap();
     device.inject(Fault::new(FaultKind::Stall, Operation::Discard, 10).for_good());
-    let (allocator, pipeline) = start(volume, Config { discard: true, ..Config::default() });
+    let (allocator, pipeline) = start(volume, Config::default().discard(true));
     std::thread::scope(|scope| {
         scope.spawn(|| collect(&allocator));
         for _ in 0..4000 {
@@ -255,7 +254,7 @@ fn a_discard_that_hangs_stops_nobody() {
 
 #[test]
 fn a_device_without_discards_stops_nothing() {
-    let config = Config { discard: true, ..Config::default() };
+    let config = Config::default().discard(true);
     let volume = Volume::open_on(Recorder::new(formatted()), Owner::Allocator).unwrap();
     let (allocator, pipeline) = start(volume, config);
     let stats = settle(&pipeline);
@@ -273,13 +272,13 @@ fn a_device_without_discards_stops_nothing() {
 fn a_long_chain_is_written_by_several_threads_and_read_ahead() {
     const LONG: u32 = 1 << 20;
     let record = |bucket: u32| (Prio::new((bucket % 32749) as u16), Gen::new((bucket / 7) as u8));
-    let options = FormatOptions { bucket: BUCKET, block: 4096, ..FormatOptions::default() };
+    let options = FormatOptions::default().bucket(BUCKET).block(4096);
     let dir = dir();
     for (number, engine) in common::engines().into_iter().enumerate() {
         let path = file(&dir, &format!("long-{number}"), u64::from(LONG) * u64::from(BUCKET));
         tierce_io::format(&path, &options).expect("formats");
         let device = tierce_io::DeviceOptions::default().engine(engine);
-        let open = OpenOptions { device, ..OpenOptions::default() };
+        let open = OpenOptions::default().device(device);
         // Side by side downwards and upwards, and all over the device.
         for (from, step) in [(9000, -1i64), (10_000, 1), (20_000, 611)] {
             let (_, mut writer) = Volume::open(&path, &open).expect("opens").into_start();
@@ -297,7 +296,7 @@ fn a_long_chain_is_written_by_several_threads_and_read_ahead() {
         }
     }
     // An error of one thread stops all, and is told.
-    let sim = Sim::new(&SimOptions { bytes: 256 << 20, ..SimOptions::default() });
+    let sim = Sim::new(&SimOptions::default().bytes(256 << 20));
     format_on(&*sim, &options).expect("formats");
     let (_, mut writer) = Volume::open_on(sim.clone(), Owner::Allocator).unwrap().into_start();
     sim.inject(Fault::new(FaultKind::Io, Operation::Write, 20));

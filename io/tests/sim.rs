@@ -21,7 +21,7 @@ use tierce_lockfree::{Allocator, Config};
 const SECTOR: usize = 512;
 
 fn sim(seed: u64) -> Arc<Sim> {
-    Sim::new(&SimOptions { seed, bytes: 4 << 20, ..SimOptions::default() })
+    Sim::new(&SimOptions::default().seed(seed).bytes(4 << 20))
 }
 
 fn durable(sim: &Sim, offset: u64, byte: u8, bytes: usize) -> Result<(), Error> {
@@ -76,7 +76,7 @@ fn an_older_version_never_comes_back_over_a_durable_one() {
 #[test]
 fn a_device_that_lies_loses_what_it_called_durable() {
     let lost = (0..50).any(|seed| {
-        let sim = Sim::new(&SimOptions { seed, lying_flush: true, ..SimOptions::default() });
+        let sim = Sim::new(&SimOptions::default().seed(seed).lying_flush(true));
         durable(&sim, 0, 1, SECTOR).unwrap();
         sim.flush().unwrap();
         sectors(&sim.power_loss(), 1) == [0]
@@ -215,7 +215,7 @@ fn the_same_seed_does_the_same() {
 fn a_pipeline_on_a_stalled_device_goes_on_or_tells() {
     for fails in [false, true] {
         let sim = Sim::new(&SimOptions::default());
-        format_on(&*sim, &FormatOptions { bucket: 64 << 10, ..FormatOptions::default() }).unwrap();
+        format_on(&*sim, &FormatOptions::default().bucket(64 << 10)).unwrap();
         let (table, writer) = Volume::open_on(sim.clone(), Owner::Allocator).unwrap().into_start();
         let started = Allocator::start(Config::default(), vec![table]).unwrap();
         let (allocator, mut reclaimers) = started.finish();

@@ -30,7 +30,7 @@ use tierce_core::{BucketId, DeviceIndex, Geometry, Policy, Reserve};
 /// use tierce_lockfree::{Allocator, Config, DeviceTable, SectorRequest};
 ///
 /// let geometry = Geometry::new(1024, 1, 128, 8)?;
-/// let config = Config { sync: false, ..Config::default() };
+/// let config = Config::default().sync(false);
 /// let (allocator, mut reclaimers) =
 ///     Allocator::start(config, vec![DeviceTable::empty(geometry)])?.finish();
 /// // Whoever does the device's I/O drives its reclaimer; here it runs once by hand.

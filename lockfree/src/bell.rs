@@ -13,7 +13,7 @@
 //! no ring is lost, and any number of rings costs one look.
 //!
 //! To be woken takes some tens of microseconds, in which others may use up all that is free. So
-//! who was woken soon after he began to wait looks for a ring for [`LINGER`] before he sleeps
+//! who was woken soon after he began to wait looks for a ring for 20 µs before he sleeps
 //! the next time, leaving his CPU to whoever wants it. Who waits long does so once.
 //!
 //! # Memory ordering

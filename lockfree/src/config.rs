@@ -10,12 +10,12 @@ use tierce_core::{Geometry, Policy, Sizes};
 /// ```
 /// use tierce_core::Policy;
 /// use tierce_lockfree::Config;
-/// let config = Config { policy: Policy::Fifo, ..Config::default() };
+/// let config = Config::default().policy(Policy::Fifo).open_buckets(16);
 /// config.validate()?;
 /// # Ok::<(), tierce_lockfree::Error>(())
 /// ```
 #[derive(Clone, Debug)]
-#[expect(clippy::exhaustive_structs, reason = "built with struct update syntax from the default")]
+#[non_exhaustive]
 pub struct Config {
     /// Which bucket is reused next.
     pub policy: Policy,
@@ -75,6 +75,23 @@ impl Default for Config {
         }
     }
 }
+
+tierce_core::setters!(Config {
+    policy: Policy,
+    cpus: u32,
+    open_buckets: u32,
+    invalidate_during_gc: bool,
+    recycle_prio_chain: bool,
+    batch_on_demand: bool,
+    discard: bool,
+    sync: bool,
+    gc_gen_trigger: u8,
+    gc_written_share: u32,
+    seed: u64,
+    pass_threads: u32,
+    pass_thread_name: String,
+    pass_vectors: bool,
+});
 
 impl Config {
     /// By what threads find their copy of per-CPU data: chosen once per process, not a setting.

@@ -1,10 +1,10 @@
 //! One device of a set: its table, its free lists, and who waits for them.
 
+mod wake;
+
 use crate::ageing::AgeClock;
 use crate::ahead::Ahead;
-use crate::attention::{
-    Attention, BUCKETS, DISCARDS, ENDED, HUNGRY, ROOM, UNBLOCKED, WAITING, WATCHED,
-};
+use crate::attention::{Attention, BUCKETS, ENDED, ROOM, WAITING, WATCHED};
 use crate::bell::Bell;
 use crate::config::{Config, DeviceTable};
 use crate::counter::{Available, Counter, Counts};
@@ -18,6 +18,7 @@ use crate::wait::{Sleepers, Waits};
 use crate::watch::Watches;
 use std::collections::VecDeque;
 use tierce_core::{BucketIndex, DeviceIndex, Geometry, Mark, Reserve, Sizes, Snapshot};
+pub(crate) use wake::Hunger;
 
 /// The buckets that hold gens and prios on the device, head first.
 #[derive(Debug, Default)]
@@ -561,101 +562,6 @@ impl Device {
         }
         refilled
     }
-
-    /// Nobody holds prio writes back any more.
-    pub(crate) fn unblocked(&self) {
-        // Pairs with the fence in `stay_hungry`: either the reclaimer's look after it finds no
-        // holder, or we see that it is hungry.
-        if self.attention().after() & UNBLOCKED != 0 {
-            self.ring_if_hungry(UNBLOCKED);
-        }
-    }
-
-    /// Buckets were put on a list: whoever waits is served, and the prio write goes on if it was
-    /// short of buckets.
-    fn offered(&self) {
-        let seen = self.attention().after() & (WAITING | BUCKETS | WATCHED);
-        if seen != 0 {
-            self.noticed(seen);
-        }
-    }
-
-    #[cold]
-    fn noticed(&self, seen: u32) {
-        if seen & WAITING != 0 && !cfg!(tierce_mutant = "offered_unserved") {
-            self.serve();
-        }
-        if seen & BUCKETS != 0 {
-            self.ring_if_hungry(BUCKETS);
-        }
-        if seen & WATCHED != 0 {
-            self.watches.offered();
-        }
-    }
-
-    /// Hands what is free to those who wait.
-    pub(crate) fn serve(&self) {
-        let sleepers = self.waits.serve(|reserve| {
-            let found = self.reserves.pop(reserve).ok()?;
-            if let Some(spare) = found.spare {
-                // Its place was taken while it was carried; the reclaimer offers it again.
-                self.keep(spare);
-            }
-            Some(found.free)
-        });
-        drop(sleepers);
-    }
-
-    /// Somebody found nothing free: the reclaimer should hurry.
-    pub(crate) fn feel_demand(&self) {
-        // Relaxed: tested first, so that it is rarely written; the bell orders it.
-        if self.demand.load(Ordering::Relaxed) == 0 {
-            self.demand.store(1, Ordering::Relaxed);
-            self.bell.ring();
-        } else if self.attention().now() & HUNGRY != 0 {
-            // The demand is an old one that the reclaimer has not come to take: it sleeps.
-            self.ring_if_hungry(HUNGRY);
-        }
-    }
-
-    /// Whether somebody found nothing free, or waits, since this was last asked.
-    pub(crate) fn take_demand(&self) -> bool {
-        // Relaxed: the bell orders it; demand that comes right after is met by the next look.
-        let demand = self.demand.swap(0, Ordering::Relaxed) != 0;
-        demand || self.waits.len() > 0 || self.watches.len() > 0
-    }
-
-    /// The reclaimer is about to sleep until there is `hunger`; it looks once more after this:
-    /// either that finds it, or whoever makes it available rings.
-    pub(crate) fn stay_hungry(&self, hunger: Hunger) {
-        self.attention().clear(HUNGRY);
-        if cfg!(tierce_mutant = "hungry_no_fence") {
-            self.attention().raise(hunger as u32);
-        } else {
-            self.attention().set(hunger as u32);
-        }
-    }
-
-    fn ring_if_hungry(&self, hunger: u32) {
-        if self.attention().now() & hunger != 0 {
-            self.attention().clear(hunger);
-            self.bell.ring();
-        }
-    }
-}
-
-/// What a sleeping reclaimer wants.
-#[derive(Clone, Copy, Debug)]
-#[repr(u32)]
-pub(crate) enum Hunger {
-    /// Room on the free lists: it has buckets to release.
-    Room = ROOM,
-    /// Buckets for the prio write.
-    Buckets = BUCKETS,
-    /// That nobody holds the prio write back.
-    Unblocked = UNBLOCKED,
-    /// That more discards are allowed; or that space is short, and it does not wait for them.
-    Discards = DISCARDS,
 }
 
 #[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]

@@ -40,7 +40,7 @@ impl Allocator {
     /// # use tierce_core::{Geometry, Reserve};
     /// # use tierce_lockfree::{Allocator, Config, DeviceTable, Unused};
     /// # let geometry = Geometry::new(1024, 1, 128, 1)?;
-    /// # let config = Config { sync: false, ..Config::default() };
+    /// # let config = Config::default().sync(false);
     /// # let (allocator, mut reclaimers) =
     /// #     Allocator::start(config, vec![DeviceTable::empty(geometry)])?.finish();
     /// # let _ = reclaimers[0].step();

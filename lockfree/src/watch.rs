@@ -89,7 +89,9 @@ impl Watches {
             devices.iter().for_each(|device| device.set_watched(false));
         }
         drop(lines);
-        wake(next);
+        if !cfg!(tierce_mutant = "watch_leaves_silently") {
+            wake(next);
+        }
     }
 
     /// Buckets were put on some list, and a device's word of attention says that somebody watches.
@@ -196,6 +198,9 @@ impl future::Decided for FreeFuture<'_> {
             let devices = self.allocator.devices();
             self.watcher = Some(self.allocator.watches().line_up(self.reserve, waker, devices));
             devices.iter().for_each(Device::feel_demand);
+            if cfg!(tierce_mutant = "watch_no_second_look") {
+                return None;
+            }
         }
     }
 

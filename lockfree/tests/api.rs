@@ -101,7 +101,7 @@ fn start(devices: usize, config: Config) -> (Arc<Allocator>, Vec<Reclaimer>) {
     let mut sizes = Sizes::tierce(&geometry, 0);
     sizes.none = 8;
     let table = DeviceTable::empty(geometry).with_sizes(sizes);
-    let config = Config { cpus: 0, sync: false, ..config };
+    let config = config.cpus(0).sync(false);
     let started = Allocator::start(config, vec![table; devices]).expect("legal settings");
     let (allocator, mut reclaimers) = started.finish();
     for reclaimer in &mut reclaimers {
@@ -177,8 +177,7 @@ fn victims(allocator: &Allocator, reclaimer: &mut Reclaimer) -> Vec<u32> {
 
 #[test]
 fn the_policy_can_be_switched_at_run_time() {
-    let (allocator, mut reclaimers) =
-        start(1, Config { policy: Policy::Fifo, ..Config::default() });
+    let (allocator, mut reclaimers) = start(1, Config::default().policy(Policy::Fifo));
     let reclaimer = &mut reclaimers[0];
     reclaimer.record_events();
     let ascending = |taken: &[u32]| taken.is_sorted() && !taken.is_empty();

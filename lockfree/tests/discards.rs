@@ -19,7 +19,7 @@ fn start() -> (Arc<Allocator>, Reclaimer) {
     let mut sizes = Sizes::tierce(&geometry, 0);
     (sizes.none, sizes.free_inc) = (16, 16);
     let table = DeviceTable::empty(geometry).with_sizes(sizes);
-    let config = Config { discard: true, cpus: 0, ..Config::default() };
+    let config = Config::default().discard(true).cpus(0);
     let (allocator, mut reclaimers) =
         Allocator::start(config, vec![table]).expect("legal settings").finish();
     (allocator, reclaimers.remove(0))

@@ -113,19 +113,19 @@ fn nothing_is_handed_out_before_its_gen_is_durable() {
     for recycle_prio_chain in [true, false] {
         for discard in [true, false] {
             let cpus = u32::from(discard);
-            never_before_it_is_durable(Config {
-                cpus,
-                recycle_prio_chain,
-                discard,
-                ..Config::default()
-            });
+            never_before_it_is_durable(
+                Config::default()
+                    .cpus(cpus)
+                    .recycle_prio_chain(recycle_prio_chain)
+                    .discard(discard),
+            );
         }
     }
 }
 
 #[test]
 fn nothing_of_a_failed_prio_write_is_handed_out() {
-    let (allocator, mut reclaimer) = start(Config { cpus: 1, ..Config::default() });
+    let (allocator, mut reclaimer) = start(Config::default().cpus(1));
     let Step::PrioWrite(mut write) = reclaimer.step() else { panic!("the first batch") };
     encode(&mut write);
     let before = drain(&allocator);
@@ -205,7 +205,7 @@ fn wait_in_line(
 
 #[test]
 fn a_foreign_pin_sets_a_bucket_aside_until_it_is_gone() {
-    let (allocator, mut reclaimer) = start(Config { cpus: 1, sync: false, ..Config::default() });
+    let (allocator, mut reclaimer) = start(Config::default().cpus(1).sync(false));
     let now = Instant::now();
     // A pointer that should never have been kept: its bucket was given back unwritten.
     let given_back = allocator.try_alloc(Reserve::Btree).expect("in use").expect("filled at start");

@@ -27,7 +27,7 @@ fn start(config: Config) -> Arc<Allocator> {
     (sizes.none, sizes.free_inc) = (NBUCKETS / 2, NBUCKETS / 4);
     sizes.candidates = NBUCKETS;
     let table = DeviceTable::empty(geometry).with_sizes(sizes);
-    let config = Config { sync: false, ..config };
+    let config = config.sync(false);
     let (allocator, mut reclaimers) =
         Allocator::start(config, vec![table]).expect("legal settings").finish();
     fill(&allocator, &mut reclaimers[0]);
@@ -105,16 +105,16 @@ fn no_bucket_is_lost(config: Config, threads: u32, points: u32, are_shared: bool
 
 #[test]
 fn no_bucket_is_lost_by_many_write_points() {
-    no_bucket_is_lost(Config { cpus: 4, ..Config::default() }, 4, 100, false);
-    no_bucket_is_lost(Config { cpus: 4, ..Config::default() }, 4, 300, true);
+    no_bucket_is_lost(Config::default().cpus(4), 4, 100, false);
+    no_bucket_is_lost(Config::default().cpus(4), 4, 300, true);
 }
 
 /// All meet at the end of every bucket.
 #[test]
 fn no_bucket_is_lost_by_threads_of_one_write_point() {
-    no_bucket_is_lost(Config { cpus: 4, open_buckets: 1, ..Config::default() }, 8, 1, true);
-    no_bucket_is_lost(Config { cpus: 4, open_buckets: 5, ..Config::default() }, 8, 5, true);
-    no_bucket_is_lost(Config { cpus: 0, open_buckets: 16, ..Config::default() }, 8, 5, true);
+    no_bucket_is_lost(Config::default().cpus(4).open_buckets(1), 8, 1, true);
+    no_bucket_is_lost(Config::default().cpus(4).open_buckets(5), 8, 5, true);
+    no_bucket_is_lost(Config::default().cpus(0).open_buckets(16), 8, 5, true);
 }
 
 fn write_once(allocator: &Allocator, request: SectorRequest) -> BucketRef {
@@ -127,7 +127,7 @@ fn write_once(allocator: &Allocator, request: SectorRequest) -> BucketRef {
 #[test]
 fn a_stream_goes_on_in_its_bucket() {
     for cpus in [0, 1, 4] {
-        let allocator = start(Config { cpus, ..Config::default() });
+        let allocator = start(Config::default().cpus(cpus));
         let stream = |n: u64, at: u64| {
             SectorRequest::new(4).stream(n, at).write_point(WritePoint::from(n * n))
         };
@@ -155,7 +155,7 @@ fn a_stream_goes_on_in_its_bucket() {
 /// How often a stream that writes all the time changes its bucket while others, more than there
 /// are slots, write once each.
 fn changes(cpus: u32) -> u32 {
-    let allocator = start(Config { cpus, open_buckets: 16, ..Config::default() });
+    let allocator = start(Config::default().cpus(cpus).open_buckets(16));
     let busy = SectorRequest::new(1).stream(1, 0).write_point(WritePoint::new(0));
     let mut last = write_once(&allocator, busy);
     let mut changes = 0;

@@ -55,7 +55,7 @@ fn start(cpus: u32, none: u32) -> (Arc<Allocator>, Reclaimer) {
     (sizes.btree, sizes.prio, sizes.moving_gc, sizes.none) = (1, 1, 0, none);
     (sizes.free_inc, sizes.candidates) = (4, 8);
     let table = DeviceTable::empty(geometry).with_sizes(sizes);
-    let config = Config { cpus, open_buckets: 2, sync: false, ..Config::default() };
+    let config = Config::default().cpus(cpus).open_buckets(2).sync(false);
     let (allocator, mut reclaimers) =
         Allocator::start(config, vec![table]).expect("legal settings").finish();
     let mut reclaimer = reclaimers.remove(0);

@@ -277,8 +277,11 @@ fn side_by_side(policy: Policy, recycle_prio_chain: bool, operations: &[Operatio
     let mut sizes = Sizes::tierce(&geometry, 0);
     (sizes.btree, sizes.none, sizes.moving_gc, sizes.free_inc) = (3, 6, 2, 5);
     sizes.candidates = 10;
-    let config =
-        Config { policy, cpus: 0, recycle_prio_chain, batch_on_demand: false, ..Config::default() };
+    let config = Config::default()
+        .policy(policy)
+        .cpus(0)
+        .recycle_prio_chain(recycle_prio_chain)
+        .batch_on_demand(false);
     let table = DeviceTable::empty(geometry).with_sizes(sizes);
     let started = Allocator::start(config, vec![table]).expect("legal settings");
     let (allocator, mut reclaimers) = started.finish();

@@ -515,16 +515,16 @@ fn stress(config: Config) {
 
 #[test]
 fn least_recently_used_with_discards() {
-    stress(Config { cpus: CPUS, discard: true, ..Config::default() });
+    stress(Config::default().cpus(CPUS).discard(true));
 }
 
 #[test]
 fn first_in_first_out_without_recycling() {
     let policy = Policy::Fifo;
-    stress(Config { cpus: CPUS, policy, recycle_prio_chain: false, ..Config::default() });
+    stress(Config::default().cpus(CPUS).policy(policy).recycle_prio_chain(false));
 }
 
 #[test]
 fn without_cells_and_few_open_buckets() {
-    stress(Config { cpus: 0, open_buckets: 3, policy: Policy::Random, ..Config::default() });
+    stress(Config::default().cpus(0).open_buckets(3).policy(Policy::Random));
 }

@@ -28,7 +28,7 @@ fn start(cpus: u32) -> (Arc<Allocator>, Reclaimer) {
     let mut sizes = Sizes::tierce(&geometry, 0);
     sizes.none = 16;
     let table = DeviceTable::empty(geometry).with_sizes(sizes);
-    let config = Config { cpus, sync: false, ..Config::default() };
+    let config = Config::default().cpus(cpus).sync(false);
     let (allocator, mut reclaimers) =
         Allocator::start(config, vec![table]).expect("legal settings").finish();
     let mut reclaimer = reclaimers.remove(0);

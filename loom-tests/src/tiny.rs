@@ -16,7 +16,7 @@ pub const fn bucket(number: u32) -> BucketId {
 /// No cells, one open bucket, nothing has to become durable.
 #[must_use]
 pub fn settings() -> Config {
-    Config { cpus: 0, open_buckets: 1, sync: false, ..Config::default() }
+    Config::default().cpus(0).open_buckets(1).sync(false)
 }
 
 /// Eight buckets of two blocks; the lists hold one for the prio write and `none` for all. Of the

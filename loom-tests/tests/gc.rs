@@ -81,8 +81,7 @@ fn i4_the_walk_meets_what_was_inserted_before_the_snapshot() {
 #[test]
 fn i14_no_pass_meets_cleared_marks() {
     model(|| {
-        let settings =
-            Config { invalidate_during_gc: false, policy: Policy::Fifo, ..tiny::settings() };
+        let settings = tiny::settings().invalidate_during_gc(false).policy(Policy::Fifo);
         let (allocator, mut reclaimer) = tiny::of_five(settings, 0, 2);
         let pointer = tiny::full(&allocator);
         inside::mark_dirty(&allocator, pointer.id());
@@ -104,8 +103,7 @@ fn i14_no_pass_meets_cleared_marks() {
 #[test]
 fn i14_an_abandoned_collection_leaves_nothing_to_take() {
     model(|| {
-        let settings =
-            Config { invalidate_during_gc: false, policy: Policy::Fifo, ..tiny::settings() };
+        let settings = tiny::settings().invalidate_during_gc(false).policy(Policy::Fifo);
         let (allocator, mut reclaimer) = tiny::of_five(settings, 0, 2);
         let pointer = tiny::full(&allocator);
         inside::mark_dirty(&allocator, pointer.id());
@@ -170,7 +168,7 @@ fn end_write(reclaimer: &mut Reclaimer, mut write: PrioWrite) {
 
 /// An allocator whose prio chain is one bucket, and alone goes round.
 fn with_chain() -> (Arc<Allocator>, Reclaimer) {
-    let (allocator, mut reclaimer) = tiny::of_five(Config { sync: true, ..tiny::settings() }, 1, 2);
+    let (allocator, mut reclaimer) = tiny::of_five(tiny::settings().sync(true), 1, 2);
     write_prios(&mut reclaimer);
     while let Some(node) = allocator.try_alloc(Reserve::Btree).expect("in use") {
         node.written();

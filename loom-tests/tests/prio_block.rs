@@ -18,7 +18,7 @@ use tierce_loom_tests::{model, tiny};
 
 /// An allocator with one index node.
 fn with_node() -> (Arc<Allocator>, Reclaimer, BucketRef) {
-    let (allocator, reclaimer) = tiny::of_five(Config { sync: true, ..tiny::settings() }, 1, 2);
+    let (allocator, reclaimer) = tiny::of_five(tiny::settings().sync(true), 1, 2);
     let node = allocator.try_alloc(Reserve::Btree).expect("in use").expect("filled at start");
     let pointer = node.bucket_ref();
     node.written();

@@ -29,7 +29,7 @@ fn reclaim(mut reclaimer: Reclaimer) {
 }
 
 fn fifo() -> Config {
-    Config { policy: Policy::Fifo, ..tiny::settings() }
+    tiny::settings().policy(Policy::Fifo)
 }
 
 fn use_up(allocator: &Allocator, buckets: u32) {
@@ -68,7 +68,7 @@ fn i7_whoever_makes_room_wakes_the_reclaimer() {
 #[test]
 fn i7_whoever_waits_is_served_after_the_prio_write() {
     model_within(2, || {
-        let settings = Config { sync: true, ..fifo() };
+        let settings = fifo().sync(true);
         let (allocator, reclaimer) = tiny::of_five(settings, 0, 3);
         (3..6).map(tiny::bucket).for_each(|bucket| inside::mark_dirty(&allocator, bucket));
         let user = thread::spawn(move || use_up(&allocator, 1));

@@ -17,7 +17,7 @@ use tierce_loom_tests::{
 
 /// One CPU with cells: the only list whose emptiness is seen without a lock in between.
 fn allocator() -> Arc<Allocator> {
-    let (allocator, mut reclaimer) = tiny::allocator(Config { cpus: 1, ..tiny::settings() }, 2);
+    let (allocator, mut reclaimer) = tiny::allocator(tiny::settings().cpus(1), 2);
     let _ = reclaimer.step();
     allocator
 }

@@ -41,7 +41,7 @@ impl Lockfree {
         let gens = (0..full.nbuckets).map(|b| (full.prio(b), Gen::default()));
         let table = DeviceTable::empty(full.geometry()).with_sizes(full.sizes());
         let table = table.with_prios(Gens::from_iter(gens), Vec::new(), 0);
-        let config = Config { sync: full.sync, ..config };
+        let config = config.sync(full.sync);
         let mut startup = Allocator::start(config, vec![table]).expect("settings are constants");
         for bucket in full.buckets() {
             let id = BucketId::new(DeviceIndex::FIRST, bucket);

@@ -12,11 +12,7 @@ const KEY_BYTES_MAX: usize = 16;
 /// use tierce_bench::{Insertion, Store, backend::Tierce};
 /// # let directory = tempfile::tempdir()?;
 /// # let path = directory.path().join("cache");
-/// let options = tierce_io::FormatOptions {
-///     size: Some(64 << 20),
-///     bucket: 64 << 10,
-///     ..Default::default()
-/// };
+/// let options = tierce_io::FormatOptions::default().size(Some(64 << 20)).bucket(64 << 10);
 /// tierce_io::format(&path, &options)?;
 /// let store = Tierce::open(tierce_cache::Config::new(&path))?;
 /// assert_eq!(store.insert(b"key", b"value")?, Insertion::Stored);

@@ -19,7 +19,7 @@ const BUCKETS_BETWEEN: u32 = 16;
 pub(super) fn idle(bench: &mut Bench<'_>) {
     let time = if bench.plan.rounds == 1 { Duration::from_millis(50) } else { IDLE };
     let path = std::env::temp_dir().join(format!("tierce-idle-{}", std::process::id()));
-    let options = FormatOptions { size: Some(64 << 20), bucket: 64 << 10, ..Default::default() };
+    let options = FormatOptions::default().size(Some(64 << 20)).bucket(64 << 10);
     format(&path, &options).expect("there is room for 64 MiB");
     let volume = Volume::open(&path, &OpenOptions::default()).expect("formatted");
     let (table, writer) = volume.into_start();
@@ -117,8 +117,8 @@ pub(super) fn write_amplification(bench: &mut Bench<'_>) {
 
 fn amplification(nbuckets: u32, bucket: u32) -> f64 {
     let bytes = u64::from(nbuckets) * u64::from(bucket);
-    let device = Sim::new(&SimOptions { bytes, ..SimOptions::default() });
-    let options = FormatOptions { bucket, force: true, ..FormatOptions::default() };
+    let device = Sim::new(&SimOptions::default().bytes(bytes));
+    let options = FormatOptions::default().bucket(bucket).force(true);
     format_on(&*device, &options).expect("a device of zeros");
     let volume = Volume::open_on(device, Owner::Allocator).expect("formatted");
     let block = u64::from(volume.geometry().block_bytes());

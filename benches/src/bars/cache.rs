@@ -62,11 +62,7 @@ impl Drop for Directory {
 
 /// A new cache in a file of `bytes` bytes.
 pub(super) fn open(path: &Path, bytes: u64, config: Config) -> Result<Tierce, Error> {
-    let options = tierce_io::FormatOptions {
-        size: Some(bytes),
-        bucket: BUCKET_BYTES,
-        ..tierce_io::FormatOptions::default()
-    };
+    let options = tierce_io::FormatOptions::default().size(Some(bytes)).bucket(BUCKET_BYTES);
     tierce_io::format(path, &options).map_err(Error::store("format a cache"))?;
     Tierce::open(config).map_err(Error::store("open a cache"))
 }

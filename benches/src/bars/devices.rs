@@ -65,7 +65,7 @@ fn on_devices(bench: &mut Bench<'_>, measure: fn(&mut Bench<'_>, &DeviceFile, &s
 
 /// Formats, and writes journal and fio's range once.
 fn prepare(path: &Path, bytes: u64) -> std::io::Result<()> {
-    let options = FormatOptions { bucket: BUCKET, force: true, ..FormatOptions::default() };
+    let options = FormatOptions::default().bucket(BUCKET).force(true);
     let superblock = tierce_io::format(path, &options).expect("the device can be formatted");
     let file = std::fs::OpenOptions::new().write(true).open(path)?;
     for bucket in superblock.first_use(0).journal_buckets() {

@@ -52,7 +52,10 @@ pub(super) fn lru<S: Space>(bench: &mut Bench<'_>) {
 
 /// A device whose passes are made like that.
 fn passes(full: &Full, pass_threads: u32, pass_vectors: bool) -> Lockfree {
-    Lockfree::start_with(full, Config { pass_threads, pass_vectors, ..Config::default() })
+    Lockfree::start_with(
+        full,
+        Config::default().pass_threads(pass_threads).pass_vectors(pass_vectors),
+    )
 }
 
 /// The goal of the random order, and of the others twice what that took.

@@ -84,7 +84,7 @@ fn main() -> ExitCode {
 /// 1024 buckets of 64 KiB, so that a round reuses buckets.
 fn test(args: &TestArgs) -> Result<ExitCode, Failure> {
     let file = Temporary(format!("tierce-kill-test-{}.img", std::process::id()).into());
-    let format = FormatOptions { size: Some(64 << 20), bucket: 64 << 10, ..Default::default() };
+    let format = FormatOptions::default().size(Some(64 << 20)).bucket(64 << 10);
     tierce_io::format(&file.0, &format)?;
     let subject = CacheFile::new(std::env::current_exe()?, &file.0);
     let mut settings = Settings::default();

@@ -64,7 +64,7 @@ impl Reclaimer {
     /// # use tierce_core::Geometry;
     /// # use tierce_lockfree::{Allocator, Config, DeviceTable, Step, WaitFor};
     /// # let geometry = Geometry::new(1024, 1, 128, 1)?;
-    /// # let config = Config { sync: false, discard: true, ..Config::default() };
+    /// # let config = Config::default().sync(false).discard(true);
     /// # let (_allocator, mut reclaimers) =
     /// #     Allocator::start(config, vec![DeviceTable::empty(geometry)])?.finish();
     /// let reclaimer = &mut reclaimers[0];

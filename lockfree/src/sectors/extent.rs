@@ -16,7 +16,7 @@ use tierce_core::{BucketId, Gen};
 /// # use tierce_core::Geometry;
 /// # let geometry = Geometry::new(1024, 1, 128, 1)?;
 /// # let (allocator, mut reclaimers) = Allocator::start(
-/// #     Config { sync: false, ..Config::default() }, vec![DeviceTable::empty(geometry)])?.finish();
+/// #     Config::default().sync(false), vec![DeviceTable::empty(geometry)])?.finish();
 /// # reclaimers[0].step();
 /// let extent = allocator.try_alloc_sectors(&SectorRequest::new(8))?.expect("space");
 /// assert_eq!(extent.sectors(), 8);

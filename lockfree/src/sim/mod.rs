@@ -262,17 +262,15 @@ fn config(options: &Options, devices: &[DeviceOptions]) -> Result<Config> {
             return Err(refused("new", "devices that differ", wanted));
         }
     }
-    Ok(Config {
-        policy: first.policy,
-        cpus: 0,
-        open_buckets: options.open_buckets.into(),
-        invalidate_during_gc: options.invalidate_during_gc,
-        recycle_prio_chain: options.recycle_prio_chain,
-        batch_on_demand: false,
-        discard: first.discard,
-        sync: first.sync,
-        gc_gen_trigger: options.gc_due_gen,
-        seed: first.seed,
-        ..Config::default()
-    })
+    Ok(Config::default()
+        .policy(first.policy)
+        .cpus(0)
+        .open_buckets(options.open_buckets.into())
+        .invalidate_during_gc(options.invalidate_during_gc)
+        .recycle_prio_chain(options.recycle_prio_chain)
+        .batch_on_demand(false)
+        .discard(first.discard)
+        .sync(first.sync)
+        .gc_gen_trigger(options.gc_due_gen)
+        .seed(first.seed))
 }

@@ -77,7 +77,7 @@ impl Given {
 }
 
 fn scanner(pass_threads: u32, pass_vectors: bool) -> Scanner {
-    Scanner::new(&Config { pass_threads, pass_vectors, ..Config::default() })
+    Scanner::new(&Config::default().pass_threads(pass_threads).pass_vectors(pass_vectors))
 }
 
 fn word(prio: u16, sectors: u32) -> Snapshot {

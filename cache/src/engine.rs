@@ -198,7 +198,8 @@ impl Engine {
     /// to know of it, see [`crate::lineage`].
     fn forget_stale(&self, hash: KeyHash, location: Location) {
         self.memory.forget(hash);
-        if !self.lives.may_come_back(location.bucket) {
+        if !self.lives.may_come_back(location.bucket) || cfg!(tierce_mutant = "index_forgets_early")
+        {
             self.index.remove_if(hash, location);
         }
     }
@@ -310,8 +311,7 @@ impl Engine {
     fn note(&self, newer: Location, old: Option<Location>) {
         let Some(old) = old else { return };
         if let Some(life) = self.lives.number(old.bucket) {
-            let newer = (newer.bucket.id(), newer.offset);
-            self.lineage.note(newer, (old.bucket.id(), old.offset), life);
+            self.lineage.note(newer.bucket.id(), (old.bucket.id(), old.offset), life);
         }
     }
 
@@ -335,7 +335,7 @@ impl Engine {
         self.memory.forget(hash);
         let Some(old) = old else { return Ok(false) };
         // Also for one whose bucket is just being reused: until that is durable it may come back.
-        if self.lives.may_come_back(old.bucket) {
+        if self.lives.may_come_back(old.bucket) && !cfg!(tierce_mutant = "no_tombstone") {
             let record = Record { kind: Kind::Tombstone, version, expires: 0, key, value: &[] };
             room.push(hash, &record);
         }

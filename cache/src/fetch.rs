@@ -56,8 +56,7 @@ impl Engine {
         let end = (location.offset + location.bytes).next_multiple_of(block);
         let bytes = (end.min(self.layout.bucket_bytes) - start) as usize;
         let device = &self.devices[location.bucket.device().as_usize()].device;
-        let bucket = u64::from(location.bucket.bucket().get());
-        let offset = bucket * u64::from(self.layout.bucket_bytes) + u64::from(start);
+        let offset = self.layout.start(location.bucket.bucket()) + u64::from(start);
         let request = Request::read(offset, device.buffer(bytes));
         let buffer = match reads {
             Reads::Here => device.perform(request),

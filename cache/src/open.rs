@@ -54,14 +54,7 @@ fn open_volumes(config: &Config, volumes: Vec<Volume>) -> Result<Background, Err
     let (policy, discard) = first.map_or((None, false), |s| (Some(s.policy), s.discard));
     let opened = volumes.into_iter().map(adopt).collect::<Result<Vec<_>, _>>()?;
     let layout = alike(&opened)?;
-    let void = heard(&opened)?;
-    let (found, clock) = {
-        let sources: Vec<_> = (0..).zip(&opened).map(|(n, o)| o.source(n)).collect();
-        let mut found = recover::scan(&sources, &layout);
-        found.retain(|found| !void.contains(found.header.uuid, found.header.life));
-        let clock = recover::clock(&sources, &found);
-        (found, clock)
-    };
+    let (found, clock, void) = found(&opened, &layout)?;
     let defaults = tierce_lockfree::Config::default();
     let settings = tierce_lockfree::Config {
         policy: config.policy.or(policy).unwrap_or_default(),
@@ -141,15 +134,34 @@ fn fifo_next(mut found: Vec<(u32, u64)>, nbuckets: u32) -> u32 {
     gaps.max().filter(|&(gap, _)| gap > GAP_MIN).map_or(oldest, |(_, next)| next)
 }
 
-/// What the devices say of each other.
-fn heard(opened: &[Opened]) -> Result<Void, Error> {
+/// What is on the devices, where numbers go on, and which lives do not count.
+fn found(opened: &[Opened], layout: &Layout) -> Result<(Vec<Found>, u64, Void), Error> {
+    let has_room = layout.bucket_bytes >= void::BUCKET_BYTES_MIN;
     let mut void = Void::default();
-    if opened.len() > 1 {
-        for opened in opened {
-            void.merge(&Void::read(&*opened.device)?);
-        }
+    for opened in opened.iter().filter(|_| has_room) {
+        void.merge(&Void::read(&*opened.device)?);
     }
-    Ok(void)
+    let sources: Vec<_> = (0..).zip(opened).map(|(n, o)| o.source(n)).collect();
+    match recover::scan(&sources, layout) {
+        Ok(mut found) => {
+            found.retain(|found| !void.contains(found.header.uuid, found.header.life));
+            let clock = recover::clock(&sources, &found);
+            Ok((found, clock, void))
+        }
+        Err(error) if has_room => {
+            log::warn!("{error}: what it held is not known, so the cache starts empty");
+            let clock = recover::clock(&sources, &[]);
+            for opened in opened {
+                // Numbers of earlier runs are below the clock: see `recover.rs`.
+                void.insert(opened.writer.superblock().uuid.0, clock - 1);
+            }
+            for opened in opened {
+                void.write(&*opened.device)?;
+            }
+            Ok((Vec::new(), clock, void))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// How many buckets are filled at a time: open buckets are half empty, so not too many of them on
@@ -252,9 +264,9 @@ impl Engine {
             self.lives.found(bucket.bucket, bucket.header.life);
             self.lineage.found_dead(bucket.bucket.id(), bucket.dead.clone());
         }
-        recover::rebuild(found, &self.layout, &self.index, |[newer, older]| {
-            let place = |(found, entry): (&Found, u32)| (found.bucket.id(), entry);
-            self.lineage.note(place(newer), place(older), older.0.header.life);
+        recover::rebuild(found, &self.layout, &self.index, |newer, older| {
+            let (found, offset) = older;
+            self.lineage.note(newer.bucket.id(), (found.bucket.id(), offset), found.header.life);
         });
         let current = |id| self.allocator.snapshot(id).map(|word| word.gen_());
         let gone =
@@ -272,7 +284,7 @@ impl Engine {
             disk.device.flush()?;
             // Their new gens are not durable yet. Without a header nothing of them comes back.
             for bucket in &here {
-                let start = u64::from(bucket.get()) * u64::from(self.layout.bucket_bytes);
+                let start = self.layout.start(*bucket);
                 disk.device.write_at(start, &vec![0; self.layout.block as usize])?;
             }
             disk.device.flush()?;
@@ -339,6 +351,8 @@ fn data_buckets(geometry: &Geometry, journal: u32, sizes: &Sizes) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Cache;
+    use tierce_io::{Fault, FaultKind, FormatOptions, Operation, Sim, SimOptions, format_on};
 
     #[test]
     fn fifo_goes_on_where_it_was() {
@@ -347,5 +361,34 @@ mod tests {
         assert_eq!(fifo_next(written.clone().collect(), 1000), 200, "behind what was written");
         let round = written.filter(|&(bucket, _)| !(100..110).contains(&bucket));
         assert_eq!(fifo_next(round.collect(), 200), 10, "full: at the oldest");
+    }
+
+    /// A bucket that cannot be read may hold what took the place of anything that can.
+    #[test]
+    fn a_bucket_that_cannot_be_read_leaves_the_cache_cold_for_good() {
+        let sim = Sim::new(&SimOptions { bytes: 64 << 20, ..SimOptions::default() });
+        let options = FormatOptions { bucket: 64 << 10, block: 512, ..Default::default() };
+        format_on(&*sim, &options).expect("formats");
+        let config = Config::new("sim").streams(1);
+        let cache = Cache::open_on(&config, vec![sim.clone()]).expect("opens");
+        let value = |version| vec![version; 60_000];
+        cache.insert(b"key", &value(1)).expect("room");
+        cache.insert(b"key", &value(2)).expect("room");
+        let second = cache.engine().hash(b"key").expect("a key");
+        let second = cache.engine().index.get(second).expect("it is there").bucket;
+        cache.close().expect("closes");
+
+        let start = u64::from(second.bucket().get()) * (64 << 10);
+        let unreadable = Fault::new(FaultKind::Io, Operation::Read, 0).for_good();
+        sim.inject(unreadable.within(start..start + 512));
+        for _ in 0..2 {
+            let cache = Cache::open_on(&config, vec![sim.clone()]).expect("opens");
+            assert_eq!(cache.get(b"key").expect("a get never fails"), None);
+            cache.insert_durable(b"another", b"value").expect("room");
+            cache.close().expect("closes");
+            sim.clear_faults(); // also when it can be read again
+        }
+        let cache = Cache::open_on(&config, vec![sim]).expect("opens");
+        assert_eq!(cache.get(b"another").expect("readable").as_deref(), Some(&b"value"[..]));
     }
 }

@@ -6,8 +6,8 @@
 //!    footer and summary. It counts if the header is of this device, this bucket and the gen that
 //!    the table has. A bucket without a summary was being filled: its records are read one after
 //!    the other, as far as they are whole.
-//! 2. Records are sorted by key and version. The newest enters the index if it is a value; the
-//!    others are noted as its predecessors ([`crate::lineage`]).
+//! 2. Records are sorted by key and version. The newest enters the index if it is a value and not
+//!    dead; each is noted as the predecessor of the next newer one ([`crate::lineage`]).
 //! 3. All of these buckets are shown to the allocator (`observe`), before it hands out anything.
 //!
 //! Versions and numbers of lives go on above everything that was found, and above what earlier runs
@@ -17,6 +17,9 @@
 //!
 //! A bucket whose header, summary and records are damaged, of an unknown version, or of another
 //! hash seed is left as it is: it is reused in its turn.
+//!
+//! A bucket that the device cannot read might have held the newest record of any key, so nothing
+//! that is older may count: everything is cold, for good ([`crate::void`]).
 
 use crate::index::{Index, KeyHash, Location};
 use crate::layout::{BucketHeader, Dead, Entry, Kind, Layout, Record, decode_footer};
@@ -64,7 +67,14 @@ impl Found {
 }
 
 /// Everything that can be found on the devices.
-pub(crate) fn scan(sources: &[Source<'_>], layout: &Layout) -> Vec<Found> {
+///
+/// # Errors
+///
+/// The first bucket that could not be read.
+pub(crate) fn scan(
+    sources: &[Source<'_>],
+    layout: &Layout,
+) -> Result<Vec<Found>, tierce_io::Error> {
     let work: Vec<_> =
         sources.iter().flat_map(|s| s.buckets.iter().map(move |&bucket| (s, bucket))).collect();
     let next = AtomicUsize::new(0);
@@ -78,35 +88,41 @@ pub(crate) fn scan(sources: &[Source<'_>], layout: &Layout) -> Vec<Found> {
                     while let Some(&(source, bucket)) =
                         work.get(next.fetch_add(1, Ordering::Relaxed))
                     {
-                        found.extend(read_bucket(source, layout, bucket));
+                        found.extend(read_bucket(source, layout, bucket)?);
                     }
-                    found
+                    Ok::<_, tierce_io::Error>(found)
                 })
             })
             .collect();
         for reader in readers {
             match reader.join() {
-                Ok(more) => found.extend(more),
+                Ok(more) => found.extend(more?),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-    });
+        Ok::<_, tierce_io::Error>(())
+    })?;
     let newest = found.iter().max_by_key(|found| found.header.life);
-    let Some(seed) = newest.map(|found| found.header.hash_seed) else { return found };
-    found.retain(|found| found.header.hash_seed == seed);
-    found
+    if let Some(seed) = newest.map(|found| found.header.hash_seed) {
+        found.retain(|found| found.header.hash_seed == seed);
+    }
+    Ok(found)
 }
 
-/// What a bucket says, or `None` if it is cold. A read error makes it cold, too.
-fn read_bucket(source: &Source<'_>, layout: &Layout, bucket: BucketIndex) -> Option<Found> {
-    let start = u64::from(bucket.get()) * u64::from(layout.bucket_bytes);
+/// What a bucket says, or `None` if it is cold.
+fn read_bucket(
+    source: &Source<'_>,
+    layout: &Layout,
+    bucket: BucketIndex,
+) -> Result<Option<Found>, tierce_io::Error> {
+    let start = layout.start(bucket);
     let read = |offset: u32, end: u32| {
-        source.device.read_at(start + u64::from(offset), (end - offset) as usize).ok()
+        source.device.read_at(start + u64::from(offset), (end - offset) as usize)
     };
-    let header = BucketHeader::decode(&read(0, layout.block)?)?;
-    let gen_ = *source.gens.get(bucket.as_usize())?;
+    let Some(header) = BucketHeader::decode(&read(0, layout.block)?) else { return Ok(None) };
+    let gen_ = source.gens[bucket.as_usize()];
     if header.uuid != source.uuid || header.bucket != bucket.get() || header.gen_ != gen_.get() {
-        return None;
+        return Ok(None);
     }
     let life = header.life;
     // What most summaries take, in one read with footer and dead records.
@@ -116,20 +132,22 @@ fn read_bucket(source: &Source<'_>, layout: &Layout, bucket: BucketIndex) -> Opt
     let tail = read(guess, layout.bucket_bytes)?;
     let dead = Dead::decode(life, &tail[(layout.dead - guess) as usize..]);
     let footer_at = (layout.footer - guess) as usize;
-    let sealed = decode_footer(layout, life, &tail[footer_at..]).and_then(|footer| {
-        let bytes = footer.summary_bytes();
-        if bytes <= footer_at {
-            return footer.entries(layout, life, &tail[footer_at - bytes..footer_at]);
+    let sealed = match decode_footer(layout, life, &tail[footer_at..]) {
+        Some(footer) if footer.summary_bytes() > footer_at => {
+            let all = read(layout.summary(footer.records), layout.footer)?;
+            footer.entries(layout, life, &all[all.len() - footer.summary_bytes()..])
         }
-        let all = read(layout.summary(footer.records), layout.footer)?;
-        footer.entries(layout, life, &all[all.len() - bytes..])
-    });
+        Some(footer) => {
+            footer.entries(layout, life, &tail[footer_at - footer.summary_bytes()..footer_at])
+        }
+        None => None,
+    };
     let entries = match sealed {
         Some(entries) => entries,
         None => follow(layout, header, &read(0, layout.footer)?),
     };
     let bucket = BucketRef::new(BucketId::new(source.index, bucket), gen_);
-    Some(Found { bucket, header, dead, entries })
+    Ok(Some(Found { bucket, header, dead, entries }))
 }
 
 /// The records of a bucket that has no summary.
@@ -176,12 +194,12 @@ struct Sorted {
 }
 
 /// Enters the newest value of every key into the index. `superseded` is told of each record that
-/// has a newer one: the newer's bucket and offset, and the older's.
+/// has a newer one: the newer's bucket, and the older's with its offset there.
 pub(crate) fn rebuild(
     found: &[Found],
     layout: &Layout,
     index: &Index,
-    superseded: impl Fn([(&Found, u32); 2]) + Sync,
+    superseded: impl Fn(&Found, (&Found, u32)) + Sync,
 ) {
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(16);
     std::thread::scope(|scope| {
@@ -193,7 +211,7 @@ pub(crate) fn rebuild(
                 // A few shards at a time: sorting needs memory for these only.
                 for first in mine.clone().step_by(64) {
                     let part = first..(first + 64).min(mine.end);
-                    enter(&collect(found, layout, &part), found, index, superseded);
+                    enter(&collect(found, &part), found, layout, index, superseded);
                 }
             });
         }
@@ -201,14 +219,12 @@ pub(crate) fn rebuild(
 }
 
 /// The records of some shards, by key, newest first.
-fn collect(found: &[Found], layout: &Layout, shards: &Range<usize>) -> Vec<Sorted> {
+fn collect(found: &[Found], shards: &Range<usize>) -> Vec<Sorted> {
     let mut records = Vec::new();
     for (bucket, found) in (0..).zip(found) {
         for (entry, record) in (0..).zip(&found.entries) {
-            let wanted = record.kind != Kind::Part
-                && shards.contains(&KeyHash(record.hash).shard())
-                && !found.dead.contains(layout, record.offset);
-            if wanted {
+            let in_shards = shards.contains(&KeyHash(record.hash).shard());
+            if record.kind != Kind::Part && in_shards {
                 let Entry { hash, version, .. } = *record;
                 records.push(Sorted { hash, version, bucket, entry });
             }
@@ -221,8 +237,9 @@ fn collect(found: &[Found], layout: &Layout, shards: &Range<usize>) -> Vec<Sorte
 fn enter(
     records: &[Sorted],
     found: &[Found],
+    layout: &Layout,
     index: &Index,
-    superseded: &impl Fn([(&Found, u32); 2]),
+    superseded: &impl Fn(&Found, (&Found, u32)),
 ) {
     // The records of a shard lie together: it grows once, to what it needs.
     for shard in records.chunk_by(|a, b| KeyHash(a.hash).shard() == KeyHash(b.hash).shard()) {
@@ -233,17 +250,16 @@ fn enter(
         let newest = &key[0];
         let bucket = &found[newest.bucket as usize];
         let entry = bucket.entries[newest.entry as usize];
-        if matches!(entry.kind, Kind::Value | Kind::Spread) {
+        let counts = matches!(entry.kind, Kind::Value | Kind::Spread);
+        if counts && !bucket.dead.contains(layout, entry.offset) {
             let hash = KeyHash(entry.hash);
             let (offset, bytes) = (entry.offset, entry.bytes);
             let location = Location { bucket: bucket.bucket, offset, bytes };
             index.shard(hash).replace(hash, location);
         }
         for pair in key.windows(2) {
-            superseded([&pair[0], &pair[1]].map(|record| {
-                let found = &found[record.bucket as usize];
-                (found, found.entries[record.entry as usize].offset)
-            }));
+            let [newer, older] = [&pair[0], &pair[1]].map(|record| &found[record.bucket as usize]);
+            superseded(newer, (older, older.entries[pair[1].entry as usize].offset));
         }
     }
 }

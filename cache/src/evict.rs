@@ -10,7 +10,7 @@ use tierce_core::{BucketId, BucketIndex, DeviceIndex};
 use tierce_io::{Completion, DeviceExt, Request};
 
 /// How many lists of dead records are on their way to the devices at a time, at most.
-const LISTS_AT_A_TIME: usize = 64;
+const LISTS_AT_A_TIME: usize = 8;
 
 impl Engine {
     /// The content of `buckets` of `device` is about to go for good, see [`Lineage`].

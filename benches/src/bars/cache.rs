@@ -193,7 +193,7 @@ fn try_beside_foyer(bench: &mut Bench<'_>) -> Result<(), Box<dyn std::error::Err
     let directory = Directory::make()?;
     let bytes = disk_bytes(bench.plan);
     let (keys, filling, requests) = match bench.plan.quick {
-        true => (100_000, 60_000, 12_000),
+        true => (100_000, 60_000, 36_000),
         false => (1_500_000, 1_200_000, 400_000),
     };
     let fill = Job { keys, requests: filling, round: 0, threads: THREADS };

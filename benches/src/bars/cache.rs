@@ -6,10 +6,9 @@
 //!
 //! P13: the same requests for everybody: Zipf-distributed keys, values as web objects, one
 //! round to fill the cache. foyer is a program of its own (`benches/foyer`); it is measured if
-//! it is built. Both caches get the same disk space and memory for values, tierce's write buffers
-//! included, foyer's not. What a cache drops silently shows as misses. Everybody runs at normal
-//! priority: of real-time threads foyer's poll of its ring leaves those that write no CPU, and it
-//! drops nearly every insert.
+//! it is built. Both caches get the same disk space and memory tier. What a cache drops
+//! silently shows as misses. Everybody runs at normal priority: of real-time threads foyer's
+//! poll of its ring leaves those that write no CPU, and it drops nearly every insert.
 
 use super::fio;
 use super::row::{Better, Figure, Goal};
@@ -28,8 +27,8 @@ use tierce_cache::Config;
 /// Threads that use a cache, and the depth of fio.
 const THREADS: usize = 4;
 
-/// Memory for values in P13. foyer keeps so much, and has as much again to write from; tierce has
-/// so much for both together, what it writes from first.
+/// Memory tier of both caches in P13. Beside it both have what they write from: foyer 16 MiB, its
+/// default, tierce this.
 const MEMORY_BYTES: u64 = 16 << 20;
 const WRITE_BUFFER_BYTES: usize = 4 << 20;
 
@@ -191,14 +190,14 @@ fn try_beside_foyer(bench: &mut Bench<'_>) -> Result<(), Box<dyn std::error::Err
     let directory = Directory::make()?;
     let bytes = disk_bytes(bench.plan);
     let (keys, filling, requests) = match bench.plan.quick {
-        true => (100_000, 60_000, 12_000),
+        true => (100_000, 60_000, 36_000),
         false => (1_500_000, 1_200_000, 400_000),
     };
     let fill = Job { keys, requests: filling, round: 0, threads: THREADS };
     let path = directory.0.join("tierce");
     let config = Config::new(&path)
         .write_buffer_bytes(WRITE_BUFFER_BYTES)
-        .memory_bytes(MEMORY_BYTES as usize - WRITE_BUFFER_BYTES);
+        .memory_bytes(MEMORY_BYTES as usize);
     let store = open(&path, bytes, config)?;
     fill.run(&store)?;
     bench.results.notes.push(settings(&store, bytes));

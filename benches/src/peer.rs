@@ -34,7 +34,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 ///
 /// ```
 /// use tierce_bench::peer::Place;
-/// let place = Place { directory: "/tmp/peer".into(), bytes: 1 << 30, memory_bytes: 16 << 20,
+/// let place = Place { directory: "peer".into(), bytes: 1 << 30, memory_bytes: 16 << 20,
 ///     engine: "psync".into() };
 /// assert!(place.bytes > place.memory_bytes);
 /// ```

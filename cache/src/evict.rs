@@ -22,9 +22,9 @@ impl Engine {
         if changed.is_empty() {
             return Ok(());
         }
-        // The records that the dead gave way to become durable first. They are in buckets that are
+        // The records that the dead give way to become durable first. They are in buckets that are
         // about to go, and were written; but a power loss before they have gone could take them
-        // and leave some of the dead: the key's next older record would be back.
+        // and leave the lists: a value that was durable would be lost.
         let mut own = match cfg!(tierce_mutant = "dead_before_newer") {
             true => Ok(()),
             false => self.devices[device.as_usize()].device.flush(),
@@ -44,9 +44,14 @@ impl Engine {
                 void.push(other);
             }
         }
-        // Only now: what its records took the place of is dead.
+        if void.is_empty() || cfg!(tierce_mutant = "no_void") {
+            return own;
+        }
+        // Only now: what its records took the place of is dead, durably.
+        own?;
+        self.devices[device.as_usize()].device.flush()?;
         let told = void.into_iter().map(|other| self.declare_void(other, device));
-        told.fold(own, Result::and)
+        told.fold(Ok(()), Result::and)
     }
 
     /// The content of `buckets` of `device` is gone for good.
@@ -72,8 +77,7 @@ impl Engine {
             if is_lost || self.void().contains(*uuid, *life) {
                 continue;
             }
-            let bucket = u64::from(id.bucket().get()) * u64::from(self.layout.bucket_bytes);
-            let offset = bucket + u64::from(self.layout.dead);
+            let offset = self.layout.start(id.bucket()) + u64::from(self.layout.dead);
             self.counters.dead_lists_written.add_one();
             match disk.write_at(offset, &dead.encode(&self.layout, *life)) {
                 Ok(()) if id.device() == device => {}

@@ -15,8 +15,8 @@
 //! * **summary** and **footer**: where each record is, its key's hash, its version. Written when
 //!   the bucket is full. A bucket without one was being written when the cache ended; its records
 //!   are found by reading them one after the other.
-//! * **dead records**: a bit for every place where a record can begin: it must not come back at a
-//!   restart, see [`crate::lineage`]. Written in place, each sector standing for itself.
+//! * **dead records**: a bit for every place where a record can begin: its value must not come back
+//!   at a restart, see [`crate::lineage`]. Written in place, each sector standing for itself.
 //!
 //! # Which life
 //!
@@ -27,6 +27,7 @@
 //! Everything is little-endian.
 
 use std::collections::BTreeSet;
+use tierce_core::BucketIndex;
 use twox_hash::XxHash3_64;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -74,6 +75,11 @@ impl Layout {
         let footer = dead.checked_sub(block)?;
         let layout = Self { bucket_bytes, block, footer, dead, grain };
         (layout.record_max() >= 1024).then_some(layout)
+    }
+
+    /// Where a bucket begins, in bytes from the start of its device.
+    pub(crate) fn start(&self, bucket: BucketIndex) -> u64 {
+        u64::from(bucket.get()) * u64::from(self.bucket_bytes)
     }
 
     /// Where the first record begins.

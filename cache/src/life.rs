@@ -229,7 +229,7 @@ impl Life {
         owner: Arc<dyn Owner>,
     ) -> Arc<Self> {
         let bucket = allocation.bucket_ref();
-        let start = u64::from(bucket.bucket().get()) * u64::from(layout.bucket_bytes);
+        let start = layout.start(bucket.bucket());
         let state = State {
             segments: Vec::new(),
             next_segment: 0,

@@ -9,30 +9,32 @@
 //!
 //! # Protocol
 //!
+//! A record is *dead* if its bucket's list says so ([`crate::layout`]): its value must not be found
+//! any more, but it still hides every older record of its key.
+//!
 //! 1. Whenever a record takes the place of an older one in another bucket, that is noted under the
-//!    *newer* one's bucket ([`Lineage::note`]). If both are in one bucket they go together; it is
-//!    noted so that they die together, too.
+//!    *newer* one's bucket ([`Lineage::note`]). If both are in one bucket they go together.
 //! 2. Before a bucket's new gen becomes durable ([`Lineage::evict`], called by the pipeline), the
-//!    notes under it are looked at: the older records that are still there become *dead*, written
-//!    into their own bucket's list ([`crate::layout`]), in place: after a flush, so that what they
-//!    gave way to is durable before any of them is dead. The pipeline's flush makes that durable
-//!    no later than the new gen.
-//! 3. A restart leaves out dead records, and makes the notes anew from what it finds.
+//!    notes under it are looked at: the older records that are still there become dead, written
+//!    into their own bucket's list, in place: after a flush, so that what they gave way to is
+//!    durable before they are dead. The pipeline's flush makes that durable no later than the new
+//!    gen.
+//! 3. A restart lets the newest record of each key count, dead or not, and makes the notes anew
+//!    from what it finds.
 //!
 //! # Why that is enough
 //!
-//! Claim: if a record can be found and is not dead, its immediate successor can be found, or was
-//! never durable. A successor goes only by step 2, with its bucket, and that makes the record dead
-//! no later; or by dying itself, and then its own successor went, which made it dead: then whoever
-//! is in the same bucket before it dies with it, and whoever is in another bucket is still noted
-//! under the bucket that both records' notes lead to: the dead record's bucket, whose going makes
-//! them dead. By then nothing newer can be found either, so it must not wait: see [`Lineage::kill`].
-//! The index drops an entry only when its bucket's new gen is durable, so whoever is not in the index
-//! has no record that could come back.
+//! Claim: if a record can be found and is not dead, the next newer one of its key can be found, or
+//! was never durable. It goes only by step 2, with its bucket, and the note that is there since it
+//! was written makes the older one dead no later. It may be dead itself by then: that hides the
+//! older one as well, so nothing has to happen to that one yet, and a power loss between any two
+//! lists does no harm. The index drops an entry only when its bucket's new gen is durable; then the
+//! record before it is dead, and the next one need not know of it. A tombstone that nobody knows of
+//! any more brings nothing back.
 //!
 //! # Cost
 //!
-//! 16 bytes of memory for every record that overwrote another that is still there, and one write of
+//! 12 bytes of memory for every record that overwrote another that is still there, and one write of
 //! a few blocks per older bucket concerned, when newer ones go first: never under FIFO, rarely
 //! under LRU.
 
@@ -48,8 +50,6 @@ pub(crate) type Place = (BucketId, u32);
 /// A record whose place was taken.
 #[derive(Clone, Copy, Debug)]
 struct Old {
-    /// Where the record is that took it, in the bucket under which this is noted.
-    newer: u32,
     bucket: u32,
     offset: u32,
     /// The low half of the number of its bucket's life.
@@ -83,11 +83,13 @@ impl Lineage {
         lock(&self.notes[id.bucket().as_usize() % SHARDS])
     }
 
-    /// The record at `newer` took the place of the one at `older`, in a life of that number.
-    pub(crate) fn note(&self, newer: Place, older: Place, life: u64) {
-        let (bucket, offset) = (older.0.pack(), older.1);
-        let old = Old { newer: newer.1, bucket, offset, life: life as u32 };
-        self.shard(newer.0).entry(newer.0).or_default().push(old);
+    /// A record in the bucket `newer` took the place of the one at `older`, in a life of that
+    /// number.
+    pub(crate) fn note(&self, newer: BucketId, older: Place, life: u64) {
+        if newer != older.0 {
+            let old = Old { bucket: older.0.pack(), offset: older.1, life: life as u32 };
+            self.shard(newer).entry(newer).or_default().push(old);
+        }
     }
 
     /// What a restart found in a bucket's list.
@@ -112,50 +114,27 @@ impl Lineage {
         layout: &Layout,
     ) -> BTreeMap<BucketId, (u64, Dead)> {
         let mut changed = BTreeMap::new();
-        for id in buckets {
-            let notes = self.shard(*id).remove(id).unwrap_or_default();
-            for old in notes {
-                if !cfg!(tierce_mutant = "no_lineage") {
-                    self.kill(old, buckets, lives, layout, &mut changed);
-                }
+        if cfg!(tierce_mutant = "no_lineage") {
+            return BTreeMap::new();
+        }
+        let mut lists = lock(&self.dead);
+        for old in buckets.iter().flat_map(|id| self.shard(*id).remove(id).unwrap_or_default()) {
+            let id = BucketId::unpack(old.bucket);
+            let life = lives.get(id).number;
+            if life == 0 || life as u32 != old.life || buckets.contains(&id) {
+                continue; // gone, or going with us
+            }
+            let list = lists.entry(id).or_default();
+            if list.insert(layout, old.offset) {
+                changed.insert(id, life);
             }
         }
-        changed
+        changed.into_iter().map(|(id, life)| (id, (life, lists[&id].clone()))).collect()
     }
 
     /// The content of a bucket is gone for good.
     pub(crate) fn gone(&self, id: BucketId) {
         lock(&self.dead).remove(&id);
-    }
-
-    /// Makes a record dead, unless its bucket is gone, and then whoever it took the place of.
-    fn kill(
-        &self,
-        first: Old,
-        going: &BTreeSet<BucketId>,
-        lives: &Lives,
-        layout: &Layout,
-        changed: &mut BTreeMap<BucketId, (u64, Dead)>,
-    ) {
-        let mut doomed = vec![first];
-        while let Some(old) = doomed.pop() {
-            let id = BucketId::unpack(old.bucket);
-            let life = lives.get(id).number;
-            if life == 0 || life as u32 != old.life || going.contains(&id) {
-                continue; // gone, or going with us
-            }
-            let mut dead = lock(&self.dead);
-            let list = dead.entry(id).or_default();
-            if !list.insert(layout, old.offset) {
-                continue;
-            }
-            changed.insert(id, (life, list.clone()));
-            drop(dead);
-            // Its note is of no use any more: what it led to dies now.
-            if let Some(notes) = self.shard(id).get_mut(&id) {
-                doomed.extend(notes.extract_if(.., |note| note.newer == old.offset));
-            }
-        }
     }
 
     /// Bytes of memory that the notes take, about.
@@ -190,9 +169,9 @@ mod tests {
     #[test]
     fn the_older_dies_with_the_newer_unless_it_is_gone() {
         let (layout, lives, lineage) = some();
-        lineage.note((bucket(2), 512), (bucket(1), 1024), 101);
-        lineage.note((bucket(2), 768), (bucket(3), 1024), 103);
-        lineage.note((bucket(2), 1024), (bucket(4), 1024), 99);
+        lineage.note(bucket(2), (bucket(1), 1024), 101);
+        lineage.note(bucket(2), (bucket(3), 1024), 103);
+        lineage.note(bucket(2), (bucket(4), 1024), 99);
         let evicted = BTreeSet::from([bucket(2), bucket(3)]);
         let changed = lineage.evict(&evicted, &lives, &layout);
         let mut dead = Dead::default();
@@ -201,16 +180,19 @@ mod tests {
         assert!(lineage.evict(&evicted, &lives, &layout).is_empty(), "done already");
     }
 
-    /// 1@512 → 1@1024 → 5@512 → 2@512: when 2 goes, all of them must.
+    /// 1@512 → 1@1024 → 5@512 → 2@512: each goes in its turn.
     #[test]
-    fn the_dead_take_their_predecessors_along() {
+    fn the_dead_hide_what_is_older() {
         let (layout, lives, lineage) = some();
-        lineage.note((bucket(1), 1024), (bucket(1), 512), 101);
-        lineage.note((bucket(5), 512), (bucket(1), 1024), 101);
-        lineage.note((bucket(2), 512), (bucket(5), 512), 105);
+        lineage.note(bucket(1), (bucket(1), 512), 101);
+        lineage.note(bucket(5), (bucket(1), 1024), 101);
+        lineage.note(bucket(2), (bucket(5), 512), 105);
         let changed = lineage.evict(&BTreeSet::from([bucket(2)]), &lives, &layout);
-        let (_, of_1) = &changed[&bucket(1)];
-        assert!(of_1.contains(&layout, 512) && of_1.contains(&layout, 1024));
         assert!(changed[&bucket(5)].1.contains(&layout, 512));
+        assert_eq!(changed.len(), 1, "which hides those in 1");
+        let changed = lineage.evict(&BTreeSet::from([bucket(5)]), &lives, &layout);
+        let (_, of_1) = &changed[&bucket(1)];
+        assert!(of_1.contains(&layout, 1024), "although it was dead");
+        assert!(!of_1.contains(&layout, 512), "hidden by the other, with which it goes");
     }
 }

@@ -11,7 +11,8 @@ use crate::index::Index;
 use crate::layout::Layout;
 use crate::life::Lives;
 use crate::lineage::Lineage;
-use crate::recover::{self, Found, Source};
+use crate::memory::Memory;
+use crate::recover::{self, Scan, Source};
 use crate::stats::Counters;
 use crate::stream::Streams;
 use crate::void::{self, Void};
@@ -53,14 +54,7 @@ fn open_volumes(config: &Config, volumes: Vec<Volume>) -> Result<Background, Err
     let (policy, discard) = first.map_or((None, false), |s| (Some(s.policy), s.discard));
     let opened = volumes.into_iter().map(adopt).collect::<Result<Vec<_>, _>>()?;
     let layout = alike(&opened)?;
-    let void = heard(&opened)?;
-    let (found, clock) = {
-        let sources: Vec<_> = (0..).zip(&opened).map(|(n, o)| o.source(n)).collect();
-        let mut found = recover::scan(&sources, &layout);
-        found.retain(|found| !void.contains(found.header.uuid, found.header.life));
-        let clock = recover::clock(&sources, &found);
-        (found, clock)
-    };
+    let (scan, clock, void) = found(&opened, &layout)?;
     let defaults = tierce_lockfree::Config::default();
     let settings = tierce_lockfree::Config {
         policy: config.policy.or(policy).unwrap_or_default(),
@@ -74,17 +68,18 @@ fn open_volumes(config: &Config, volumes: Vec<Volume>) -> Result<Background, Err
     let (disks, writers): (Vec<_>, Vec<_>) = disks.into_iter().unzip();
     let streams = streams(config, &tables, settings.cpus);
     let mut startup = Allocator::start(settings, tables)?;
-    let engine = Parts { layout, disks, streams, clock, void, found: &found };
+    let engine = Parts { layout, disks, streams, clock, void, scan: &scan };
     engine.observe(&mut startup);
     let (allocator, mut reclaimers) = startup.finish();
     for reclaimer in &mut reclaimers {
-        let here = found.iter().filter(|found| found.bucket.device() == reclaimer.device());
+        let here = scan.buckets.iter();
+        let here = here.filter(|found| found.bucket.device() == reclaimer.device());
         let here = here.map(|found| (found.bucket.bucket().get(), found.header.life)).collect();
         let nbuckets = allocator.geometry(reclaimer.device()).nbuckets();
         reclaimer.set_fifo_next(fifo_next(here, nbuckets));
     }
     let engine = engine.assemble(config, allocator);
-    engine.settle(&found)?;
+    engine.settle(&scan)?;
     start(engine, reclaimers, writers)
 }
 
@@ -140,15 +135,34 @@ fn fifo_next(mut found: Vec<(u32, u64)>, nbuckets: u32) -> u32 {
     gaps.max().filter(|&(gap, _)| gap > GAP_MIN).map_or(oldest, |(_, next)| next)
 }
 
-/// What the devices say of each other.
-fn heard(opened: &[Opened]) -> Result<Void, Error> {
+/// What is on the devices, where numbers go on, and which lives do not count.
+fn found(opened: &[Opened], layout: &Layout) -> Result<(Scan, u64, Void), Error> {
+    let has_room = layout.bucket_bytes >= void::BUCKET_BYTES_MIN;
     let mut void = Void::default();
-    if opened.len() > 1 {
-        for opened in opened {
-            void.merge(&Void::read(&*opened.device)?);
-        }
+    for opened in opened.iter().filter(|_| has_room) {
+        void.merge(&Void::read(&*opened.device)?);
     }
-    Ok(void)
+    let sources: Vec<_> = (0..).zip(opened).map(|(n, o)| o.source(n)).collect();
+    match recover::scan(&sources, layout) {
+        Ok(mut scan) => {
+            scan.buckets.retain(|found| !void.contains(found.header.uuid, found.header.life));
+            let clock = recover::clock(&sources, &scan);
+            Ok((scan, clock, void))
+        }
+        Err(error) if has_room => {
+            log::warn!("{error}: what it held is not known, so the cache starts empty");
+            let clock = recover::clock(&sources, &Scan::default());
+            for opened in opened {
+                // Numbers of earlier runs are below the clock: see `recover.rs`.
+                void.insert(opened.writer.superblock().uuid.0, clock - 1);
+            }
+            for opened in opened {
+                void.write(&*opened.device)?;
+            }
+            Ok((Scan::default(), clock, void))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// How many buckets are filled at a time: open buckets are half empty, so not too many of them on
@@ -197,15 +211,16 @@ struct Parts<'a> {
     streams: usize,
     clock: u64,
     void: Void,
-    found: &'a [Found],
+    scan: &'a Scan,
 }
 
 impl Parts<'_> {
     /// Shows the allocator every bucket that holds something. Also one whose records are all
     /// superseded: it may be what keeps an older record from coming back.
     fn observe(&self, startup: &mut Startup) {
-        for found in self.found {
-            startup.observe(found.bucket, found.sectors(&self.layout), Mark::Reclaimable);
+        for found in &self.scan.buckets {
+            let sectors = self.scan.sectors(found, &self.layout);
+            startup.observe(found.bucket, sectors, Mark::Reclaimable);
         }
     }
 
@@ -215,8 +230,10 @@ impl Parts<'_> {
         let streams = Streams::new(self.streams, segment, self.layout.grain);
         let nbuckets = (0..self.disks.len() as u8)
             .map(|number| allocator.geometry(DeviceIndex::new(number)).nbuckets());
-        let seed = self.found.first().map(|found| found.header.hash_seed);
+        let seed = self.scan.buckets.first().map(|found| found.header.hash_seed);
+        let cpus = config.cpus.unwrap_or(tierce_lockfree::Config::default().cpus);
         let engine = Engine {
+            memory: Memory::new(config.memory_bytes, cpus as usize),
             lives: Lives::new(nbuckets),
             allocator,
             index,
@@ -244,18 +261,20 @@ impl Parts<'_> {
 impl Engine {
     /// Enters what was found. Buckets that the start-up has taken for the prio reserve are gone:
     /// what that means for older records is written before anything else is.
-    fn settle(&self, found: &[Found]) -> Result<(), Error> {
-        for bucket in found {
+    fn settle(&self, scan: &Scan) -> Result<(), Error> {
+        for bucket in &scan.buckets {
             self.lives.found(bucket.bucket, bucket.header.life);
             self.lineage.found_dead(bucket.bucket.id(), bucket.dead.clone());
         }
-        recover::rebuild(found, &self.layout, &self.index, |[newer, older]| {
-            let place = |(found, entry): (&Found, u32)| (found.bucket.id(), entry);
-            self.lineage.note(place(newer), place(older), older.0.header.life);
+        recover::rebuild(scan, &self.layout, &self.index, |newer, older| {
+            let (found, offset) = older;
+            self.lineage.note(newer.bucket.id(), (found.bucket.id(), offset), found.header.life);
         });
         let current = |id| self.allocator.snapshot(id).map(|word| word.gen_());
-        let gone =
-            found.iter().filter(|found| current(found.bucket.id()) != Some(found.bucket.gen_()));
+        let gone = scan
+            .buckets
+            .iter()
+            .filter(|found| current(found.bucket.id()) != Some(found.bucket.gen_()));
         let gone: Vec<_> = gone.map(|found| found.bucket.id()).collect();
         for (number, disk) in (0..).zip(&self.devices) {
             let device = DeviceIndex::new(number);
@@ -269,7 +288,7 @@ impl Engine {
             disk.device.flush()?;
             // Their new gens are not durable yet. Without a header nothing of them comes back.
             for bucket in &here {
-                let start = u64::from(bucket.get()) * u64::from(self.layout.bucket_bytes);
+                let start = self.layout.start(*bucket);
                 disk.device.write_at(start, &vec![0; self.layout.block as usize])?;
             }
             disk.device.flush()?;
@@ -336,6 +355,8 @@ fn data_buckets(geometry: &Geometry, journal: u32, sizes: &Sizes) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Cache;
+    use tierce_io::{Fault, FaultKind, FormatOptions, Operation, Sim, SimOptions, format_on};
 
     #[test]
     fn fifo_goes_on_where_it_was() {
@@ -344,5 +365,34 @@ mod tests {
         assert_eq!(fifo_next(written.clone().collect(), 1000), 200, "behind what was written");
         let round = written.filter(|&(bucket, _)| !(100..110).contains(&bucket));
         assert_eq!(fifo_next(round.collect(), 200), 10, "full: at the oldest");
+    }
+
+    /// A bucket that cannot be read may hold what took the place of anything that can.
+    #[test]
+    fn a_bucket_that_cannot_be_read_leaves_the_cache_cold_for_good() {
+        let sim = Sim::new(&SimOptions { bytes: 64 << 20, ..SimOptions::default() });
+        let options = FormatOptions { bucket: 64 << 10, block: 512, ..Default::default() };
+        format_on(&*sim, &options).expect("formats");
+        let config = Config::new("sim").streams(1);
+        let cache = Cache::open_on(&config, vec![sim.clone()]).expect("opens");
+        let value = |version| vec![version; 60_000];
+        cache.insert(b"key", &value(1)).expect("room");
+        cache.insert(b"key", &value(2)).expect("room");
+        let second = cache.engine().hash(b"key").expect("a key");
+        let second = cache.engine().index.get(second).expect("it is there").bucket;
+        cache.close().expect("closes");
+
+        let start = u64::from(second.bucket().get()) * (64 << 10);
+        let unreadable = Fault::new(FaultKind::Io, Operation::Read, 0).for_good();
+        sim.inject(unreadable.within(start..start + 512));
+        for _ in 0..2 {
+            let cache = Cache::open_on(&config, vec![sim.clone()]).expect("opens");
+            assert_eq!(cache.get(b"key").expect("a get never fails"), None);
+            cache.insert_durable(b"another", b"value").expect("room");
+            cache.close().expect("closes");
+            sim.clear_faults(); // also when it can be read again
+        }
+        let cache = Cache::open_on(&config, vec![sim]).expect("opens");
+        assert_eq!(cache.get(b"another").expect("readable").as_deref(), Some(&b"value"[..]));
     }
 }

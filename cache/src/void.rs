@@ -9,9 +9,10 @@
 //! # Protocol
 //!
 //! Before anything goes on without it, the devices that are left say durably that it is *void*: none
-//! of its lives up to a number counts any more. As its records will not come back, whatever they took
-//! the place of becomes dead just before, as if its buckets were reused. They say it in one sector behind their superblock,
-//! in bucket 0, which is never allocated. A restart asks all of them.
+//! of its lives up to a number counts any more. As its records will not come back, whatever they
+//! took the place of becomes dead just before, as if its buckets were reused. They say it in one
+//! sector behind their superblock, in bucket 0, which is never allocated. A restart asks all of
+//! them.
 
 use crate::layout::{SECTOR, checksum};
 use tierce_core::geometry::MAX_DEVICES;

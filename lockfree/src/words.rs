@@ -2,7 +2,8 @@
 //!
 //! A pass over a device reads every word of it. It does so line by line, which is why the words
 //! begin at a line and end with one: those behind the last bucket are [`PADDING`], which no pass
-//! takes for a bucket that could be reused. Neighbouring buckets share a line, 8 of them.
+//! takes for a bucket that could be reused. Neighbouring buckets share a line, 8 of them. Large
+//! tables lie in huge pages where there are any (`huge_pages.rs`).
 
 mod room;
 

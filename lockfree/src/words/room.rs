@@ -6,21 +6,16 @@
 //! are a table, not even to clear it; and the parts that it is filled in, one for the records of
 //! each prio set, begin and end anywhere in a line.
 //!
-//! # Pages
-//!
-//! The first touch of a small page costs more than filling it, and whoever goes through all words
-//! is held up at every page to look up where it is. So the system is asked for large pages. Where
-//! it has none, everything works as before.
-//!
 //! # Invariants
 //!
 //! 1. [`Part::fill`] sets the flag of its part when it has written every place of the part, and
 //!    nothing else sets one.
 //! 2. The parts together are all places in front of the padding. So if all flags are set, all of
 //!    these places are written.
-#![expect(unsafe_code, reason = "memory that is written before it is a value; advice on it")]
+#![expect(unsafe_code, reason = "memory that is written before it is a value")]
 
 use super::{LINE, Line, PADDING, Words};
+use crate::huge_pages;
 use crate::sync::AtomicU64;
 use core::mem::MaybeUninit;
 
@@ -46,8 +41,8 @@ pub(crate) struct Part<'a> {
 impl Room {
     /// For `len` words in parts of `per_part`, which is not 0.
     pub(crate) fn new(len: usize, per_part: usize) -> Self {
-        let lines = Vec::with_capacity(len.div_ceil(LINE));
-        pages::prefer_large(&lines);
+        let mut lines = Vec::with_capacity(len.div_ceil(LINE));
+        huge_pages::ask_for(lines.spare_capacity_mut());
         Self { lines, len, per_part, filled: vec![false; len.div_ceil(per_part)] }
     }
 
@@ -112,37 +107,6 @@ pub(super) fn words_of(lines: &[Line]) -> &[AtomicU64] {
     // SAFETY: a `Line` is `LINE` words side by side and nothing else (asserted above), and the
     // lines are borrowed for as long as the result is.
     unsafe { core::slice::from_raw_parts(lines.as_ptr().cast(), lines.len() * LINE) }
-}
-
-#[cfg(all(target_os = "linux", not(any(miri, tierce_loom, tierce_shuttle))))]
-mod pages {
-    use super::Line;
-
-    /// The large ones; the smallest that are worth asking for.
-    const LARGE: usize = 2 << 20;
-    /// The advice is about whole pages: the largest ordinary ones there are on any machine.
-    const PAGE: usize = 64 << 10;
-
-    /// Asks for large pages under the room of `lines`.
-    pub(super) fn prefer_large(lines: &Vec<Line>) {
-        let bytes = lines.capacity() * size_of::<Line>();
-        if bytes < LARGE {
-            return;
-        }
-        let start = lines.as_ptr().cast::<u8>();
-        let skipped = start.align_offset(PAGE);
-        let whole = (bytes - skipped) / PAGE * PAGE;
-        let start = start.wrapping_add(skipped).cast_mut().cast();
-        // SAFETY: the range is memory of ours, and the advice does not change what it holds.
-        let advised = unsafe { libc::madvise(start, whole, libc::MADV_HUGEPAGE) };
-        // A kernel without large pages refuses.
-        let _ = advised;
-    }
-}
-
-#[cfg(not(all(target_os = "linux", not(any(miri, tierce_loom, tierce_shuttle)))))]
-mod pages {
-    pub(super) fn prefer_large(_: &Vec<super::Line>) {}
 }
 
 #[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]

@@ -4,10 +4,13 @@
 use crate::engine::{Disk, Engine};
 use crate::layout::Dead;
 use crate::void::Void;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use tierce_core::{BucketId, BucketIndex, DeviceIndex};
-use tierce_io::DeviceExt;
+use tierce_io::{Completion, DeviceExt, Request};
+
+/// How many lists of dead records are on their way to the devices at a time, at most.
+const LISTS_AT_A_TIME: usize = 8;
 
 impl Engine {
     /// The content of `buckets` of `device` is about to go for good, see [`Lineage`].
@@ -71,21 +74,32 @@ impl Engine {
         changed: &BTreeMap<BucketId, (u64, Dead)>,
     ) -> (Vec<(DeviceIndex, tierce_io::Error)>, Result<(), tierce_io::Error>) {
         let (mut others, mut lost, mut own) = (BTreeSet::new(), Vec::new(), Ok(()));
+        let mut settle = |(number, write): (DeviceIndex, Completion)| match write.wait() {
+            Ok(_) if number == device => {}
+            Ok(_) => drop(others.insert(number.get())),
+            Err(error) if number == device => own = Err(error),
+            Err(_) if lost.iter().any(|(lost, _)| *lost == number) => {}
+            Err(error) => lost.push((number, error)),
+        };
+        // Many at a time: one after the other they would take longer than all that follows, and
+        // who waits for a bucket waits for them.
+        let mut writes = VecDeque::with_capacity(LISTS_AT_A_TIME);
         for (id, (life, dead)) in changed {
             let Disk { device: disk, uuid, .. } = &self.devices[id.device().as_usize()];
-            let is_lost = lost.iter().any(|(lost, _)| *lost == id.device());
-            if is_lost || self.void().contains(*uuid, *life) {
+            if self.void().contains(*uuid, *life) {
                 continue;
             }
-            let offset = self.layout.start(id.bucket()) + u64::from(self.layout.dead);
-            self.counters.dead_lists_written.add_one();
-            match disk.write_at(offset, &dead.encode(&self.layout, *life)) {
-                Ok(()) if id.device() == device => {}
-                Ok(()) => drop(others.insert(id.device().get())),
-                Err(error) if id.device() == device => own = Err(error),
-                Err(error) => lost.push((id.device(), error)),
+            if writes.len() == LISTS_AT_A_TIME {
+                writes.pop_front().map(&mut settle);
             }
+            let offset = self.layout.start(id.bucket()) + u64::from(self.layout.dead);
+            let list = dead.encode(&self.layout, *life);
+            let mut buffer = disk.buffer(list.len());
+            buffer.copy_from_slice(&list);
+            self.counters.dead_lists_written.add_one();
+            writes.push_back((id.device(), disk.submit(Request::write(offset, buffer))));
         }
+        writes.into_iter().for_each(settle);
         for other in others.into_iter().map(DeviceIndex::new) {
             let is_lost = lost.iter().any(|(lost, _)| *lost == other);
             if !is_lost && let Err(error) = self.devices[other.as_usize()].device.flush() {

@@ -19,15 +19,16 @@
 //!
 //! 1. A chunk's number is in the free queue, or exactly one `Buffer` holds it.
 //! 2. The arena lives as long as any buffer from it: each holds the pool.
-//! 3. All memory handed out is initialised: it is allocated zeroed.
+//! 3. All memory handed out is initialised: it is zeroed when it is allocated.
 //!
 //! # Progress
 //!
 //! Taking and returning a chunk go through crossbeam's `ArrayQueue`, which can wait for a peer
 //! that was preempted inside it. An empty pool does not wait: the heap serves.
 
+use crate::huge::{LARGE, prefer_large};
 use crossbeam_queue::ArrayQueue;
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -49,7 +50,8 @@ unsafe impl Sync for Aligned {}
 
 impl Aligned {
     fn layout(capacity: usize) -> Layout {
-        Layout::from_size_align(capacity, ALIGNMENT).expect("a buffer is far below isize::MAX")
+        let alignment = if capacity < LARGE { ALIGNMENT } else { LARGE };
+        Layout::from_size_align(capacity, alignment).expect("a buffer is far below isize::MAX")
     }
 
     /// At least `bytes`, rounded up to the alignment, zeroed.
@@ -57,15 +59,20 @@ impl Aligned {
         let capacity = bytes.max(1).next_multiple_of(ALIGNMENT);
         let layout = Self::layout(capacity);
         // SAFETY: the layout's size is at least `ALIGNMENT`, so not zero.
-        let start = unsafe { alloc_zeroed(layout) };
+        let start = unsafe { alloc(layout) };
         let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
+        if capacity >= LARGE {
+            prefer_large(start, capacity);
+        }
+        // SAFETY: these are the bytes that were just allocated.
+        unsafe { start.write_bytes(0, capacity) }
         Self { start, capacity }
     }
 }
 
 impl Drop for Aligned {
     fn drop(&mut self) {
-        // SAFETY: `start` came from `alloc_zeroed` with this very layout.
+        // SAFETY: `start` came from `alloc` with this very layout.
         unsafe { dealloc(self.start.as_ptr(), Self::layout(self.capacity)) }
     }
 }

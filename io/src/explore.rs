@@ -8,7 +8,8 @@
 //! 2. The table that is found is the last one that was acknowledged, or the one that was being
 //!    published: whole, with its number; so the journal entry of an acknowledged table is there.
 //! 3. A pointer is stale only if its bucket was invalidated; dirty data and metadata that the
-//!    index held when the power went are not given up.
+//!    index held when the power went are not given up, nor is a node that was freed while prio
+//!    writes were held back, until what is in its place is durable.
 //! 4. The prio chain lies in the device, apart from the journal, itself and the index.
 //! 5. The device can be used: a bucket can be allocated, and no allocation waits for ever.
 //! 6. A device whose formatting was cut short is refused, or is a fresh one.
@@ -18,7 +19,7 @@
 //!
 //! One run is one seed. It formats a [`Sim`], opens it, and does random operations: writes of
 //! extents, whole buckets and index nodes, moves, deletes, commits of the index, collections,
-//! frees, and steps of the pipeline, which brings invalidations, prio writes and discards. The
+//! frees, the short way of unused buckets, prio writes held back, and steps of the pipeline, which brings invalidations, prio writes and discards. The
 //! power goes at a random operation of the device, and the next *life* begins with opening what
 //! survived, which may be cut short as well. [`Kind`] lists what happened how often: a run of
 //! many seeds in which something never happened has not explored it.
@@ -36,6 +37,7 @@
 //!
 //! On a device that lies about flushes ([`Mode::LyingFlush`]) violations must be found.
 
+mod ahead;
 mod coverage;
 mod life;
 mod model;
@@ -258,7 +260,7 @@ impl World {
             self.lose_power();
             if let Ok(volume) = Volume::open_on(self.sim.clone(), Owner::Allocator) {
                 let fresh = volume.prio_seq() == 0
-                    && volume.table().iter().all(|&(_, generation)| generation == Gen::new(0));
+                    && volume.table().iter().all(|(_, generation)| generation == Gen::new(0));
                 if !fresh {
                     return Err(Stop::Wrong("a half-formatted device has a history".into()));
                 }

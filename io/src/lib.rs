@@ -49,7 +49,8 @@
 //! | [`journal`] | steps 3 and 4 above, and the ring of buckets they are written to |
 //! | [`prio_writer`] | step 2 |
 //! | [`recovery`] | reading the state of a device |
-//! | `read_ahead.rs`, `huge.rs` | how opening a large device keeps the device busy |
+//! | `prio_reader.rs`, `read_ahead.rs` | how opening a large device keeps the device busy |
+//! | `huge.rs` | large pages under large memory |
 //! | [`volume`] | an open device; ties these together |
 //! | [`explore`](mod@explore) | random histories with power losses, and what must hold after each |
 //! | [`discard`] | how many discards are under way, and how fast |
@@ -100,6 +101,7 @@ mod huge;
 pub mod journal;
 mod notice;
 pub mod pipeline;
+mod prio_reader;
 pub mod prio_writer;
 pub mod probe;
 pub mod queue;

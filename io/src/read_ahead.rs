@@ -2,15 +2,17 @@
 //!
 //! # Problem
 //!
-//! At open, the journal and the prio chain are read piece by piece, each when the one before has
-//! been looked at. One at a time, reads take many times as long as the device needs.
+//! At open, the journal and the prio chain are looked at piece by piece, each when the one before
+//! has been. Read like that, they take many times as long as the device needs: it waits for each
+//! piece to be asked for, and pieces are smaller than what it reads best.
 //!
 //! # Protocol
 //!
-//! Whoever reads says which reads he expects next, if he is right. Reads that are expected are
-//! started, up to [`READS_MAX`] and [`BYTES_MAX`]; what comes true is there, or on its way, when
-//! it is asked for. What does not come true is dropped, unread. Guessing costs reads, so it is
-//! done where there is a reason to:
+//! Whoever reads says which pieces he expects next, if he is right. What is expected is read in
+//! *windows*: pieces that lie so close that a window has several of them are read together. Up to
+//! [`READS_MAX`] reads are under way. What comes true is there, or on its way, when it is asked
+//! for; what was started before that is dropped. Guessing costs reads, so it is done where there
+//! is a reason to:
 //!
 //! * The journal: its buckets are searched in order, each from its start ([`InOrder`]).
 //! * The prio chain: only a set says where the next one is, but a chain that was made of buckets
@@ -18,16 +20,34 @@
 //!   same step once more; after each that came true twice as many are made, after one that did
 //!   not, none before two steps were the same ([`Steps`]). A scattered chain is read one set
 //!   after the other: the format has no other place that names its buckets.
+//!
+//! What is dropped is waited for at the end, unless it came before.
+//!
+//! Memory is bounded: reads go to a pool of buffers, and nothing is guessed while all of it is in
+//! use. A piece that was read keeps the buffer of its window for as long as somebody has it.
 
-use crate::completion::Completion;
+use crate::buffer::{Buffer, Pool};
+use crate::completion::Outcome;
 use crate::device::{Device, Request};
 use crate::error::Error;
+use crate::queue::Queue;
 use std::collections::VecDeque;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
 
-/// Reads under way at a time.
-const READS_MAX: usize = 32;
-/// Bytes of buffers under way at a time, but for one read.
+/// Reads that are ahead at a time.
+const READS_MAX: usize = 16;
+/// Bytes of buffers, those that hold what was read and is being looked at included; more only if
+/// two reads need more.
 const BYTES_MAX: u64 = 8 << 20;
+/// At most so many buffers.
+const CHUNKS_MAX: u64 = 24;
+/// What devices read at their best speed, at several reads at a time.
+const WINDOW_BYTES: u64 = 256 << 10;
+/// The queue's own buffers are as small as can be: those of the pool last longer.
+const NO_BUFFERS: usize = 4096;
+/// Pieces that are expected at a time.
+pub(crate) const EXPECTED_MAX: usize = 64;
 
 /// A range of a device: offset and length in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,58 +56,165 @@ pub(crate) struct Span {
     pub(crate) bytes: u64,
 }
 
+impl Span {
+    fn end(&self) -> u64 {
+        self.offset + self.bytes
+    }
+
+    fn contains(&self, other: &Self) -> bool {
+        self.offset <= other.offset && other.end() <= self.end()
+    }
+}
+
+/// A piece that was read.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece {
+    window: Arc<Buffer>,
+    range: Range<usize>,
+}
+
+impl Deref for Piece {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.window[self.range.clone()]
+    }
+}
+
+/// A read that was started.
+#[derive(Debug)]
+struct Ahead {
+    /// By what number the queue knows it.
+    token: u64,
+    window: Span,
+    /// What came of it.
+    done: Option<Result<Arc<Buffer>, Error>>,
+}
+
 /// Reads from a device, some of them before they are asked for.
 #[derive(Debug)]
-pub(crate) struct ReadAhead<'a> {
-    device: &'a dyn Device,
+pub(crate) struct ReadAhead {
+    queue: Queue,
+    pool: Arc<Pool>,
+    /// Whether pieces are read together.
+    in_windows: bool,
     /// Started in this order.
-    under_way: VecDeque<(Span, Completion)>,
+    ahead: VecDeque<Ahead>,
+    tokens: u64,
 }
 
-impl<'a> ReadAhead<'a> {
-    pub(crate) fn new(device: &'a dyn Device) -> Self {
-        Self { device, under_way: VecDeque::new() }
+impl ReadAhead {
+    /// For pieces of at most `bytes` bytes, expected at multiples of `distance`, a power of two
+    /// that is not less. `many` of them are worth windows and a ring of the calling thread's own.
+    pub(crate) fn new(device: &Arc<dyn Device>, bytes: u64, distance: u64, many: bool) -> Self {
+        let in_windows = many && 2 * distance <= WINDOW_BYTES;
+        let chunk = if in_windows { WINDOW_BYTES } else { bytes };
+        let chunks = (BYTES_MAX / chunk).clamp(2, CHUNKS_MAX);
+        let pool = Pool::new(chunk as usize, chunks as u32);
+        let queue = if many {
+            Queue::with_buffers(device.clone(), READS_MAX as u32, NO_BUFFERS)
+        } else {
+            Queue::through_device(device.clone(), READS_MAX as u32)
+        };
+        Self { queue, pool, in_windows, ahead: VecDeque::new(), tokens: 0 }
     }
 
-    /// Fills `out` from `offset` on. `next` are the reads that are expected after this one.
+    /// Reads `span`. `next` are the pieces that are expected after it. As long as it is not there
+    /// `meanwhile` is called, until that has nothing left to do.
     pub(crate) fn read(
         &mut self,
-        offset: u64,
-        out: &mut [u8],
+        span: Span,
         next: impl Iterator<Item = Span>,
-    ) -> Result<(), Error> {
-        let span = Span { offset, bytes: out.len() as u64 };
-        // What was started before this was guessed in vain.
-        let known = self.under_way.iter().position(|(started, _)| *started == span);
-        self.under_way.drain(..known.unwrap_or(self.under_way.len()));
-        let own = match self.under_way.pop_front() {
-            Some((_, completion)) => completion,
-            None => self.start(span),
-        };
+        mut meanwhile: impl FnMut() -> bool,
+    ) -> Result<Piece, Error> {
+        // What was started before this was guessed in vain, or has been looked at.
+        let known = self.ahead.iter().position(|ahead| ahead.window.contains(&span));
+        self.ahead.drain(..known.unwrap_or(self.ahead.len()));
+        if known.is_none() {
+            self.start(span);
+        }
+        self.expect(next);
+        loop {
+            match &self.ahead[0] {
+                Ahead { window, done: Some(Ok(buffer)), .. } => {
+                    let from = (span.offset - window.offset) as usize;
+                    let range = from..from + span.bytes as usize;
+                    return Ok(Piece { window: buffer.clone(), range });
+                }
+                Ahead { done: None, .. } => {
+                    let done = self.queue.poll();
+                    if done.is_some() {
+                        self.take(done);
+                    } else if !meanwhile() {
+                        self.wait();
+                    }
+                }
+                // What cannot be read may be somebody else's.
+                Ahead { window, done: Some(Err(_)), .. } if *window != span => {
+                    self.ahead.clear();
+                    self.start(span);
+                }
+                Ahead { done: Some(Err(_)), .. } => {
+                    let failed = self.ahead.pop_front().and_then(|ahead| ahead.done);
+                    if let Some(Err(error)) = failed {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes note of a read that is done; of what was dropped nobody wants to know.
+    fn take(&mut self, done: Option<(u64, Outcome)>) {
+        let Some((token, outcome)) = done else { return };
+        if let Some(ahead) = self.ahead.iter_mut().find(|ahead| ahead.token == token) {
+            ahead.done = Some(outcome.map(Arc::new));
+        }
+    }
+
+    fn wait(&mut self) {
+        let done = self.queue.wait();
+        assert!(done.is_some(), "a read is under way");
+        self.take(done);
+    }
+
+    fn start(&mut self, window: Span) {
+        self.tokens += 1;
+        let token = self.tokens;
+        self.ahead.push_back(Ahead { token, window, done: None });
+        let buffer = self.pool.buffer(window.bytes as usize);
+        let mut request = Request::read(window.offset, buffer);
+        while let Err(refused) = self.queue.submit(request, token) {
+            // As many as there can be are under way, some of which nobody wants any more.
+            self.wait();
+            request = refused;
+        }
+    }
+
+    /// Starts reads of what is expected, as far as there is room.
+    fn expect(&mut self, next: impl Iterator<Item = Span>) {
         for span in next {
-            self.expect(span);
+            if self.queue.under_way() >= READS_MAX || self.pool.free() == 0 {
+                return;
+            }
+            if !self.ahead.iter().rev().any(|ahead| ahead.window.contains(&span)) {
+                self.start(self.window_of(span));
+            }
         }
-        out.copy_from_slice(&own.wait()?);
-        Ok(())
     }
 
-    fn start(&self, span: Span) -> Completion {
-        self.device.submit(Request::read(span.offset, self.device.buffer(span.bytes as usize)))
-    }
-
-    /// Starts a read that is expected, if there is room.
-    fn expect(&mut self, span: Span) {
-        let is_known = self.under_way.iter().any(|(started, _)| *started == span);
-        let bytes: u64 = self.under_way.iter().map(|(started, _)| started.bytes).sum();
-        let has_room = self.under_way.len() < READS_MAX && bytes + span.bytes <= BYTES_MAX;
-        if !is_known && has_room {
-            let completion = self.start(span);
-            self.under_way.push_back((span, completion));
-        }
+    /// What is read with `span`: its surroundings, if others can be expected there.
+    fn window_of(&self, span: Span) -> Span {
+        let offset = span.offset - span.offset % WINDOW_BYTES;
+        let device = self.queue.device().capabilities();
+        let end = device.bytes - device.bytes % u64::from(device.logical_block);
+        let bytes = WINDOW_BYTES.min(end.saturating_sub(offset));
+        let window = Span { offset, bytes };
+        if self.in_windows && window.contains(&span) { window } else { span }
     }
 }
 
-/// Reads that are expected in a known order.
+/// Pieces that are expected in a known order.
 #[derive(Debug)]
 pub(crate) struct InOrder(Vec<Span>);
 
@@ -99,7 +226,7 @@ impl InOrder {
     /// What comes after the read at `offset`; nothing if that is not one of them.
     pub(crate) fn after(&self, offset: u64) -> impl Iterator<Item = Span> + use<'_> {
         let place = self.0.iter().position(|span| span.offset == offset);
-        place.map_or(&[][..], |at| &self.0[at + 1..]).iter().copied().take(READS_MAX)
+        place.map_or(&[][..], |at| &self.0[at + 1..]).iter().copied().take(EXPECTED_MAX)
     }
 }
 
@@ -117,7 +244,7 @@ impl Steps {
     pub(crate) fn after(&mut self, bucket: u32) -> impl Iterator<Item = u32> + use<> {
         let step = self.last.map_or(0, |last| i64::from(bucket) - i64::from(last));
         let as_before = step == self.step && step != 0;
-        self.guesses = if as_before { (2 * self.guesses).clamp(2, READS_MAX) } else { 0 };
+        self.guesses = if as_before { (2 * self.guesses).clamp(2, EXPECTED_MAX) } else { 0 };
         (self.last, self.step) = (Some(bucket), step);
         let guess = move |n: usize| u32::try_from(i64::from(bucket) + n as i64 * step).ok();
         (1..=self.guesses).map_while(guess)
@@ -138,52 +265,93 @@ mod tests {
     }
 
     /// Block n of the device is full of n.
-    fn numbered() -> std::sync::Arc<Sim> {
+    fn numbered() -> Arc<Sim> {
         let sim = Sim::new(&SimOptions::default());
         (0..64).for_each(|n| sim.write_at(n * SPAN, &[n as u8; SPAN as usize]).expect("writes"));
         sim
     }
 
+    fn reads_of(sim: &Arc<Sim>, bytes: u64, distance: u64) -> ReadAhead {
+        let device: Arc<dyn Device> = sim.clone();
+        ReadAhead::new(&device, bytes, distance, true)
+    }
+
+    fn no_work() -> bool {
+        false
+    }
+
     #[test]
     fn what_is_read_is_right_whatever_was_expected() {
         let sim = numbered();
-        let mut reads = ReadAhead::new(&*sim);
-        let mut out = [0; SPAN as usize];
-        let expected = [vec![2, 3, 4], vec![9, 3], vec![], vec![4, 4, 4], vec![60]];
-        for (block, expected) in [1, 2, 3, 50, 4].into_iter().zip(expected) {
-            let expected = expected.into_iter().map(span);
-            reads.read(block * SPAN, &mut out, expected).expect("reads");
-            assert!(out.iter().all(|&byte| u64::from(byte) == block), "{block}");
+        // Far apart, and close enough for windows.
+        for distance in [1 << 20, SPAN] {
+            let mut reads = reads_of(&sim, SPAN, distance);
+            let expected = [vec![2, 3, 4], vec![9, 3], vec![], vec![4, 4, 4], vec![60]];
+            for (block, expected) in [1, 2, 3, 50, 4].into_iter().zip(expected) {
+                let expected = expected.into_iter().map(span);
+                let piece = reads.read(span(block), expected, no_work).expect("reads");
+                assert_eq!(piece.len(), SPAN as usize);
+                assert!(piece.iter().all(|&byte| u64::from(byte) == block), "{block}");
+            }
         }
     }
 
-    /// A guess that fails harms nobody but the one who needs it.
+    #[test]
+    fn the_last_window_ends_with_the_device() {
+        let bytes = WINDOW_BYTES + 2 * SPAN;
+        let sim = Sim::new(&SimOptions { bytes, ..SimOptions::default() });
+        let mut reads = reads_of(&sim, SPAN, SPAN);
+        let last = span(bytes / SPAN - 1);
+        reads.read(span(0), [last].into_iter(), no_work).expect("reads");
+        assert_eq!(reads.ahead[1].window, Span { offset: WINDOW_BYTES, bytes: 2 * SPAN });
+        reads.read(last, std::iter::empty(), no_work).expect("reads");
+    }
+
+    /// A guess that fails harms nobody but the one who needs it, nor does what lies beside it.
     #[test]
     fn an_error_comes_when_its_read_is_asked_for() {
-        let sim = numbered();
-        sim.inject(Fault::new(FaultKind::Io, Operation::Read, 2));
-        let mut reads = ReadAhead::new(&*sim);
-        let mut out = [0; SPAN as usize];
-        reads.read(0, &mut out, [span(1), span(2)].into_iter()).expect("reads");
-        reads.read(SPAN, &mut out, std::iter::empty()).expect("reads");
-        assert!(reads.read(2 * SPAN, &mut out, std::iter::empty()).is_err());
-        reads.read(2 * SPAN, &mut out, std::iter::empty()).expect("it was one fault");
+        for (distance, fails) in [(1 << 20, true), (SPAN, false)] {
+            let sim = numbered();
+            sim.inject(Fault::new(FaultKind::Io, Operation::Read, 2));
+            let mut reads = reads_of(&sim, SPAN, distance);
+            let mut read =
+                |at, next: &[u64]| reads.read(span(at), next.iter().copied().map(span), no_work);
+            read(0, &[1, 2]).expect("reads");
+            read(1, &[]).expect("it is read by itself, if not before");
+            assert_eq!(read(2, &[]).is_err(), fails);
+            read(2, &[]).expect("it was one fault");
+        }
     }
 
     #[test]
     fn no_more_than_the_bounds_are_under_way() {
         let sim = numbered();
         sim.inject(Fault::new(FaultKind::Stall, device::Operation::Read, 1).for_good());
-        let mut reads = ReadAhead::new(&*sim);
-        reads
-            .read(0, &mut [0; SPAN as usize], (1..64).map(span))
-            .expect("the first is not stalled");
-        assert_eq!(reads.under_way.len(), READS_MAX);
-        let mut reads = ReadAhead::new(&*sim);
-        (0..9).for_each(|n| reads.expect(Span { offset: n << 20, bytes: 1 << 20 }));
-        assert_eq!(reads.under_way.len(), 8, "8 MiB");
-        drop(reads);
+        let mut reads = reads_of(&sim, SPAN, 1 << 20);
+        reads.read(span(0), (1..64).map(span), no_work).expect("the first is not stalled");
+        assert_eq!(reads.ahead.len(), READS_MAX);
+        let large = |n: u64| Span { offset: n << 20, bytes: 1 << 20 };
+        let mut reads = reads_of(&sim, 1 << 20, 1 << 20);
+        reads.expect((0..9).map(large));
+        assert_eq!(reads.ahead.len() as u64, BYTES_MAX >> 20);
         sim.resume();
+    }
+
+    #[test]
+    fn who_waits_does_something_else() {
+        let sim = numbered();
+        sim.inject(Fault::new(FaultKind::Stall, device::Operation::Read, 0));
+        let mut reads = reads_of(&sim, SPAN, SPAN);
+        let mut left = 3;
+        let work = || {
+            left -= 1;
+            if left == 0 {
+                sim.resume();
+            }
+            true
+        };
+        reads.read(span(0), std::iter::empty(), work).expect("reads");
+        assert_eq!(left, 0);
     }
 
     #[test]

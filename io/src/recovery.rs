@@ -17,16 +17,21 @@
 
 use crate::device::Device;
 use crate::error::Error;
-use crate::huge::room_for;
-use crate::read_ahead::{InOrder, ReadAhead, Span, Steps};
+use crate::prio_reader::read_prio_chain;
+use crate::read_ahead::{InOrder, ReadAhead, Span};
 use crate::superblock;
+use std::sync::Arc;
+use tierce_core::BucketIndex;
 use tierce_core::record::journal::WINDOW_BYTES;
-use tierce_core::record::{Journal, PrioChain, Superblock};
-use tierce_core::{BucketIndex, Gen, Prio};
+use tierce_core::record::{ChainWalk, Journal, PrioChain, Superblock};
+use tierce_lockfree::Gens;
 
 /// The highest number of a journal entry or prio write with which a device is opened: at a
 /// million writes a second the rest lasts 290 000 years.
 const NUMBER_MAX: u64 = u64::MAX >> 1;
+
+/// Pieces from which on it is worth having a ring to read them by.
+const OWN_RING_PIECES: u32 = 32;
 
 /// The state of a device as it was found.
 ///
@@ -37,9 +42,9 @@ const NUMBER_MAX: u64 = u64::MAX >> 1;
 /// let options = FormatOptions::default().size(Some(64 << 20)).bucket(64 << 10);
 /// tierce_io::format(&path, &options)?;
 /// let device = tierce_io::open_device(&path, &options.device)?;
-/// let found = recover(&*device)?;
+/// let found = recover(device)?;
 /// assert!(found.superblock.is_unused() && found.chain.is_none());
-/// assert_eq!(found.table.len(), 1024);
+/// assert_eq!(found.table.nbuckets(), 1024);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -52,7 +57,7 @@ pub struct Recovered {
     /// The prio chain; `None` if none was ever written.
     pub chain: Option<PrioChain>,
     /// Prio and gen of every bucket, from bucket 0 on.
-    pub table: Vec<(Prio, Gen)>,
+    pub table: Gens,
 }
 
 /// Reads the state of a device.
@@ -64,62 +69,65 @@ pub struct Recovered {
 /// [`Error::NotFormatted`], [`Error::Foreign`], [`Error::Truncated`], [`Error::TooSmall`],
 /// [`Error::BlockTooSmall`], [`Error::Corrupt`], [`Error::NoJournalEntry`],
 /// [`Error::LinuxCache`], [`Error::NumbersRunOut`], [`Error::Scratch`], or whatever the device reports.
-pub fn recover(device: &dyn Device) -> Result<Recovered, Error> {
-    recover_by(device, superblock::read(device)?)
+pub fn recover(device: Arc<dyn Device>) -> Result<Recovered, Error> {
+    let superblock = superblock::read(&*device)?;
+    recover_by(&device, superblock)
 }
 
 /// As [`recover`], with the superblock that was read.
-pub(crate) fn recover_by(device: &dyn Device, superblock: Superblock) -> Result<Recovered, Error> {
-    let nbuckets = superblock.geometry().nbuckets() as usize;
+pub(crate) fn recover_by(
+    device: &Arc<dyn Device>,
+    superblock: Superblock,
+) -> Result<Recovered, Error> {
+    let geometry = *superblock.geometry();
     if superblock.is_unused() {
-        let table = vec![(Prio::default(), Gen::default()); nbuckets];
+        let table = Gens::zeroed(geometry.nbuckets());
         return Ok(Recovered { superblock, journal: None, chain: None, table });
     }
     if !superblock.sync && !cfg!(tierce_mutant = "scratch_as_durable") {
         return Err(Error::Scratch { device: device.name().clone() });
     }
-    // Its pages are fetched while the journal is read.
-    let mut table = room_for(nbuckets);
-    let journal = read_journal(device, &superblock)?;
+    let mut reads = reads_of(device, &superblock);
+    let journal = read_journal(device, &mut reads, &superblock)?;
     let head = journal.prio_head(superblock.nr_this_dev);
     if head.bucket == 0 {
-        let journal = Some(journal);
-        table.resize(nbuckets, Default::default());
+        let (journal, table) = (Some(journal), Gens::zeroed(geometry.nbuckets()));
         return Ok(Recovered { superblock, journal, chain: None, table });
     }
-    let (geometry, set) = (*superblock.geometry(), superblock.set_magic());
-    let (mut reads, mut steps) = (ReadAhead::new(device), Steps::default());
-    let mut sets_left = geometry.prio_buckets() as usize;
-    let place = |bucket| u64::from(bucket) * u64::from(geometry.bucket_bytes());
-    let chain = PrioChain::follow(
-        &geometry,
-        set,
-        head,
-        |bucket, out| {
-            sets_left -= 1;
-            let guesses = steps.after(bucket.get()).take(sets_left);
-            let possible = guesses.filter(|&guess| geometry.contains(BucketIndex::new(guess)));
-            let bytes = out.len() as u64;
-            let next = possible.map(|guess| Span { offset: place(guess), bytes });
-            reads.read(place(bucket.get()), out, next)
-        },
-        |set| table.extend(set.records().map(|(_, prio, generation)| (prio, generation))),
-    )
-    .map_err(|error| error.on(device.name()))?;
+    let walk = ChainWalk::new(&geometry, superblock.set_magic(), head);
+    let (chain, table) =
+        read_prio_chain(&mut reads, &geometry, walk).map_err(|error| error.on(device.name()))?;
     check_number(device, "prio set", chain.seq)?;
-    assert_eq!(table.len(), nbuckets, "a whole chain holds every bucket");
     Ok(Recovered { superblock, journal: Some(journal), chain: Some(chain), table })
 }
 
-fn read_journal(device: &dyn Device, superblock: &Superblock) -> Result<Journal, Error> {
+fn bucket_bytes(superblock: &Superblock) -> u64 {
+    superblock.geometry().bucket_bytes().into()
+}
+
+/// For the journal and the prio sets.
+fn reads_of(device: &Arc<dyn Device>, superblock: &Superblock) -> ReadAhead {
+    let (geometry, bucket_bytes) = (superblock.geometry(), bucket_bytes(superblock));
+    let bytes = bucket_bytes.min((WINDOW_BYTES as u64).max(geometry.meta_bytes().into()));
+    let pieces = geometry.prio_buckets() + u32::from(superblock.njournal);
+    ReadAhead::new(device, bytes, bucket_bytes, pieces >= OWN_RING_PIECES)
+}
+
+fn read_journal(
+    device: &Arc<dyn Device>,
+    reads: &mut ReadAhead,
+    superblock: &Superblock,
+) -> Result<Journal, Error> {
     let geometry = *superblock.geometry();
-    let place = |bucket: BucketIndex| u64::from(bucket.get()) * u64::from(geometry.bucket_bytes());
-    let bytes = WINDOW_BYTES.min(geometry.bucket_bytes() as usize) as u64;
+    let place = |bucket: BucketIndex| u64::from(bucket.get()) * bucket_bytes(superblock);
+    let bytes = (WINDOW_BYTES as u64).min(bucket_bytes(superblock));
     let starts = superblock.journal_buckets().map(|b| Span { offset: place(b), bytes });
-    let (mut reads, starts) = (ReadAhead::new(device), InOrder::new(starts));
+    let starts = InOrder::new(starts);
     let read = |bucket, byte, out: &mut [u8]| {
-        let offset = place(bucket) + byte;
-        reads.read(offset, out, starts.after(offset))
+        let span = Span { offset: place(bucket) + byte, bytes: out.len() as u64 };
+        let piece = reads.read(span, starts.after(span.offset), || false)?;
+        out.copy_from_slice(&piece);
+        Ok::<_, Error>(())
     };
     let found = Journal::search(superblock, read).map_err(|error| error.on(device.name()))?;
     let Some(journal) = found else {
@@ -140,7 +148,7 @@ fn read_journal(device: &dyn Device, superblock: &Superblock) -> Result<Journal,
 }
 
 /// The numbers go on from here, so they must have room to.
-fn check_number(device: &dyn Device, what: &'static str, seq: u64) -> Result<(), Error> {
+fn check_number(device: &Arc<dyn Device>, what: &'static str, seq: u64) -> Result<(), Error> {
     if seq <= NUMBER_MAX {
         return Ok(());
     }

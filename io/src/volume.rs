@@ -37,7 +37,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tierce_core::record::Superblock;
 use tierce_core::{BucketIndex, Gen, Geometry, Prio};
-use tierce_lockfree::DeviceTable;
+use tierce_lockfree::{DeviceTable, Gens};
 
 /// Who opens a device.
 ///
@@ -89,17 +89,18 @@ tierce_core::setters!(OpenOptions { owner: Owner, device: DeviceOptions });
 /// let volume = Volume::open(&path, &OpenOptions::default())?;
 /// assert_eq!(volume.superblock().version, 3);
 /// let (table, mut writer) = volume.into_parts();
-/// assert!(table.iter().all(|&(_, generation)| generation == Gen::new(0)));
+/// assert!(table.iter().all(|(_, generation)| generation == Gen::new(0)));
 /// let records = (0..1024).map(|_| (Prio::FRESH, Gen::new(1)));
 /// writer.publish(&[BucketIndex::new(40)], vec![records])?;
 /// drop(writer);
 ///
 /// let volume = Volume::open(&path, &OpenOptions::default())?;
-/// assert_eq!(volume.table()[77], (Prio::FRESH, Gen::new(1)));
+/// let found = volume.table().get(BucketIndex::new(77));
+/// assert_eq!(found, Some((Prio::FRESH, Gen::new(1))));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Volume {
-    table: Vec<(Prio, Gen)>,
+    table: Gens,
     writer: StateWriter,
 }
 
@@ -125,7 +126,7 @@ impl Volume {
             return Self::open_scratch(device);
         }
         let old = superblock::read(&*device)?;
-        let Recovered { superblock: old, journal, chain, table } = recover_by(&*device, old)?;
+        let Recovered { superblock: old, journal, chain, table } = recover_by(&device, old)?;
         if old.has_tierce_index() && owner != Owner::Engine {
             return Err(Error::EngineIndex { device: device.name().clone() });
         }
@@ -160,7 +161,7 @@ impl Volume {
         let mut new = if old.is_unused() { old.first_use(now) } else { old.later_use(now) };
         new.sync = false;
         device.write_at(superblock::OFFSET, &new.encode())?;
-        let table = vec![Default::default(); new.geometry().nbuckets() as usize];
+        let table = Gens::zeroed(new.geometry().nbuckets());
         let (chain, failed) = (Vec::new(), None);
         let writer = StateWriter { device, superblock: new, journal: None, seq: 0, chain, failed };
         Ok(Self { table, writer })
@@ -193,7 +194,7 @@ impl Volume {
 
     /// Prio and gen of every bucket, from bucket 0 on, as they were recovered.
     #[must_use]
-    pub fn table(&self) -> &[(Prio, Gen)] {
+    pub const fn table(&self) -> &Gens {
         &self.table
     }
 
@@ -211,7 +212,7 @@ impl Volume {
 
     /// The table, and what makes newer ones durable.
     #[must_use]
-    pub fn into_parts(self) -> (Vec<(Prio, Gen)>, StateWriter) {
+    pub fn into_parts(self) -> (Gens, StateWriter) {
         (self.table, self.writer)
     }
 

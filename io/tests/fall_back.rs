@@ -171,7 +171,7 @@ fn a_small_memlock_limit_registers_fewer_buffers() {
     let path = dir.path().join("file");
     std::fs::File::create(&path).expect("a file").set_len(1 << 20).expect("a sparse file");
     std::os::unix::fs::chown(&path, Some(65534), Some(65534)).expect("root may");
-    for (limit, words) in [("1048576", "registered some"), ("0", "fell back")] {
+    for (limit, words) in [("3145728", "registered some"), ("0", "fell back")] {
         let limit = format!("--memlock={limit}");
         let through: Vec<_> = AS_NOBODY.into_iter().chain(["prlimit", &*limit]).collect();
         passed(again(&through, TEST, FILE, &path), words);

@@ -109,7 +109,7 @@ fn act(operation: &str, sim: &Arc<Sim>) -> Result<(), Error> {
 /// The fault, once, where it hits this operation only.
 fn fault(kind: FaultKind, operation: &str, sim: &Arc<Sim>) -> Fault {
     let superblock = superblock::OFFSET..superblock::OFFSET + superblock::BYTES as u64;
-    let found = recover(&**sim).ok();
+    let found = recover(sim.clone()).ok();
     let journal = found.as_ref().map_or(0..0, |found| {
         let first = u64::from(found.superblock.geometry().first_bucket().get());
         first * BUCKET..(first + u64::from(found.superblock.njournal)) * BUCKET
@@ -181,7 +181,7 @@ fn fail(operation: &'static str, kind: FaultKind) -> &'static str {
 
 fn fail_pipeline(operation: &'static str, kind: FaultKind) -> &'static str {
     let sims = [used(1, false), used(2, false)];
-    let before = recover(&*sims[0]).expect("sound").chain.expect("published").seq;
+    let before = recover(sims[0].clone()).expect("sound").chain.expect("published").seq;
     let set = Set::start(&sims, operation == "discard");
     sims[0].inject(fault(kind, operation, &sims[0]));
     let worked = set.work(DeviceIndex::FIRST, 400);
@@ -197,7 +197,7 @@ fn fail_pipeline(operation: &'static str, kind: FaultKind) -> &'static str {
     let told = worked.expect_err("see above");
     assert!(told.contains("sim-1") && !is_in_use, "{told}");
     assert!(matches!(ended[0], Err(Error::Failed { .. })) && ended[1].is_ok(), "{ended:?}");
-    let found = recover(&*sims[0]).expect("it opens again").chain.expect("published").seq;
+    let found = recover(sims[0].clone()).expect("it opens again").chain.expect("published").seq;
     assert!((before..=before + stats[0].prio_write_total + 1).contains(&found));
     "failed"
 }
@@ -255,7 +255,8 @@ fn corrupt_by(operation: &'static str, seed: u64) -> &'static str {
         assert!(read.iter().any(|&byte| byte != 0xdd), "a bit is wrong");
         return "unseen";
     }
-    let mut before = recover(&*sim).ok().and_then(|found| found.chain).map_or(0, |chain| chain.seq);
+    let mut before =
+        recover(sim.clone()).ok().and_then(|found| found.chain).map_or(0, |chain| chain.seq);
     let injected = fault(FaultKind::Corrupt, operation, &sim);
     // Each of them, or the next good one would take the place of a bad one.
     sim.inject(if is_of_the_pipeline(operation) { injected.for_good() } else { injected });
@@ -290,7 +291,7 @@ fn lie(operation: &'static str) -> &'static str {
             act(operation, &sim).expect("it says that all is well");
             sim.flush().expect("it says that all is well");
         }
-        let acknowledged = recover(&*sim).expect("before the power loss");
+        let acknowledged = recover(sim.clone()).expect("before the power loss");
         let after = sim.power_loss();
         if operation == "data write" {
             let read = after.read_at(DATA, 4096).expect("it has power again");
@@ -300,7 +301,7 @@ fn lie(operation: &'static str) -> &'static str {
             }
             continue;
         }
-        match recover(&*after) {
+        match recover(after.clone()) {
             Err(error) => {
                 assert!(error.to_string().contains(&**sim.name()), "{error}");
                 return "lost";

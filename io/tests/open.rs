@@ -317,7 +317,7 @@ fn scratch_and_durable_are_told_apart() {
         let volume = open(&device, Owner::Scratch).expect("formatted, or scratch already");
         assert!(volume.is_scratch() && !volume.superblock().sync);
         assert_eq!(volume.superblock().seq, round);
-        assert!(volume.table().iter().all(|&record| record == Default::default()));
+        assert!(volume.table().iter().all(|record| record == Default::default()));
         let (table, mut writer) = volume.into_start();
         let published = writer.publish(&[BucketIndex::new(40)], vec![None]);
         assert!(matches!(published, Err(Error::Scratch { .. })), "{published:?}");

@@ -1,8 +1,9 @@
 //! What can be set.
 
 use crate::error::Error;
+use crate::gens::Gens;
 use crate::hint::CpuHint;
-use tierce_core::{Geometry, Policy, Prio, Sizes};
+use tierce_core::{Geometry, Policy, Sizes};
 
 /// How an [`Allocator`](crate::Allocator) behaves.
 ///
@@ -134,7 +135,7 @@ impl Config {
 /// use tierce_core::Geometry;
 /// use tierce_lockfree::DeviceTable;
 /// let table = DeviceTable::empty(Geometry::new(1024, 1, 128, 1)?);
-/// assert_eq!(table.gens.len(), 1024);
+/// assert_eq!(table.gens.nbuckets(), 1024);
 /// # Ok::<(), tierce_core::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -145,7 +146,7 @@ pub struct DeviceTable {
     /// The sizes of its free lists.
     pub sizes: Sizes,
     /// Prio and gen of every bucket, from bucket 0 on.
-    pub gens: Vec<(Prio, tierce_core::Gen)>,
+    pub gens: Gens,
     /// How many buckets from `first_bucket` on are the journal.
     pub journal_buckets: u32,
     /// The buckets of the newest prio chain, head first.
@@ -158,16 +159,16 @@ impl DeviceTable {
     /// A device on which nothing was ever written.
     #[must_use]
     pub fn empty(geometry: Geometry) -> Self {
-        Self::of(geometry, vec![Default::default(); geometry.nbuckets() as usize])
+        Self::of(geometry, Gens::zeroed(geometry.nbuckets()))
     }
 
     /// A device with the prio and gen of every bucket, from bucket 0 on.
     #[must_use]
-    pub fn of(geometry: Geometry, gens: Vec<(Prio, tierce_core::Gen)>) -> Self {
+    pub fn of(geometry: Geometry, gens: impl Into<Gens>) -> Self {
         Self {
             geometry,
             sizes: Sizes::tierce(&geometry, 0),
-            gens,
+            gens: gens.into(),
             journal_buckets: 0,
             chain: Vec::new(),
             prio_seq: 0,
@@ -186,11 +187,11 @@ impl DeviceTable {
     #[must_use]
     pub fn with_prios(
         mut self,
-        gens: Vec<(Prio, tierce_core::Gen)>,
+        gens: impl Into<Gens>,
         chain: Vec<tierce_core::BucketIndex>,
         seq: u64,
     ) -> Self {
-        (self.gens, self.chain, self.prio_seq) = (gens, chain, seq);
+        (self.gens, self.chain, self.prio_seq) = (gens.into(), chain, seq);
         self
     }
 
@@ -206,9 +207,9 @@ impl DeviceTable {
             Err(Error::Config(tierce_core::Error::Limit { what, found, wanted }))
         };
         let nbuckets = self.geometry.nbuckets();
-        if self.gens.len() != nbuckets as usize {
+        if self.gens.nbuckets() != nbuckets {
             let wanted = format!("nbuckets, {nbuckets}");
-            return refuse("the number of gens", self.gens.len() as u64, wanted);
+            return refuse("the number of gens", self.gens.nbuckets().into(), wanted);
         }
         let usable = self.geometry.buckets().len() as u64;
         if u64::from(self.journal_buckets) > usable {

@@ -140,7 +140,7 @@ impl DeviceCounters {
 
 impl Device {
     /// A device in which nothing can be invalidated yet: every bucket is metadata until the
-    /// pointers that survived have been observed.
+    /// pointers that survived have been observed. `clock` is at the first age epoch.
     pub(crate) fn new(
         index: DeviceIndex,
         table: DeviceTable,
@@ -150,17 +150,17 @@ impl Device {
     ) -> Self {
         let cpus = config.cpus as usize;
         let geometry = table.geometry;
-        let words = (0..).zip(&table.gens).map(|(b, &(prio, gen_))| {
-            let word = Snapshot::default().with_gen(gen_).with_last_gc(gen_).with_prio(prio);
-            let usable = geometry.contains(BucketIndex::new(b));
-            if usable { word.with_mark(Mark::Metadata) } else { word }
-        });
+        let mut words = table.gens.into_words();
+        for bucket in (0..geometry.first_bucket().get()).map(BucketIndex::new) {
+            let word = words.peek(bucket).unwrap_or_default();
+            words.set_exclusive(bucket, word.with_mark(Mark::None));
+        }
         Self {
             index,
             units: Units::of(&geometry),
             geometry,
             journal_buckets: table.journal_buckets,
-            table: Table::new(words, clock),
+            table: Table::of(words, clock),
             reserves: Reserves::new(&table.sizes, config.cpus),
             sizes: table.sizes,
             waits: Waits::new(),

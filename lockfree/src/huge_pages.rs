@@ -2,7 +2,8 @@
 //!
 //! A pass over a device reads all its words. In pages of 4 KiB it stops every 512 of them:
 //! processors do not fetch ahead beyond the end of a page, and each page has to be looked up
-//! (in a virtual machine twice). In pages of 2 MiB the same loop took two thirds of the time.
+//! (in a virtual machine twice). In pages of 2 MiB the same loop took two thirds of the time. And
+//! the first touch of a small page costs more than filling it.
 //!
 //! Many systems give huge pages only to those who ask (`transparent_hugepage/enabled` is
 //! `madvise`). To ask is a hint: without Linux, or where it has none, everything is as before.

@@ -5,7 +5,8 @@
 //!
 //! # The algorithm on one page
 //!
-//! * **One word per bucket** (`table.rs`, in memory `words.rs`, `huge_pages.rs`) holds gen, prio, mark and pin.
+//! * **One word per bucket** (`table.rs`; in memory `words.rs`, `huge_pages.rs`; read by `gens.rs`)
+//!   holds gen, prio, mark and pin.
 //!   Every change is one compare-and-swap, so invalidating a bucket and pinning it cannot both
 //!   succeed.
 //! * **Free buckets** are in per-CPU cells (`cells.rs`) before the queues of four reserves
@@ -49,7 +50,8 @@
 //! | close, fail, stats, finishing a collection | short locks, and as long as their loops are |
 //!
 //! What says nothing of its progress only looks at what it was given, and is wait-free.
-// The files that need it say why: `hint/cpu.rs`, `huge_pages.rs`, `victims/x86.rs`.
+// The files that need it say why: `hint/cpu.rs`, `huge_pages.rs`, `victims/x86.rs`,
+// `words/room.rs`.
 #![cfg_attr(not(tierce_loom), deny(unsafe_code))]
 
 pub mod allocation;
@@ -62,6 +64,7 @@ pub mod config;
 pub mod error;
 pub mod future;
 pub mod gc;
+pub mod gens;
 pub mod latency;
 #[cfg(tierce_loom)]
 #[doc(hidden)]
@@ -107,6 +110,7 @@ pub use config::{Config, DeviceTable};
 pub use error::{Cause, Error};
 pub use future::AllocFuture;
 pub use gc::{Gc, Marked};
+pub use gens::{Gens, GensBuilder, SetGens};
 pub use hint::CpuHint;
 pub use latency::Latencies;
 pub use no_wait::NoWait;

@@ -122,9 +122,8 @@ impl PrioWrite {
             let mut records = SetRecords {
                 device,
                 epoch: device.table().epoch(),
-                line: [].iter(),
+                run: [].iter(),
                 next: from,
-                run_end: from,
                 end,
                 next_followed: None,
                 followed: own.iter_mut(),
@@ -222,11 +221,14 @@ impl PrioWrite {
     }
 }
 
+/// Words that are read and decoded together, which vector instructions do.
+const TOGETHER: usize = 64;
+
 /// The records of one set, in order of bucket, taken from the table as it is when each is read.
 ///
 /// Most of them are words of the table that lie side by side: a *run*, up to the next bucket that
-/// needs more than reading, which is one of the batch or one that is never allocated. A run is
-/// read line by line.
+/// needs more than reading, which is one of the batch or one that is never allocated. Who takes
+/// all records at once gets those of a run 64 by 64.
 ///
 /// See [`PrioWrite::sets`] for an example.
 #[derive(Debug)]
@@ -234,10 +236,10 @@ pub struct SetRecords<'a> {
     device: &'a Device,
     /// As it was when the run began.
     epoch: AgeEpoch,
-    /// What is left of the line that ends before `next`.
-    line: core::slice::Iter<'a, AtomicU64>,
+    /// What is left of the run.
+    run: core::slice::Iter<'a, AtomicU64>,
+    /// Behind the run.
     next: u32,
-    run_end: u32,
     end: u32,
     /// The bucket of the batch, or one that is ahead, that comes next; its gen is noted.
     next_followed: Option<&'a mut (BucketIndex, Option<Gen>)>,
@@ -246,21 +248,6 @@ pub struct SetRecords<'a> {
 }
 
 impl<'a> SetRecords<'a> {
-    /// The next line of the run, if there is one.
-    #[inline]
-    fn next_line(&mut self) -> bool {
-        if self.next == self.run_end {
-            return false;
-        }
-        let device: &'a Device = self.device;
-        let words = device.table().words().line(BucketIndex::new(self.next)).atomics();
-        let from = self.next as usize % words.len();
-        let to = words.len().min(from + (self.run_end - self.next) as usize);
-        self.line = words[from..to].iter();
-        self.next += (to - from) as u32;
-        true
-    }
-
     /// Between two runs: the record of the next bucket, and the run behind it.
     #[inline(never)]
     fn next_run(&mut self) -> Option<(Prio, Gen)> {
@@ -279,14 +266,31 @@ impl<'a> SetRecords<'a> {
         };
         self.next += 1;
         let followed = self.next_followed.as_ref().map_or(self.end, |next| next.0.get());
-        let is_usable = self.next >= self.device.geometry().first_bucket().get();
-        self.run_end = if is_usable { followed.clamp(self.next, self.end) } else { self.next };
+        if self.next >= self.device.geometry().first_bucket().get() {
+            let device: &'a Device = self.device;
+            let run_end = followed.clamp(self.next, self.end);
+            self.run =
+                device.table().words().atomics()[self.next as usize..run_end as usize].iter();
+            self.next = run_end;
+        }
         Some(record)
     }
 
+    #[inline]
     fn record(&self, word: &AtomicU64) -> (Prio, Gen) {
         let word = Table::read_word_for_prios(word);
         (self.epoch.prio_of(word.stamp()), word.gen_())
+    }
+
+    /// The low halves of many words, with prios.
+    #[inline(always)]
+    fn revealed(&self, words: &[AtomicU64; TOGETHER]) -> [u32; TOGETHER] {
+        let mut low_halves = [0; TOGETHER];
+        for (low_half, word) in low_halves.iter_mut().zip(words) {
+            *low_half = Table::read_word_for_prios(word).bits() as u32;
+        }
+        self.epoch.reveal_low_halves(&mut low_halves);
+        low_halves
     }
 
     /// Notes the gen of a followed bucket, and gives what is encoded of it.
@@ -308,34 +312,33 @@ impl Iterator for SetRecords<'_> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let Some(word) = self.line.next() {
-                return Some(self.record(word));
-            }
-            if !self.next_line() {
-                return self.next_run();
-            }
+        match self.run.next() {
+            Some(word) => Some(self.record(word)),
+            None => self.next_run(),
         }
     }
 
-    /// All at once: a run is one short loop.
+    /// All at once: a run is a few short loops.
     #[inline]
     fn fold<B, F: FnMut(B, Self::Item) -> B>(mut self, init: B, mut record: F) -> B {
         let mut folded = init;
         loop {
-            for word in core::mem::take(&mut self.line) {
-                folded = record(folded, self.record(word));
+            let run = core::mem::take(&mut self.run).as_slice();
+            let (together, rest) = run.as_chunks::<TOGETHER>();
+            for words in together {
+                for &low_half in &self.revealed(words) {
+                    let (prio, gen_) = (low_half >> 16, low_half);
+                    folded = record(folded, (Prio::new(prio as u16), Gen::new(gen_ as u8)));
+                }
             }
-            if self.next_line() {
-                continue;
-            }
+            folded = rest.iter().fold(folded, |folded, word| record(folded, self.record(word)));
             let Some(next) = self.next_run() else { return folded };
             folded = record(folded, next);
         }
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = self.line.len() + (self.end - self.next) as usize;
+        let left = self.run.len() + (self.end - self.next) as usize;
         (left, Some(left))
     }
 }

@@ -66,7 +66,8 @@ impl Startup {
             table.validate()?;
         }
         let prio_seqs = tables.iter().map(|table| table.prio_seq).collect();
-        let found = tables.iter().map(|table| vec![NOTHING; table.gens.len()]).collect();
+        let found =
+            tables.iter().map(|table| vec![NOTHING; table.gens.nbuckets() as usize]).collect();
         let watches = Arc::new(Watches::new());
         let clock = Arc::<AgeClock>::default();
         let devices = (0..).zip(tables).map(|(number, table)| {
@@ -248,7 +249,7 @@ mod tests {
     fn a_stale_pointer_holds_last_gc_back() {
         let geometry = Geometry::new(1024, 1, 128, 1).expect("a legal shape");
         let mut table = DeviceTable::empty(geometry);
-        table.gens[9] = (Prio::FRESH, Gen::new(50));
+        table.gens.set(BucketIndex::new(9), Prio::FRESH, Gen::new(50));
         let mut startup = Allocator::start(Config::default(), vec![table]).expect("legal");
         let id = BucketId::new(DeviceIndex::FIRST, BucketIndex::new(9));
         let observe = |startup: &mut Startup, gen_| {

@@ -65,9 +65,18 @@ impl core::fmt::Debug for Table {
 
 impl Table {
     /// A table with these words, which have prios.
-    pub(crate) fn new(words: impl Iterator<Item = Snapshot>, clock: Arc<AgeClock>) -> Self {
+    #[cfg(any(test, tierce_loom))]
+    pub(crate) fn new(
+        words: impl ExactSizeIterator<Item = Snapshot>,
+        clock: Arc<AgeClock>,
+    ) -> Self {
         let epoch = clock.now();
-        Self { words: Words::new(words.map(|word| epoch.stamped(word))), clock }
+        Self::of(Words::new(words.map(|word| epoch.stamped(word))), clock)
+    }
+
+    /// A table with these words, which have stamps of the epoch that it is by `clock`.
+    pub(crate) fn of(words: Words, clock: Arc<AgeClock>) -> Self {
+        Self { words, clock }
     }
 
     /// The age epoch of the set, by which stamps are decoded.

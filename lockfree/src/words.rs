@@ -5,7 +5,10 @@
 //! takes for a bucket that could be reused. Neighbouring buckets share a line, 8 of them. Large
 //! tables lie in huge pages where there are any (`huge_pages.rs`).
 
-use crate::huge_pages;
+mod room;
+
+pub(crate) use room::{Part, Room};
+
 use crate::sync::{AtomicU64, Ordering};
 use tierce_core::{BucketIndex, Snapshot};
 
@@ -16,25 +19,26 @@ const PADDING: u64 = u64::MAX;
 pub(crate) const LINE: usize = if cfg!(any(tierce_loom, tierce_shuttle)) { 1 } else { 8 };
 
 /// One cache line.
-#[repr(C, align(64))]
+#[cfg_attr(not(any(tierce_loom, tierce_shuttle)), repr(C, align(64)))]
+#[cfg_attr(any(tierce_loom, tierce_shuttle), repr(transparent))]
 pub(crate) struct Line([AtomicU64; LINE]);
 
 #[cfg(not(any(tierce_loom, tierce_shuttle)))]
 const _: () = assert!(size_of::<Line>() == 64 && align_of::<Line>() == 64);
 
 impl Line {
-    /// Its words.
-    #[inline]
-    pub(crate) fn atomics(&self) -> &[AtomicU64; LINE] {
-        &self.0
-    }
-
     /// Its words at about one instant: each is right by itself.
     #[inline(always)]
     pub(crate) fn words(&self) -> impl Iterator<Item = u64> {
         // Relaxed: hints; what they lead to is decided by a CAS.
         self.0.iter().map(|word| word.load(Ordering::Relaxed))
     }
+}
+
+/// A word at some instant.
+fn peek(word: &AtomicU64) -> Snapshot {
+    // Relaxed: a hint; what it leads to is decided by a CAS.
+    Snapshot::from_bits(word.load(Ordering::Relaxed))
 }
 
 /// One word per bucket.
@@ -45,23 +49,11 @@ pub(crate) struct Words {
 
 impl Words {
     /// These words.
-    pub(crate) fn new(words: impl Iterator<Item = Snapshot>) -> Self {
+    pub(crate) fn new(words: impl ExactSizeIterator<Item = Snapshot>) -> Self {
+        let mut room = Room::new(words.len(), words.len().max(1));
         let mut words = words.map(Snapshot::bits);
-        let (mut lines, mut len) = (Vec::with_capacity(words.size_hint().0.div_ceil(LINE)), 0);
-        huge_pages::ask_for(lines.spare_capacity_mut());
-        loop {
-            let mut filled = 0;
-            let line = core::array::from_fn(|_| {
-                let word = words.next().inspect(|_| filled += 1);
-                AtomicU64::new(word.unwrap_or(PADDING))
-            });
-            if filled == 0 {
-                break;
-            }
-            lines.push(Line(line));
-            len += filled;
-        }
-        Self { lines: lines.into_boxed_slice(), len }
+        room.parts().for_each(|part| part.fill(&mut words));
+        room.finish()
     }
 
     /// How many words there are, without the padding.
@@ -72,6 +64,21 @@ impl Words {
     /// The lines, padded.
     pub(crate) fn lines(&self) -> &[Line] {
         &self.lines
+    }
+
+    /// The words themselves, without the padding.
+    pub(crate) fn atomics(&self) -> &[AtomicU64] {
+        &room::words_of(&self.lines)[..self.len]
+    }
+
+    /// The word of a bucket, if there is such a bucket, for whoever decides nothing by it.
+    pub(crate) fn peek(&self, bucket: BucketIndex) -> Option<Snapshot> {
+        self.get(bucket).map(peek)
+    }
+
+    /// All words, each at some instant.
+    pub(crate) fn peek_all(&self) -> impl ExactSizeIterator<Item = Snapshot> {
+        self.atomics().iter().map(peek)
     }
 
     /// The line that a bucket's word is in.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tierce_core::{BucketId, DeviceIndex, Gen, Reserve};
-use tierce_lockfree::{Allocation, Allocator, BucketRef, Config, DeviceTable, Gc};
+use tierce_lockfree::{Allocation, Allocator, BucketRef, Config, DeviceTable, Gc, Gens};
 use tierce_lockfree::{Reclaimer, SectorRequest, Step, WaitFor, WritePoint};
 
 /// How long a reclaimer sleeps before it looks whether the measurement is over.
@@ -38,9 +38,9 @@ impl Lockfree {
     /// As [`Space::start`], with settings of one's own; `sync` is told by `full`.
     #[must_use]
     pub fn start_with(full: &Full, config: Config) -> Self {
-        let gens = (0..full.nbuckets).map(|b| (full.prio(b), Gen::default())).collect();
+        let gens = (0..full.nbuckets).map(|b| (full.prio(b), Gen::default()));
         let table = DeviceTable::empty(full.geometry()).with_sizes(full.sizes());
-        let table = table.with_prios(gens, Vec::new(), 0);
+        let table = table.with_prios(Gens::from_iter(gens), Vec::new(), 0);
         let config = config.sync(full.sync);
         let mut startup = Allocator::start(config, vec![table]).expect("settings are constants");
         for bucket in full.buckets() {

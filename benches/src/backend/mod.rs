@@ -115,6 +115,8 @@ pub enum Insertion {
 /// assert_eq!(stats.invalidated, 0);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, serde::Serialize, serde::Deserialize)]
+// A peer that was built earlier says less.
+#[serde(default)]
 pub struct StoreStats {
     /// Buckets of all devices.
     pub nbuckets: u64,
@@ -132,4 +134,10 @@ pub struct StoreStats {
     pub dropped_inserts: u64,
     /// Reads whose bucket was reused meanwhile, reported as misses.
     pub read_races: u64,
+    /// Bytes of memory that may hold values on their way to the device.
+    pub write_buffer_bytes_max: u64,
+    /// Bytes of memory that may hold copies of values that are on the device.
+    pub memory_bytes_max: u64,
+    /// Reads that such a copy answered.
+    pub memory_hits: u64,
 }

@@ -86,6 +86,9 @@ impl Store for Tierce {
             gc_runs: stats.gc_runs,
             dropped_inserts: stats.failed_inserts,
             read_races: stats.read_races,
+            write_buffer_bytes_max: stats.write_buffer_bytes_max,
+            memory_bytes_max: stats.memory_bytes_max,
+            memory_hits: stats.memory_hits,
         }
     }
 }

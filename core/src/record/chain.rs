@@ -96,9 +96,7 @@ impl PrioChain {
     ///
     /// # Errors
     ///
-    /// What `read` returns; [`Error::Record`] naming the bucket and field for a bucket number
-    /// outside the device or met before, a wrong magic, checksum or version, or a seq other
-    /// than the head's.
+    /// What `read` returns, and what [`ChainWalk`] does.
     pub fn follow<E: From<Error>>(
         geometry: &Geometry,
         set: SetMagic,
@@ -107,56 +105,137 @@ impl PrioChain {
         mut visit: impl FnMut(&ChainSet<'_>),
     ) -> Result<Self, E> {
         let mut bytes = vec![0; geometry.meta_bytes() as usize];
-        let mut seen = HashSet::new();
-        let mut chain = Self { buckets: Vec::new(), seq: 0 };
-        let mut next = head.bucket;
-        for index in 0..geometry.prio_buckets() {
-            let bucket = chain.check_next(geometry, head, next, &mut seen)?;
+        let mut walk = ChainWalk::new(geometry, set, head);
+        while let Some(bucket) = walk.next_bucket()? {
             read(bucket, &mut bytes)?;
-            let place = Place::bucket(bucket, 0);
-            let decoded = PrioSet::decode(&bytes, set, place)?;
-            if index == 0 {
-                chain.seq = decoded.seq;
-            }
-            let check = Check::new(RecordKind::PrioSet, place);
-            let wanted = format_args!("{}, as in the first set", chain.seq);
-            check.that(decoded.seq == chain.seq, "seq", decoded.seq, wanted)?;
-            chain.buckets.push(bucket);
-            next = decoded.next_bucket;
-            let first = index * geometry.prios_per_bucket();
-            visit(&ChainSet {
-                bucket,
-                first: BucketIndex::new(first),
-                set: decoded,
-                count: (geometry.nbuckets() - first) as usize,
-            });
+            visit(&walk.accept(bucket, &bytes)?);
         }
-        Ok(chain)
+        Ok(walk.chain)
+    }
+}
+
+/// A chain that is being followed, for who reads it in his own way.
+///
+/// ```
+/// use tierce_core::{BucketIndex, Gen, Geometry, Prio};
+/// use tierce_core::error::Place;
+/// use tierce_core::record::{ChainHead, ChainWalk, PrioSet, SetMagic};
+/// let (geometry, set) = (Geometry::new(1024, 1, 8, 1)?, SetMagic(42));
+/// let mut bucket = vec![0; 4096];
+/// PrioSet::encode(&mut bucket, set, 1, 0, vec![(Prio::FRESH, Gen::new(3)); 1024]);
+///
+/// let head = ChainHead { bucket: 10, named_at: Place::device(8192) };
+/// let mut walk = ChainWalk::new(&geometry, set, head);
+/// while let Some(number) = walk.next_bucket()? {
+///     let set = walk.accept(number, &bucket)?;
+///     assert_eq!(set.records().count(), 1024);
+/// }
+/// assert_eq!(walk.finish().buckets, [BucketIndex::new(10)]);
+/// # Ok::<(), tierce_core::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// Both steps return [`Error::Record`], which names the bucket and field: for a bucket number
+/// outside the device or met before, a wrong magic, checksum or version, or a seq other than the
+/// head's.
+#[derive(Clone, Debug)]
+pub struct ChainWalk {
+    geometry: Geometry,
+    set: SetMagic,
+    head: ChainHead,
+    /// As far as it was followed.
+    chain: PrioChain,
+    /// What the last set, or the head, names.
+    next: u64,
+    seen: HashSet<u32>,
+}
+
+impl ChainWalk {
+    /// At the beginning of the chain that begins at `head`.
+    #[must_use]
+    pub fn new(geometry: &Geometry, set: SetMagic, head: ChainHead) -> Self {
+        let chain = PrioChain { buckets: Vec::new(), seq: 0 };
+        let (next, seen) = (head.bucket, HashSet::new());
+        Self { geometry: *geometry, set, head, chain, next, seen }
     }
 
-    /// `next` as a bucket that may be read: in range, and not one of the chain so far.
-    fn check_next(
-        &self,
-        geometry: &Geometry,
-        head: ChainHead,
-        next: u64,
-        seen: &mut HashSet<u32>,
-    ) -> Result<BucketIndex, Error> {
+    /// How many sets are still to come.
+    #[must_use]
+    pub const fn sets_left(&self) -> u32 {
+        self.geometry.prio_buckets() - self.chain.buckets.len() as u32
+    }
+
+    /// The bucket of the next set, which may be read; `None` at the end of the chain.
+    ///
+    /// # Errors
+    ///
+    /// See [`ChainWalk`].
+    pub fn next_bucket(&self) -> Result<Option<BucketIndex>, Error> {
+        if self.sets_left() == 0 {
+            return Ok(None);
+        }
+        self.check_next().map(Some)
+    }
+
+    /// Takes the set that was read from `bucket`, which [`next_bucket`](Self::next_bucket) named:
+    /// its first [`Geometry::meta_bytes`].
+    ///
+    /// # Errors
+    ///
+    /// See [`ChainWalk`].
+    ///
+    /// # Panics
+    ///
+    /// If no set is to come any more.
+    pub fn accept<'a>(
+        &mut self,
+        bucket: BucketIndex,
+        bytes: &'a [u8],
+    ) -> Result<ChainSet<'a>, Error> {
+        assert_ne!(self.sets_left(), 0, "the chain is at its end");
+        let place = Place::bucket(bucket, 0);
+        let decoded = PrioSet::decode(bytes, self.set, place)?;
+        let chain = &mut self.chain;
+        let index = chain.buckets.len() as u32;
+        if index == 0 {
+            chain.seq = decoded.seq;
+        }
+        let check = Check::new(RecordKind::PrioSet, place);
+        let wanted = format_args!("{}, as in the first set", chain.seq);
+        check.that(decoded.seq == chain.seq, "seq", decoded.seq, wanted)?;
+        chain.buckets.push(bucket);
+        self.seen.insert(bucket.get());
+        self.next = decoded.next_bucket;
+        let first = index * self.geometry.prios_per_bucket();
+        let count = (self.geometry.nbuckets() - first) as usize;
+        Ok(ChainSet { bucket, first: BucketIndex::new(first), set: decoded, count })
+    }
+
+    /// The chain, as far as it was followed.
+    #[must_use]
+    pub fn finish(self) -> PrioChain {
+        self.chain
+    }
+
+    /// What comes next as a bucket that may be read: in range, and not one of the chain so far.
+    fn check_next(&self) -> Result<BucketIndex, Error> {
+        let next = self.next;
         // An error is about the record that holds the number.
-        let (check, field) = match self.buckets.last() {
-            None => (Check::new(RecordKind::Jset, head.named_at), "prio_bucket"),
+        let (check, field) = match self.chain.buckets.last() {
+            None => (Check::new(RecordKind::Jset, self.head.named_at), "prio_bucket"),
             Some(&last) => (Check::new(RecordKind::PrioSet, Place::bucket(last, 0)), "next_bucket"),
         };
         let bucket = u32::try_from(next).map(BucketIndex::new).ok();
         let in_range = |bucket: &BucketIndex| {
-            geometry.contains(*bucket) || cfg!(tierce_mutant = "chain_unchecked_bucket")
+            self.geometry.contains(*bucket) || cfg!(tierce_mutant = "chain_unchecked_bucket")
         };
         let Some(bucket) = bucket.filter(in_range) else {
-            let (first, end) = (geometry.first_bucket(), geometry.nbuckets());
+            let (first, end) = (self.geometry.first_bucket(), self.geometry.nbuckets());
             return Err(check.error(field, next, format_args!("{first} to {}", end - 1)));
         };
         let wanted = "a bucket that is not in the chain already";
-        check.that(seen.insert(bucket.get()), field, next, wanted)?;
+        check.that(!self.seen.contains(&bucket.get()), field, next, wanted)?;
         Ok(bucket)
     }
 }

@@ -53,7 +53,7 @@ pub mod superblock;
 pub mod uuids;
 pub mod walk;
 
-pub use chain::{ChainHead, ChainSet, PrioChain};
+pub use chain::{ChainHead, ChainSet, ChainWalk, PrioChain};
 pub use format::Format;
 pub use identity::{SetMagic, Uuid};
 pub use journal::{Journal, JournalEntry};

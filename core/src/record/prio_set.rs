@@ -203,10 +203,31 @@ impl<'a> PrioSet<'a> {
 
     /// All records for which the set has room, in order of bucket.
     pub fn records(&self) -> impl ExactSizeIterator<Item = (Prio, Gen)> + use<'a> {
-        self.records
-            .chunks_exact(RECORD_BYTES)
-            .map(|r| (Prio::new(u16::from_le_bytes([r[0], r[1]])), Gen::new(r[2])))
+        records(self.records)
     }
+
+    /// As [`records`](Self::records), of a set that was [decoded](Self::decode) before: of all its
+    /// bytes, which are not looked at again.
+    ///
+    /// ```
+    /// use tierce_core::{Gen, Prio, record::{PrioSet, SetMagic}};
+    /// let mut bytes = vec![0; 4096];
+    /// PrioSet::encode(&mut bytes, SetMagic(42), 5, 99, [(Prio::FRESH, Gen::new(1))]);
+    /// assert_eq!(PrioSet::records_in(&bytes).next(), Some((Prio::FRESH, Gen::new(1))));
+    /// assert_eq!(PrioSet::records_in(&bytes).len(), 1352);
+    /// ```
+    #[inline]
+    pub fn records_in(bytes: &[u8]) -> impl ExactSizeIterator<Item = (Prio, Gen)> + use<'_> {
+        records(bytes.get(HEADER_BYTES..).unwrap_or_default())
+    }
+}
+
+#[inline]
+fn records(bytes: &[u8]) -> impl ExactSizeIterator<Item = (Prio, Gen)> + use<'_> {
+    let (records, _) = bytes.as_chunks::<RECORD_BYTES>();
+    records.iter().map(|&[low, high, generation]| {
+        (Prio::new(u16::from_le_bytes([low, high])), Gen::new(generation))
+    })
 }
 
 #[cfg(test)]

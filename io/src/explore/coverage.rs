@@ -47,6 +47,12 @@ kinds! {
     GiveBack => "buckets given back",
     /// Index nodes freed.
     Free => "buckets freed",
+    /// Buckets that became free the short way, without a prio write.
+    Unused => "buckets unused",
+    /// Index nodes freed while prio writes were held back.
+    Replace => "nodes replaced",
+    /// Prio writes that waited for who held them back.
+    PrioBlocked => "prio writes held back",
     /// Commits of the index.
     Commit => "index commits",
     /// Collections finished.

@@ -1,6 +1,6 @@
 //! A life: random operations on an open device until the power goes.
 
-use super::model::{Entry, Seen, Stamp};
+use super::model::{Entry, Seen};
 use super::{Kind, Stop, World};
 use crate::device::{DeviceExt, Operation};
 use crate::pipeline::{Work, Worked};
@@ -10,9 +10,9 @@ use tierce_core::{BucketId, DeviceIndex, Gen, Geometry, Mark, Reserve};
 use tierce_lockfree::{Allocation, Allocator, Marked, SectorRequest, WaitFor, WritePoint};
 
 /// Owners from here on have index nodes.
-const NODES: u64 = 1 << 32;
+pub(super) const NODES: u64 = 1 << 32;
 /// Index nodes at a time.
-const NODES_MAX: u32 = 8;
+pub(super) const NODES_MAX: u32 = 8;
 /// Steps of the pipeline within which a bucket must become free.
 const STEPS_MAX: u32 = 2000;
 
@@ -94,7 +94,7 @@ impl<'w> Life<'w> {
         buckets.map(word).collect()
     }
 
-    fn geometry(&self) -> Geometry {
+    pub(super) fn geometry(&self) -> Geometry {
         *self.allocator.geometry(DeviceIndex::FIRST)
     }
 
@@ -123,7 +123,7 @@ impl<'w> Life<'w> {
     }
 
     /// Uses a bucket as soon as one is free.
-    fn alloc_or_reclaim(
+    pub(super) fn alloc_or_reclaim(
         &mut self,
         reserve: Reserve,
         use_it: impl FnOnce(&mut World, Allocation<'_>) -> Result<(), Stop>,
@@ -143,7 +143,7 @@ impl<'w> Life<'w> {
     }
 
     /// A step of the pipeline, and a collection if it waits for one.
-    fn step(&mut self) -> Result<Worked, Stop> {
+    pub(super) fn step(&mut self) -> Result<Worked, Stop> {
         let invalidated = self.allocator.stats().devices[0].invalidate_total;
         let discarded = self.work.stats().discard_total;
         let worked = self.work.step();
@@ -213,6 +213,11 @@ impl<'w> Life<'w> {
                 Ok(())
             }
             69..72 => self.give_back(),
+            72..75 => {
+                self.unused();
+                Ok(())
+            }
+            75..80 => self.replace_node(),
             _ => (0..=self.world.draws.below(20)).try_for_each(|_| self.step().map(drop)),
         }
     }
@@ -253,7 +258,8 @@ impl<'w> Life<'w> {
             let owner = self.world.draws.below(geometry.nbuckets()).into();
             self.alloc_or_reclaim(Reserve::None, |world, bucket| {
                 let stamp = world.model.next_stamp(owner);
-                let entry = entry_in(&bucket, geometry.block_sectors(), Mark::Reclaimable, stamp);
+                let entry =
+                    Entry::in_bucket(&bucket, geometry.block_sectors(), Mark::Reclaimable, stamp);
                 world.write(&geometry, &entry, Kind::Fill)?;
                 bucket.written();
                 Ok(())
@@ -269,7 +275,7 @@ impl<'w> Life<'w> {
         let old = self.world.model.index.get(&owner).copied();
         self.alloc_or_reclaim(Reserve::Btree, |world, bucket| {
             let stamp = world.model.next_stamp(owner);
-            let entry = entry_in(&bucket, geometry.bucket_sectors(), Mark::Metadata, stamp);
+            let entry = Entry::in_bucket(&bucket, geometry.bucket_sectors(), Mark::Metadata, stamp);
             world.write(&geometry, &entry, Kind::Node)?;
             bucket.written();
             Ok(())
@@ -291,7 +297,7 @@ impl<'w> Life<'w> {
         self.alloc_or_reclaim(Reserve::MovingGc, |world, bucket| {
             // Reclaiming may have taken its bucket meanwhile, so it is written as new.
             let stamp = world.model.restamp(old.stamp);
-            let entry = entry_in(&bucket, old.sectors, Mark::Reclaimable, stamp);
+            let entry = Entry::in_bucket(&bucket, old.sectors, Mark::Reclaimable, stamp);
             world.write(&geometry, &entry, Kind::Move)?;
             bucket.written();
             Ok(())
@@ -303,11 +309,9 @@ impl<'w> Life<'w> {
         let geometry = self.geometry();
         self.alloc_or_reclaim(Reserve::None, |world, bucket| {
             let stamp = world.model.next_stamp(u64::MAX);
-            let entry = entry_in(&bucket, geometry.block_sectors(), Mark::None, stamp);
-            let data = stamp.content(entry.sectors);
-            let written = world.sim.write_at(entry.first_byte(&geometry), &data);
+            let entry = Entry::in_bucket(&bucket, geometry.block_sectors(), Mark::None, stamp);
             world.coverage.add(Kind::GiveBack);
-            world.written(written).map(drop)
+            world.write_data(&geometry, &entry).map(drop)
         })
     }
 
@@ -340,7 +344,7 @@ impl<'w> Life<'w> {
     }
 
     /// The index becomes durable, after its data.
-    fn commit(&mut self) -> Result<(), Stop> {
+    pub(super) fn commit(&mut self) -> Result<(), Stop> {
         let flushed = self.world.sim.flush();
         self.count_cut(CutAt::Flush, Kind::CommitCut);
         flushed.map_err(|error| {
@@ -376,27 +380,22 @@ impl<'w> Life<'w> {
     }
 }
 
-/// The entry that leads to the first sectors of a bucket.
-fn entry_in(bucket: &Allocation<'_>, sectors: u32, kind: Mark, stamp: Stamp) -> Entry {
-    Entry { pointer: bucket.bucket_ref(), offset: 0, sectors, kind, stamp }
-}
-
 impl World {
     /// Writes what an entry leads to and inserts it; a write that fails leaves the index as it
     /// was.
     fn write(&mut self, geometry: &Geometry, entry: &Entry, kind: Kind) -> Result<(), Stop> {
-        let data = entry.stamp.content(entry.sectors);
-        let written = self.sim.write_at(entry.first_byte(geometry), &data);
-        if self.written(written)? {
+        if self.write_data(geometry, entry)? {
             self.model.index.insert(entry.stamp.owner, *entry);
             self.coverage.add(kind);
         }
         Ok(())
     }
 
-    /// Whether data was written; if not, a fault was injected or the power is off.
-    fn written(&mut self, result: Result<(), crate::Error>) -> Result<bool, Stop> {
-        let Err(error) = result else { return Ok(true) };
+    /// Writes what an entry leads to. `false` if it failed because a fault was injected.
+    pub(super) fn write_data(&mut self, geometry: &Geometry, entry: &Entry) -> Result<bool, Stop> {
+        let data = entry.stamp.content(entry.sectors);
+        let written = self.sim.write_at(entry.first_byte(geometry), &data);
+        let Err(error) = written else { return Ok(true) };
         if self.sim.cut_hit() == Some(CutAt::Write) {
             self.coverage.add(Kind::DataCut);
         } else if self.faulty {

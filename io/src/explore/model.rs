@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use tierce_core::geometry::SECTOR_BYTES;
 use tierce_core::{Gen, Geometry, Mark};
-use tierce_lockfree::BucketRef;
+use tierce_lockfree::{Allocation, BucketRef};
 
 const SECTOR: usize = SECTOR_BYTES as usize;
 const MAGIC: &[u8; 8] = b"explored";
@@ -91,6 +91,16 @@ pub(super) enum Seen {
 }
 
 impl Entry {
+    /// The entry that leads to the first sectors of a bucket.
+    pub(super) fn in_bucket(
+        bucket: &Allocation<'_>,
+        sectors: u32,
+        kind: Mark,
+        stamp: Stamp,
+    ) -> Self {
+        Self { pointer: bucket.bucket_ref(), offset: 0, sectors, kind, stamp }
+    }
+
     pub(super) fn first_byte(&self, geometry: &Geometry) -> u64 {
         let sector = geometry.first_sector(self.pointer.bucket()) + u64::from(self.offset);
         sector * SECTOR as u64
@@ -118,6 +128,9 @@ pub(super) struct Model {
     pub(super) tables: Vec<(u64, Vec<Gen>)>,
     /// By rule 3.
     pub(super) memory: Vec<Gen>,
+    /// A durable node that was freed while prio writes are held back, until what is in its place is
+    /// durable.
+    pub(super) replaced: Option<Entry>,
     /// Buckets that start-up took although cached data was in them, because nothing else was
     /// left: their data may be gone, but not replaced by somebody else's.
     pub(super) given_up: BTreeSet<u32>,
@@ -134,6 +147,7 @@ impl Model {
             durable: BTreeMap::new(),
             tables: vec![(0, zeros.clone())],
             memory: zeros,
+            replaced: None,
             given_up: BTreeSet::new(),
             used: false,
             writes: 0,
@@ -156,6 +170,7 @@ impl Model {
     /// Every entry's data was flushed.
     pub(super) fn commit(&mut self) {
         self.durable.clone_from(&self.index);
+        self.replaced = None;
     }
 
     /// A table became durable.

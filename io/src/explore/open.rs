@@ -55,7 +55,7 @@ impl World {
 
     /// Rule 2.
     fn check_table(&mut self, volume: &Volume) -> Result<(), Stop> {
-        let found: Vec<Gen> = volume.table().iter().map(|&(_, generation)| generation).collect();
+        let found: Vec<Gen> = volume.table().iter().map(|(_, generation)| generation).collect();
         let known = |(seq, gens): &(u64, Vec<Gen>)| *seq == volume.prio_seq() && *gens == found;
         let Some(at) = self.model.tables.iter().position(known) else {
             let seqs: Vec<_> = self.model.tables.iter().map(|(seq, _)| *seq).collect();
@@ -96,6 +96,7 @@ impl Life<'_> {
         let before = std::mem::take(&mut self.world.model.index);
         let now = self.gens();
         let memory = std::mem::replace(&mut self.world.model.memory, now);
+        let replaced = self.world.model.replaced.take();
         for (owner, entry) in self.world.model.durable.clone() {
             let allocator = Arc::clone(&self.allocator);
             if allocator.begin_read().open(entry.pointer).is_some() {
@@ -106,7 +107,8 @@ impl Life<'_> {
             }
             let bucket = entry.pointer.bucket();
             let was_invalidated = entry.pointer.gen_().is_stale(memory[bucket.as_usize()]);
-            let is_kept = entry.kind != Mark::Reclaimable && before.get(&owner) == Some(&entry);
+            let was_held = entry.kind != Mark::Reclaimable && before.get(&owner) == Some(&entry);
+            let is_kept = was_held || replaced == Some(entry);
             if observed.contains(&entry) {
                 self.world.model.given_up.insert(bucket.get());
             } else if !was_invalidated {

@@ -229,7 +229,8 @@ impl<T> Kernel<T> {
     }
 }
 
-/// Registers as much of the arena as the kernel lets us.
+/// Registers as much of the arena as the kernel lets us. Where it lies in large pages, each that
+/// is touched counts as a whole.
 fn register_buffers(ring: &IoUring, pool: &Pool) -> Ready {
     let (start, wanted) = pool.arena();
     let chunk = pool.chunk_bytes();

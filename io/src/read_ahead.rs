@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn the_last_window_ends_with_the_device() {
         let bytes = WINDOW_BYTES + 2 * SPAN;
-        let sim = Sim::new(&SimOptions { bytes, ..SimOptions::default() });
+        let sim = Sim::new(&SimOptions::default().bytes(bytes));
         let mut reads = reads_of(&sim, SPAN, SPAN);
         let last = span(bytes / SPAN - 1);
         reads.read(span(0), [last].into_iter(), no_work).expect("reads");

@@ -8,9 +8,7 @@ use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::sync::{Arc, Mutex, Notify};
 use loom::thread;
 use tierce_core::{Mark, Policy, Reserve};
-use tierce_lockfree::{
-    Allocator, BucketRef, Config, Marked, PrioWrite, Reclaimer, Step, model as inside,
-};
+use tierce_lockfree::{Allocator, BucketRef, Marked, PrioWrite, Reclaimer, Step, model as inside};
 use tierce_loom_tests::{
     model,
     tiny::{self, bucket},

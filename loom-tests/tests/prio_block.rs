@@ -12,7 +12,7 @@ use loom::thread;
 use tierce_core::{BucketIndex, Gen, Mark, Reserve, Snapshot};
 use tierce_lockfree::model::{PrioBlocks, Table};
 use tierce_lockfree::{
-    Allocator, BucketRef, Bump, Config, PrioWrite, Reclaimer, Step, WaitFor, model as inside,
+    Allocator, BucketRef, Bump, PrioWrite, Reclaimer, Step, WaitFor, model as inside,
 };
 use tierce_loom_tests::{model, tiny};
 

@@ -9,7 +9,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use tierce_core::Reserve;
-use tierce_lockfree::{Allocator, Config, Error};
+use tierce_lockfree::{Allocator, Error};
 use tierce_loom_tests::{
     model, model_within,
     tiny::{self, DEVICE},

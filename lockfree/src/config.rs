@@ -18,6 +18,9 @@ use tierce_core::{Geometry, Policy, Prio, Sizes};
 pub struct Config {
     /// Which bucket is reused next.
     pub policy: Policy,
+    /// The lru policy takes the least recently used of so many buckets at random, at most 1024; 0:
+    /// of all of them.
+    pub lru_sample: u32,
     /// For how many CPUs there are cells, counters and hints; 0: one of each, and no cells.
     pub cpus: u32,
     /// How many buckets may be open for writing at once, 1 to 4096.
@@ -57,6 +60,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             policy: Policy::Lru,
+            lru_sample: 0,
             cpus: u32::try_from(crate::sync::cpus()).unwrap_or(1),
             open_buckets: 128,
             invalidate_during_gc: true,
@@ -97,6 +101,9 @@ impl Config {
         }
         if !(1..=95).contains(&self.gc_gen_trigger) {
             return Err(limit("gc_gen_trigger", self.gc_gen_trigger.into(), 95));
+        }
+        if self.lru_sample > 1024 {
+            return Err(limit("lru_sample", self.lru_sample, 1024));
         }
         if self.gc_written_share == 0 {
             return Err(limit("gc_written_share", 0, u32::MAX));

@@ -519,6 +519,10 @@ impl Reclaimer {
             },
         };
         match allocator.policy() {
+            Policy::Lru if allocator.config().lru_sample > 0 => {
+                let sample = allocator.config().lru_sample;
+                victims::sampled::pass(&mut pass, sample, &mut self.draws);
+            }
             Policy::Lru => {
                 let candidates = device.sizes().candidates as usize;
                 victims::lru::pass(&mut pass, candidates, &mut self.lru, allocator.scanner());

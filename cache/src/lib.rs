@@ -47,6 +47,7 @@
 //! | `index.rs` | where each key's value is: 12 bytes per place |
 //! | `recover.rs`, `open.rs` | coming back warm |
 //! | `lineage.rs`, `evict.rs` | why what was removed or overwritten never comes back |
+//! | `reinsert.rs` | what was hit outlives its bucket |
 //! | `void.rs` | what a device that failed may not bring back |
 //! | `spread.rs` | values that do not fit what is left of a bucket, or a bucket |
 //! | `budget.rs`, `flights.rs`, `block.rs` | waiting: for memory, for who fetches the same key, without a runtime |
@@ -79,6 +80,7 @@ mod life;
 mod lineage;
 mod open;
 mod recover;
+mod reinsert;
 mod spread;
 mod stream;
 mod void;

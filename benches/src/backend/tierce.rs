@@ -84,12 +84,16 @@ impl Store for Tierce {
         StoreStats {
             nbuckets: stats.nbuckets,
             data_buckets: stats.data_buckets,
+            held_buckets: stats.held_buckets,
             invalidated: stats.invalidated,
             prio_writes: stats.prio_writes,
             discards: stats.discards,
             gc_runs: stats.gc_runs,
             dropped_inserts: stats.failed_inserts,
             read_races: stats.read_races,
+            reinserted: stats.reinserted,
+            user_bytes_written: stats.user_bytes_written,
+            device_bytes_written: stats.device_bytes_written,
         }
     }
 }

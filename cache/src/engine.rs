@@ -71,9 +71,6 @@ pub(crate) struct Engine {
 pub(crate) struct Disk {
     pub(crate) device: Arc<dyn Device>,
     pub(crate) uuid: [u8; 16],
-    /// Buckets that may hold data, …
-    pub(crate) usable_buckets: u64,
-    /// … and at least so many of them at a time.
     pub(crate) data_buckets: u64,
     /// Something that was acknowledged could not be written, and no flush has told it yet.
     pub(crate) lost: AtomicBool,
@@ -163,7 +160,7 @@ impl Engine {
             _ => self.index.hit(hash),
         };
         let Some(location) = found else { return false };
-        let Some(open) = read.open(location.bucket) else {
+        let Some(begun) = self.begin(read, location.bucket) else {
             self.counters.stale.add_one();
             self.forget_stale(hash, location);
             return false;
@@ -172,7 +169,7 @@ impl Engine {
         let Some(bytes) = self.bytes(location, life.buffered, reads).await else {
             return false;
         };
-        if !open.validate() {
+        if !self.was_there(begun, location.bucket, life.number) {
             self.forget_stale(hash, location);
             return false;
         }
@@ -250,12 +247,11 @@ impl Engine {
         let Some(parts) = spread::decode(pointers) else { return false };
         for part in parts {
             let Part { location, life: number } = part;
-            let Some(open) = self.allocator.begin_read().open(location.bucket) else {
-                return false;
-            };
+            let read = self.allocator.begin_read();
+            let Some(begun) = self.begin(read, location.bucket) else { return false };
             let life = self.lives.get(location.bucket.id());
             let bytes = self.bytes(location, life.buffered, reads).await;
-            let valid = open.validate() && life.number == number;
+            let valid = life.number == number && self.was_there(begun, location.bucket, number);
             let Some(bytes) = bytes.filter(|_| valid) else { return false };
             match Record::decode(number, &bytes) {
                 Some(record) if record.kind == Kind::Part => {
@@ -271,7 +267,7 @@ impl Engine {
         let hash = self.hash(key)?;
         let read = self.allocator.begin_read();
         let location = self.index.get(hash);
-        Ok(location.is_some_and(|location| read.open(location.bucket).is_some()))
+        Ok(location.is_some_and(|location| self.begin(read, location.bucket).is_some()))
     }
 
     // ---- writing

@@ -47,7 +47,7 @@
 //! | `index.rs` | where each key's value is: 12 bytes per place |
 //! | `recover.rs`, `open.rs` | coming back warm |
 //! | `lineage.rs`, `evict.rs` | why what was removed or overwritten never comes back |
-//! | `reinsert.rs` | what was hit outlives its bucket |
+//! | `reinsert.rs`, `going.rs` | what was hit outlives its bucket; what is about to go is read |
 //! | `void.rs` | what a device that failed may not bring back |
 //! | `spread.rs` | values that do not fit what is left of a bucket, or a bucket |
 //! | `budget.rs`, `flights.rs`, `block.rs` | waiting: for memory, for who fetches the same key, without a runtime |
@@ -74,6 +74,7 @@ mod collector;
 mod engine;
 mod evict;
 mod flights;
+mod going;
 mod index;
 mod layout;
 mod life;

@@ -31,7 +31,6 @@ struct Opened {
     writer: StateWriter,
     device: Arc<dyn Device>,
     layout: Layout,
-    usable_buckets: u64,
     data_buckets: u64,
 }
 
@@ -102,7 +101,7 @@ fn adopt(volume: Volume, config: &Config) -> Result<Opened, Error> {
     let usable_buckets = usable_buckets(&geometry, journal);
     let kept_free = sizes.none + sizes.moving_gc + sizes.free_inc + sizes.prio;
     let data_buckets = usable_buckets.saturating_sub(kept_free.into());
-    Ok(Opened { table, writer, device, layout, usable_buckets, data_buckets })
+    Ok(Opened { table, writer, device, layout, data_buckets })
 }
 
 /// The layout that all have.
@@ -201,9 +200,9 @@ impl Opened {
 
     fn split(self) -> (DeviceTable, (Disk, StateWriter)) {
         let uuid = self.writer.superblock().uuid.0;
-        let (usable_buckets, data_buckets) = (self.usable_buckets, self.data_buckets);
+        let data_buckets = self.data_buckets;
         let (lost, told) = (AtomicBool::new(false), AtomicBool::new(false));
-        let disk = Disk { device: self.device, uuid, usable_buckets, data_buckets, lost, told };
+        let disk = Disk { device: self.device, uuid, data_buckets, lost, told };
         (self.table, (disk, self.writer))
     }
 }

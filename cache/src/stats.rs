@@ -62,8 +62,7 @@ pub struct Stats {
     /// Buckets that are neither superblock, journal, prio sets nor held free: at most so many
     /// hold data at a time.
     pub data_buckets: u64,
-    /// Buckets that hold data, or were never used and may: `data_buckets` and those of the free
-    /// lists that are in use just now.
+    /// Buckets that hold data just now. More than `data_buckets` while free lists are not full.
     pub held_buckets: u64,
     /// Bytes of a bucket.
     pub bucket_bytes: u64,
@@ -134,13 +133,10 @@ impl Stats {
         let allocator = engine.allocator.stats();
         let devices = || allocator.devices.iter();
         let counters = &engine.counters;
-        let free = devices().map(|device| device.free.iter().sum::<u64>() + device.free_inc);
-        let held = engine.devices.iter().zip(free);
-        let held = held.map(|(disk, free)| disk.usable_buckets.saturating_sub(free)).sum();
         Self {
             nbuckets: devices().map(|device| u64::from(device.nbuckets)).sum(),
             data_buckets: engine.devices.iter().map(|disk| disk.data_buckets).sum(),
-            held_buckets: held,
+            held_buckets: engine.lives.count(),
             bucket_bytes: engine.layout.bucket_bytes.into(),
             entries: engine.index.len() as u64,
             index_bytes: engine.index.bytes() as u64,

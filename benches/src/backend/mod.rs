@@ -120,7 +120,7 @@ pub struct StoreStats {
     pub nbuckets: u64,
     /// Of these, buckets that can hold data: without superblock, journal, prios and reserves.
     pub data_buckets: u64,
-    /// Buckets that hold data just now, or never did and may.
+    /// Buckets that hold data just now.
     #[serde(default)]
     pub held_buckets: u64,
     /// Buckets invalidated to be reused.

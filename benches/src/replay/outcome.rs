@@ -50,7 +50,8 @@ pub struct Outcome {
     /// it reported, as it may do either or both.
     #[serde(flatten)]
     pub store: StoreStats,
-    /// The mean of [`StoreStats::held_buckets`] over the run: how much the store held.
+    /// The mean of [`StoreStats::held_buckets`] since each was used once: how much the store
+    /// held.
     #[serde(default)]
     pub held_buckets_mean: f64,
     /// Latency of gets that hit.

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 /// How often the store is asked how much it holds, in operations.
-const SAMPLE_OPERATIONS: u64 = 1024;
+const SAMPLE_OPERATIONS: u64 = 4096;
 
 pub(super) struct Worker<'a, S> {
     store: &'a S,
@@ -50,8 +50,12 @@ impl<'a, S: Store> Worker<'a, S> {
 
     pub(super) fn run(&mut self, access: Access) -> Result<(), Error> {
         if self.tally.operations.is_multiple_of(SAMPLE_OPERATIONS) {
-            self.tally.held.0 += self.store.stats().held_buckets;
-            self.tally.held.1 += 1;
+            let stats = self.store.stats();
+            // Before that it is being filled.
+            if stats.invalidated > stats.nbuckets {
+                self.tally.held.0 += stats.held_buckets;
+                self.tally.held.1 += 1;
+            }
         }
         self.tally.operations += 1;
         self.key[8..].copy_from_slice(&access.key.to_le_bytes());

@@ -64,6 +64,9 @@ fn main() -> std::io::Result<()> {
     let document = Document::new(environment, &plan, results);
     let Document { env, rows, .. } = &document;
     println!("{}", bars::terminal(env, rows));
+    for note in &document.notes {
+        println!("{note}");
+    }
     let short = rows.iter().filter(|row| row.verdict == Verdict::Short).count();
     println!("{short} short, {:.0} s", began.elapsed().as_secs_f64());
     if let Some(path) = json {

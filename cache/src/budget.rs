@@ -68,6 +68,11 @@ impl Budget {
         Take { budget: Arc::clone(self), bytes, ticket: None }
     }
 
+    /// Bytes in all.
+    pub(crate) fn total(&self) -> usize {
+        self.total
+    }
+
     /// Bytes that are in use.
     pub(crate) fn used(&self) -> usize {
         self.total - self.lock().free

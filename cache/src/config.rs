@@ -21,6 +21,7 @@ pub struct Config {
     pub(crate) device: DeviceOptions,
     pub(crate) space_timeout: Duration,
     pub(crate) write_buffer_bytes: usize,
+    pub(crate) memory_bytes: usize,
     pub(crate) segment_bytes: u32,
     pub(crate) streams: Option<usize>,
     pub(crate) when_full: WhenFull,
@@ -91,6 +92,7 @@ impl Config {
             device: DeviceOptions::default(),
             space_timeout: Duration::from_secs(30),
             write_buffer_bytes: 16 << 20,
+            memory_bytes: 0,
             segment_bytes: 256 << 10,
             streams: None,
             when_full: WhenFull::Wait,
@@ -170,6 +172,35 @@ impl Config {
     #[must_use]
     pub fn write_buffer_bytes(self, write_buffer_bytes: usize) -> Self {
         Self { write_buffer_bytes, ..self }
+    }
+
+    /// Memory for copies of what was inserted or read lately, so that what is read often is not read
+    /// from the device; none unless told: it is in addition to
+    /// [`write_buffer_bytes`](Self::write_buffer_bytes), and who keeps decoded values of his own
+    /// has no use for another copy. Keys, values and what it takes to find them count.
+    ///
+    /// It is divided among a few locks, by 1 MiB at least, and a value larger than such a share is
+    /// not kept. A get from memory is a use of its bucket; when the bucket is reused the entry is
+    /// gone, copy or not.
+    ///
+    /// ```
+    /// # use tierce_cache::{Cache, Config};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("cache");
+    /// # let options = tierce_io::FormatOptions {
+    /// #     size: Some(64 << 20), bucket: 64 << 10, ..Default::default()
+    /// # };
+    /// # tierce_io::format(&path, &options)?;
+    /// let cache = Cache::open(Config::new(&path).memory_bytes(4 << 20))?;
+    /// cache.insert(b"key", b"value")?;
+    /// cache.get(b"key")?;
+    /// let stats = cache.stats();
+    /// assert_eq!((stats.memory_hits, stats.memory_bytes_max), (1, 4 << 20));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn memory_bytes(self, memory_bytes: usize) -> Self {
+        Self { memory_bytes, ..self }
     }
 
     /// How much is written at a time, 256 KiB unless told; at most a bucket.

@@ -5,17 +5,17 @@
 //! 1. Room for the record is made in a stream ([`crate::stream`]), waiting for memory or for a
 //!    bucket if need be. No lock is held while waiting.
 //! 2. With the stream locked and room at hand nothing waits any more: under the lock of the key's
-//!    shard the record gets its version and the index its place; so whoever comes later for the
-//!    same key has the higher version, and after a restart the same value wins as before it.
-//! 3. The record is copied into its segment. Whoever finds the key in the index meanwhile finds the
-//!    segment's lock.
+//!    shard the record gets its version, the index its place, and the segment its bytes; so whoever
+//!    comes later for the same key has the higher version, after a restart the same value wins as
+//!    before it, and whoever finds the key in the index can read it.
+//! 3. If the segment is full it is submitted. Copies in memory follow ([`crate::memory`]).
 //!
 //! The bucket is pinned from before the key is in the index until its last byte is on the device.
 //!
 //! # A read
 //!
-//! Epoch, index, gen, life; then memory or the device; then the gen again. What was reused
-//! meanwhile, is damaged, belongs to another key, or has expired is a miss.
+//! Epoch, index, gen, life; then memory, a write buffer or the device; then the gen again. What was
+//! reused meanwhile, is damaged, belongs to another key, or has expired is a miss.
 
 use crate::budget::Budget;
 use crate::config::{Config, Put, WhenFull};
@@ -25,6 +25,7 @@ use crate::index::{Index, KeyHash, Location};
 use crate::layout::{BucketHeader, GRAIN, Kind, Layout, Record};
 use crate::life::{Life, Lives, Owner};
 use crate::lineage::Lineage;
+use crate::memory::{Memory, Place};
 use crate::spread::{self, Part};
 use crate::stats::Counters;
 use crate::stream::{Need, Room, Streams, longest_value, space};
@@ -42,6 +43,7 @@ use tierce_lockfree::{Allocator, BucketRef};
 pub(crate) struct Engine {
     pub(crate) allocator: Arc<Allocator>,
     pub(crate) index: Index,
+    pub(crate) memory: Memory,
     pub(crate) lives: Lives,
     pub(crate) lineage: Lineage,
     pub(crate) counters: Counters,
@@ -166,14 +168,12 @@ impl Engine {
             return false;
         };
         let life = self.lives.get(location.bucket.id());
-        let Some(bytes) = self.bytes(location, life.buffered, reads).await else {
-            return false;
-        };
+        let Some(fetched) = self.fetch(hash, location, life, reads).await else { return false };
         if !self.was_there(begun, location.bucket, life.number) {
             self.forget_stale(hash, location);
             return false;
         }
-        let Some(record) = Record::decode(life.number, &bytes) else {
+        let Some(record) = fetched.record(life.number) else {
             self.counters.corrupt.add_one();
             return false;
         };
@@ -196,6 +196,8 @@ impl Engine {
             }
             Kind::Tombstone | Kind::Part => return false,
         }
+        let place = Place { life: life.number, offset: location.offset };
+        self.keep(hash, place, &fetched, &record);
         true
     }
 
@@ -203,64 +205,11 @@ impl Engine {
     /// nothing (damaged, expired) stay as long as their record is there: whoever takes its place has
     /// to know of it, see [`crate::lineage`].
     fn forget_stale(&self, hash: KeyHash, location: Location) {
+        self.memory.forget(hash);
         if !self.lives.may_come_back(location.bucket) || cfg!(tierce_mutant = "index_forgets_early")
         {
             self.index.remove_if(hash, location);
         }
-    }
-
-    /// A record's bytes, from memory or from the device. `None`: the device cannot read them.
-    pub(crate) async fn bytes(
-        &self,
-        location: Location,
-        buffered: bool,
-        reads: Reads,
-    ) -> Option<Vec<u8>> {
-        if buffered
-            && let Some(life) = self.lives.find(location.bucket)
-            && let Some(bytes) = life.copy(location.offset, location.bytes)
-        {
-            self.counters.buffer_reads.add_one();
-            return Some(bytes);
-        }
-        let block = self.layout.block;
-        let start = location.offset / block * block;
-        let end = (location.offset + location.bytes).next_multiple_of(block);
-        let bytes = (end.min(self.layout.bucket_bytes) - start) as usize;
-        let device = &self.devices[location.bucket.device().as_usize()].device;
-        let offset = self.layout.start(location.bucket.bucket()) + u64::from(start);
-        let request = Request::read(offset, device.buffer(bytes));
-        let buffer = match reads {
-            Reads::Here => device.perform(request),
-            Reads::Elsewhere => device.submit(request).await,
-        };
-        let Ok(buffer) = buffer else {
-            self.counters.read_errors.add_one();
-            return None;
-        };
-        self.allocator.account_io((bytes as u32) / SECTOR_BYTES);
-        Some(buffer[(location.offset - start) as usize..].to_vec())
-    }
-
-    /// Appends the parts that `pointers` lead to; false if one of them is gone.
-    async fn gather(&self, pointers: &[u8], value: &mut Vec<u8>, reads: Reads) -> bool {
-        let Some(parts) = spread::decode(pointers) else { return false };
-        for part in parts {
-            let Part { location, life: number } = part;
-            let read = self.allocator.begin_read();
-            let Some(begun) = self.begin(read, location.bucket) else { return false };
-            let life = self.lives.get(location.bucket.id());
-            let bytes = self.bytes(location, life.buffered, reads).await;
-            let valid = life.number == number && self.was_there(begun, location.bucket, number);
-            let Some(bytes) = bytes.filter(|_| valid) else { return false };
-            match Record::decode(number, &bytes) {
-                Some(record) if record.kind == Kind::Part => {
-                    value.extend_from_slice(record.value);
-                }
-                _ => return false,
-            }
-        }
-        true
     }
 
     pub(crate) fn contains(&self, key: &[u8]) -> Result<bool, Error> {
@@ -353,7 +302,10 @@ impl Engine {
             let room = self.room(stream, bytes).await?;
             let part = Part { location: room.location(bytes), life: room.life() };
             part.encode(&mut pointers);
-            room.push(KeyHash(0), &crate::stream::part(self.tick(), piece));
+            let place = Place { life: part.life, offset: part.location.offset };
+            let record = crate::stream::part(self.tick(), piece);
+            room.push(KeyHash(0), &record);
+            self.memory.keep(place.hash(), place, &record);
             rest = behind;
         }
         Ok(pointers)
@@ -369,23 +321,27 @@ impl Engine {
         moved: Option<Location>,
     ) -> Result<(), Error> {
         let bytes = space(record.key.len(), record.value.len(), self.layout.grain) as u32;
-        let room = self.room(stream, bytes).await?;
+        let mut room = self.room(stream, bytes).await?;
         let location = room.location(record.bytes());
-        let version = {
+        let place = Place { life: room.life(), offset: location.offset };
+        {
             let mut shard = self.index.shard(hash);
-            // Under the lock: nobody takes this one's place before it is noted whose it took.
+            // Under the lock: nobody takes this one's place before it is noted whose it took, and
+            // nobody finds it before it can be read.
             match moved {
                 None => self.note(location, shard.replace(hash, location)),
                 Some(old) if shard.move_if(hash, old, location) => self.note(location, Some(old)),
                 Some(_) => return Ok(()),
             }
-            self.tick()
-        };
+            room.append(hash, &Record { version: self.tick(), ..record });
+        }
+        room.finish();
+        let bytes = (record.key.len() + record.value.len()) as u64;
         if moved.is_some() {
             self.counters.reinserted.add_one();
-            self.counters.reinserted_bytes.add((record.key.len() + record.value.len()) as u64);
+            self.counters.reinserted_bytes.add(bytes);
         }
-        room.push(hash, &Record { version, ..record });
+        self.memory.keep(hash, place, &record);
         Ok(())
     }
 
@@ -414,6 +370,7 @@ impl Engine {
             self.note(location, old);
             (self.tick(), old)
         };
+        self.memory.forget(hash);
         let Some(old) = old else { return Ok(false) };
         // Also for one whose bucket is just being reused: until that is durable it may come back.
         if self.lives.may_come_back(old.bucket) && !cfg!(tierce_mutant = "no_tombstone") {

@@ -11,7 +11,8 @@ use crate::index::Index;
 use crate::layout::Layout;
 use crate::life::Lives;
 use crate::lineage::Lineage;
-use crate::recover::{self, Found, Source};
+use crate::memory::Memory;
+use crate::recover::{self, Scan, Source};
 use crate::stats::Counters;
 use crate::stream::Streams;
 use crate::void::{self, Void};
@@ -54,7 +55,7 @@ fn open_volumes(config: &Config, volumes: Vec<Volume>) -> Result<Background, Err
     let opened = volumes.into_iter().map(|volume| adopt(volume, config));
     let opened = opened.collect::<Result<Vec<_>, _>>()?;
     let layout = alike(&opened)?;
-    let (found, clock, void) = found(&opened, &layout)?;
+    let (scan, clock, void) = found(&opened, &layout)?;
     let defaults = tierce_lockfree::Config::default();
     let settings = tierce_lockfree::Config {
         policy: config.policy.or(policy).unwrap_or_default(),
@@ -69,17 +70,18 @@ fn open_volumes(config: &Config, volumes: Vec<Volume>) -> Result<Background, Err
     let (disks, writers): (Vec<_>, Vec<_>) = disks.into_iter().unzip();
     let streams = streams(config, &tables, settings.cpus);
     let mut startup = Allocator::start(settings, tables)?;
-    let engine = Parts { layout, disks, streams, clock, void, found: &found };
+    let engine = Parts { layout, disks, streams, clock, void, scan: &scan };
     engine.observe(&mut startup);
     let (allocator, mut reclaimers) = startup.finish();
     for reclaimer in &mut reclaimers {
-        let here = found.iter().filter(|found| found.bucket.device() == reclaimer.device());
+        let here = scan.buckets.iter();
+        let here = here.filter(|found| found.bucket.device() == reclaimer.device());
         let here = here.map(|found| (found.bucket.bucket().get(), found.header.life)).collect();
         let nbuckets = allocator.geometry(reclaimer.device()).nbuckets();
         reclaimer.set_fifo_next(fifo_next(here, nbuckets));
     }
     let engine = engine.assemble(config, allocator);
-    engine.settle(&found)?;
+    engine.settle(&scan)?;
     start(engine, reclaimers, writers)
 }
 
@@ -139,7 +141,7 @@ fn fifo_next(mut found: Vec<(u32, u64)>, nbuckets: u32) -> u32 {
 }
 
 /// What is on the devices, where numbers go on, and which lives do not count.
-fn found(opened: &[Opened], layout: &Layout) -> Result<(Vec<Found>, u64, Void), Error> {
+fn found(opened: &[Opened], layout: &Layout) -> Result<(Scan, u64, Void), Error> {
     let has_room = layout.bucket_bytes >= void::BUCKET_BYTES_MIN;
     let mut void = Void::default();
     for opened in opened.iter().filter(|_| has_room) {
@@ -147,14 +149,14 @@ fn found(opened: &[Opened], layout: &Layout) -> Result<(Vec<Found>, u64, Void), 
     }
     let sources: Vec<_> = (0..).zip(opened).map(|(n, o)| o.source(n)).collect();
     match recover::scan(&sources, layout) {
-        Ok(mut found) => {
-            found.retain(|found| !void.contains(found.header.uuid, found.header.life));
-            let clock = recover::clock(&sources, &found);
-            Ok((found, clock, void))
+        Ok(mut scan) => {
+            scan.buckets.retain(|found| !void.contains(found.header.uuid, found.header.life));
+            let clock = recover::clock(&sources, &scan);
+            Ok((scan, clock, void))
         }
         Err(error) if has_room => {
             log::warn!("{error}: what it held is not known, so the cache starts empty");
-            let clock = recover::clock(&sources, &[]);
+            let clock = recover::clock(&sources, &Scan::default());
             for opened in opened {
                 // Numbers of earlier runs are below the clock: see `recover.rs`.
                 void.insert(opened.writer.superblock().uuid.0, clock - 1);
@@ -162,7 +164,7 @@ fn found(opened: &[Opened], layout: &Layout) -> Result<(Vec<Found>, u64, Void), 
             for opened in opened {
                 void.write(&*opened.device)?;
             }
-            Ok((Vec::new(), clock, void))
+            Ok((Scan::default(), clock, void))
         }
         Err(error) => Err(error.into()),
     }
@@ -214,15 +216,16 @@ struct Parts<'a> {
     streams: usize,
     clock: u64,
     void: Void,
-    found: &'a [Found],
+    scan: &'a Scan,
 }
 
 impl Parts<'_> {
     /// Shows the allocator every bucket that holds something. Also one whose records are all
     /// superseded: it may be what keeps an older record from coming back.
     fn observe(&self, startup: &mut Startup) {
-        for found in self.found {
-            startup.observe(found.bucket, found.sectors(&self.layout), Mark::Reclaimable);
+        for found in &self.scan.buckets {
+            let sectors = self.scan.sectors(found, &self.layout);
+            startup.observe(found.bucket, sectors, Mark::Reclaimable);
         }
     }
 
@@ -234,8 +237,10 @@ impl Parts<'_> {
         let streams = Streams::new(self.streams, segment, self.layout.grain);
         let nbuckets = (0..self.disks.len() as u8)
             .map(|number| allocator.geometry(DeviceIndex::new(number)).nbuckets());
-        let seed = self.found.first().map(|found| found.header.hash_seed);
+        let seed = self.scan.buckets.first().map(|found| found.header.hash_seed);
+        let cpus = config.cpus.unwrap_or(tierce_lockfree::Config::default().cpus);
         let engine = Engine {
+            memory: Memory::new(config.memory_bytes, cpus as usize),
             lives: Lives::new(nbuckets),
             allocator,
             index,
@@ -265,18 +270,20 @@ impl Parts<'_> {
 impl Engine {
     /// Enters what was found. Buckets that the start-up has taken for the prio reserve are gone:
     /// what that means for older records is written before anything else is.
-    fn settle(&self, found: &[Found]) -> Result<(), Error> {
-        for bucket in found {
+    fn settle(&self, scan: &Scan) -> Result<(), Error> {
+        for bucket in &scan.buckets {
             self.lives.found(bucket.bucket, bucket.header.life);
             self.lineage.found_dead(bucket.bucket.id(), bucket.dead.clone());
         }
-        recover::rebuild(found, &self.layout, &self.index, |newer, older| {
+        recover::rebuild(scan, &self.layout, &self.index, |newer, older| {
             let (found, offset) = older;
             self.lineage.note(newer.bucket.id(), (found.bucket.id(), offset), found.header.life);
         });
         let current = |id| self.allocator.snapshot(id).map(|word| word.gen_());
-        let gone =
-            found.iter().filter(|found| current(found.bucket.id()) != Some(found.bucket.gen_()));
+        let gone = scan
+            .buckets
+            .iter()
+            .filter(|found| current(found.bucket.id()) != Some(found.bucket.gen_()));
         let gone: Vec<_> = gone.map(|found| found.bucket.id()).collect();
         for (number, disk) in (0..).zip(&self.devices) {
             let device = DeviceIndex::new(number);

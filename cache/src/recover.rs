@@ -25,6 +25,8 @@ use crate::index::{Index, KeyHash, Location};
 use crate::layout::{BucketHeader, Dead, Entry, Kind, Layout, Record, decode_footer};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread::ScopedJoinHandle;
 use tierce_core::geometry::SECTOR_BYTES;
 use tierce_core::{BucketId, BucketIndex, DeviceIndex, Gen};
 use tierce_io::{Device, DeviceExt};
@@ -53,14 +55,42 @@ pub(crate) struct Found {
     pub(crate) bucket: BucketRef,
     pub(crate) header: BucketHeader,
     pub(crate) dead: Dead,
-    /// In the order of the bucket.
-    pub(crate) entries: Vec<Entry>,
+    /// Its part of the entries of all.
+    entries: Range<usize>,
 }
 
-impl Found {
-    /// Sectors of records that are not dead.
-    pub(crate) fn sectors(&self, layout: &Layout) -> u32 {
-        let live = self.entries.iter().filter(|e| !self.dead.contains(layout, e.offset));
+/// What all buckets say.
+#[derive(Default)]
+pub(crate) struct Scan {
+    pub(crate) buckets: Vec<Found>,
+    /// Of all buckets, in one piece: it goes back to the system in one piece, too.
+    entries: Vec<Entry>,
+}
+
+impl Scan {
+    /// The records of a bucket, in its order.
+    fn entries(&self, found: &Found) -> &[Entry] {
+        &self.entries[found.entries.clone()]
+    }
+
+    fn bucket(&self, record: &Sorted) -> &Found {
+        &self.buckets[record.bucket as usize]
+    }
+
+    fn entry(&self, record: &Sorted) -> Entry {
+        self.entries(self.bucket(record))[record.entry as usize]
+    }
+
+    fn add(&mut self, mut found: Found, entries: Vec<Entry>) {
+        let from = self.entries.len();
+        self.entries.extend(entries);
+        found.entries = from..self.entries.len();
+        self.buckets.push(found);
+    }
+
+    /// Sectors of records of a bucket that are not dead.
+    pub(crate) fn sectors(&self, found: &Found, layout: &Layout) -> u32 {
+        let live = self.entries(found).iter().filter(|e| !found.dead.contains(layout, e.offset));
         let bytes: u64 = live.map(|entry| u64::from(entry.bytes)).sum();
         (bytes.div_ceil(u64::from(SECTOR_BYTES)) as u32).max(1)
     }
@@ -71,42 +101,32 @@ impl Found {
 /// # Errors
 ///
 /// The first bucket that could not be read.
-pub(crate) fn scan(
-    sources: &[Source<'_>],
-    layout: &Layout,
-) -> Result<Vec<Found>, tierce_io::Error> {
+pub(crate) fn scan(sources: &[Source<'_>], layout: &Layout) -> Result<Scan, tierce_io::Error> {
     let work: Vec<_> =
         sources.iter().flat_map(|s| s.buckets.iter().map(move |&bucket| (s, bucket))).collect();
-    let next = AtomicUsize::new(0);
-    let mut found = Vec::new();
-    std::thread::scope(|scope| {
-        let readers: Vec<_> = (0..READERS.min(work.len()))
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut found = Vec::new();
-                    // Relaxed: each number is drawn once, whatever the order.
-                    while let Some(&(source, bucket)) =
-                        work.get(next.fetch_add(1, Ordering::Relaxed))
-                    {
-                        found.extend(read_bucket(source, layout, bucket)?);
-                    }
-                    Ok::<_, tierce_io::Error>(found)
-                })
-            })
-            .collect();
-        for reader in readers {
-            match reader.join() {
-                Ok(more) => found.extend(more?),
-                Err(panic) => std::panic::resume_unwind(panic),
+    let (next, scan) = (AtomicUsize::new(0), Mutex::new(Scan::default()));
+    let read = || {
+        // Relaxed: each number is drawn once, whatever the order.
+        while let Some(&(source, bucket)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Some((found, entries)) = read_bucket(source, layout, bucket)? {
+                scan.lock().unwrap_or_else(PoisonError::into_inner).add(found, entries);
             }
         }
         Ok::<_, tierce_io::Error>(())
+    };
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..READERS.min(work.len())).map(|_| scope.spawn(read)).collect();
+        let join = |reader: ScopedJoinHandle<'_, _>| {
+            reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        readers.into_iter().try_for_each(join)
     })?;
-    let newest = found.iter().max_by_key(|found| found.header.life);
+    let mut scan = scan.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let newest = scan.buckets.iter().max_by_key(|found| found.header.life);
     if let Some(seed) = newest.map(|found| found.header.hash_seed) {
-        found.retain(|found| found.header.hash_seed == seed);
+        scan.buckets.retain(|found| found.header.hash_seed == seed);
     }
-    Ok(found)
+    Ok(scan)
 }
 
 /// What a bucket says, or `None` if it is cold.
@@ -114,7 +134,7 @@ fn read_bucket(
     source: &Source<'_>,
     layout: &Layout,
     bucket: BucketIndex,
-) -> Result<Option<Found>, tierce_io::Error> {
+) -> Result<Option<(Found, Vec<Entry>)>, tierce_io::Error> {
     let start = layout.start(bucket);
     let read = |offset: u32, end: u32| {
         source.device.read_at(start + u64::from(offset), (end - offset) as usize)
@@ -147,7 +167,7 @@ fn read_bucket(
         None => follow(layout, header, &read(0, layout.footer)?),
     };
     let bucket = BucketRef::new(BucketId::new(source.index, bucket), gen_);
-    Ok(Some(Found { bucket, header, dead, entries }))
+    Ok(Some((Found { bucket, header, dead, entries: 0..0 }, entries)))
 }
 
 /// The records of a bucket that has no summary.
@@ -176,10 +196,11 @@ fn follow(layout: &Layout, header: BucketHeader, bytes: &[u8]) -> Vec<Entry> {
 }
 
 /// Where versions and lives go on.
-pub(crate) fn clock(sources: &[Source<'_>], found: &[Found]) -> u64 {
+pub(crate) fn clock(sources: &[Source<'_>], scan: &Scan) -> u64 {
     let runs = sources.iter().map(|source| source.seq.saturating_mul(1 << RUN_BITS));
-    let lives = found.iter().map(|found| found.header.life + 1);
-    let versions = found.iter().flat_map(|found| found.entries.iter().map(|e| e.version + 1));
+    let lives = scan.buckets.iter().map(|found| found.header.life + 1);
+    let entries = scan.buckets.iter().flat_map(|found| scan.entries(found));
+    let versions = entries.map(|entry| entry.version + 1);
     // The top bit of a life's number is used for something else.
     runs.chain(lives).chain(versions).max().unwrap_or(1).clamp(1, 1 << 62)
 }
@@ -187,8 +208,7 @@ pub(crate) fn clock(sources: &[Source<'_>], found: &[Found]) -> u64 {
 /// A record of a key.
 struct Sorted {
     hash: u64,
-    version: u64,
-    /// In `found`.
+    /// In the scan.
     bucket: u32,
     entry: u32,
 }
@@ -196,7 +216,7 @@ struct Sorted {
 /// Enters the newest value of every key into the index. `superseded` is told of each record that
 /// has a newer one: the newer's bucket, and the older's with its offset there.
 pub(crate) fn rebuild(
-    found: &[Found],
+    scan: &Scan,
     layout: &Layout,
     index: &Index,
     superseded: impl Fn(&Found, (&Found, u32)) + Sync,
@@ -209,9 +229,11 @@ pub(crate) fn rebuild(
                 let shards = Index::shards();
                 let mine = worker * shards / workers..(worker + 1) * shards / workers;
                 // A few shards at a time: sorting needs memory for these only.
+                let mut records = Vec::new();
                 for first in mine.clone().step_by(64) {
                     let part = first..(first + 64).min(mine.end);
-                    enter(&collect(found, &part), found, layout, index, superseded);
+                    collect(scan, &part, &mut records);
+                    enter(&records, scan, layout, index, superseded);
                 }
             });
         }
@@ -219,24 +241,26 @@ pub(crate) fn rebuild(
 }
 
 /// The records of some shards, by key, newest first.
-fn collect(found: &[Found], shards: &Range<usize>) -> Vec<Sorted> {
-    let mut records = Vec::new();
-    for (bucket, found) in (0..).zip(found) {
-        for (entry, record) in (0..).zip(&found.entries) {
+fn collect(scan: &Scan, shards: &Range<usize>, records: &mut Vec<Sorted>) {
+    records.clear();
+    for (bucket, found) in (0..).zip(&scan.buckets) {
+        for (entry, record) in (0..).zip(scan.entries(found)) {
             let in_shards = shards.contains(&KeyHash(record.hash).shard());
             if record.kind != Kind::Part && in_shards {
-                let Entry { hash, version, .. } = *record;
-                records.push(Sorted { hash, version, bucket, entry });
+                records.push(Sorted { hash: record.hash, bucket, entry });
             }
         }
     }
-    records.sort_unstable_by_key(|record| (record.hash, std::cmp::Reverse(record.version)));
-    records
+    records.sort_unstable_by_key(|record| record.hash);
+    // Hardly any key has more than one record: versions are looked up for those.
+    for key in records.chunk_by_mut(|a, b| a.hash == b.hash).filter(|key| key.len() > 1) {
+        key.sort_unstable_by_key(|record| std::cmp::Reverse(scan.entry(record).version));
+    }
 }
 
 fn enter(
     records: &[Sorted],
-    found: &[Found],
+    scan: &Scan,
     layout: &Layout,
     index: &Index,
     superseded: &impl Fn(&Found, (&Found, u32)),
@@ -248,8 +272,7 @@ fn enter(
     }
     for key in records.chunk_by(|a, b| a.hash == b.hash) {
         let newest = &key[0];
-        let bucket = &found[newest.bucket as usize];
-        let entry = bucket.entries[newest.entry as usize];
+        let (bucket, entry) = (scan.bucket(newest), scan.entry(newest));
         let counts = matches!(entry.kind, Kind::Value | Kind::Spread);
         if counts && !bucket.dead.contains(layout, entry.offset) {
             let hash = KeyHash(entry.hash);
@@ -258,8 +281,8 @@ fn enter(
             index.shard(hash).replace(hash, location);
         }
         for pair in key.windows(2) {
-            let [newer, older] = [&pair[0], &pair[1]].map(|record| &found[record.bucket as usize]);
-            superseded(newer, (older, older.entries[pair[1].entry as usize].offset));
+            let [newer, older] = [&pair[0], &pair[1]];
+            superseded(scan.bucket(newer), (scan.bucket(older), scan.entry(older).offset));
         }
     }
 }

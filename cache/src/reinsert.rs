@@ -24,9 +24,8 @@
 //! is an overwrite like any other. *Nothing is promised*: a power loss may take the new record
 //! before it is durable; the bucket that held the old one was being reused, so it could go.
 //!
-//! The bucket has a new gen in memory already, so gets miss it until its entries are moved. Its
-//! bytes stay until the gen is durable, which nobody but the calling thread makes it; records are
-//! known by the number of their life.
+//! The bucket has a new gen in memory already. Its bytes stay until that is durable, which nobody but
+//! the calling thread makes it, and can be read as long ([`crate::going`]).
 //!
 //! # Progress
 //!
@@ -39,7 +38,6 @@ use crate::engine::{Engine, Reads, now_ms};
 use crate::error::Error;
 use crate::index::{KeyHash, Location};
 use crate::layout::{Entry, Kind, Record, decode_footer};
-use crate::spread::{self, Part};
 use tierce_core::{BucketId, BucketIndex, DeviceIndex};
 use tierce_io::DeviceExt;
 
@@ -135,7 +133,9 @@ impl Engine {
             };
             let mut whole = Vec::new();
             let value = match record.kind {
-                Kind::Spread if block_on(self.rescue(record.value, &mut whole)) => &whole,
+                Kind::Spread if block_on(self.gather(record.value, &mut whole, Reads::Here)) => {
+                    &whole
+                }
                 Kind::Value => record.value,
                 _ => continue,
             };
@@ -146,24 +146,6 @@ impl Engine {
             block_on(self.store_record(self.streams.survivors(), hash, moved, Some(location)))?;
         }
         Ok(())
-    }
-
-    /// As [`gather`](Self::gather), of buckets that may have a new gen but are not reused yet: a
-    /// record tells in which life it was written.
-    async fn rescue(&self, pointers: &[u8], value: &mut Vec<u8>) -> bool {
-        let Some(parts) = spread::decode(pointers) else { return false };
-        for Part { location, life } in parts {
-            let word = self.lives.get(location.bucket.id());
-            let bytes = match word.number == life {
-                true => self.bytes(location, word.buffered, Reads::Here).await,
-                false => None,
-            };
-            match bytes.as_deref().and_then(|bytes| Record::decode(life, bytes)) {
-                Some(record) if record.kind == Kind::Part => value.extend_from_slice(record.value),
-                _ => return false,
-            }
-        }
-        true
     }
 }
 

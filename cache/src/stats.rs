@@ -72,6 +72,17 @@ pub struct Stats {
     pub index_bytes: u64,
     /// Bytes of memory of values that are not on the device yet.
     pub write_buffer_bytes: u64,
+    /// As many as there may be.
+    pub write_buffer_bytes_max: u64,
+    /// Bytes of memory of copies of records, see
+    /// [`Config::memory_bytes`](crate::Config::memory_bytes).
+    pub memory_bytes: u64,
+    /// As many as there may be.
+    pub memory_bytes_max: u64,
+    /// Records that were read from copies in memory. A get of a value in parts reads several.
+    pub memory_hits: u64,
+    /// Copies that gave way to others, or to a newer one of their own key.
+    pub memory_evictions: u64,
     /// Bytes of memory of what must not come back, see the crate's documentation.
     pub lineage_bytes: u64,
     /// Gets that found the value.
@@ -88,7 +99,7 @@ pub struct Stats {
     pub expired: u64,
     /// Misses because the device could not be read.
     pub read_errors: u64,
-    /// Records that were read from memory, before they were on the device.
+    /// Records that were read from a write buffer, before they were on the device.
     pub buffer_reads: u64,
     /// Inserts acknowledged.
     pub inserts: u64,
@@ -141,6 +152,11 @@ impl Stats {
             entries: engine.index.len() as u64,
             index_bytes: engine.index.bytes() as u64,
             write_buffer_bytes: engine.budget.used() as u64,
+            write_buffer_bytes_max: engine.budget.total() as u64,
+            memory_bytes: engine.memory.bytes(),
+            memory_bytes_max: engine.memory.bytes_max(),
+            memory_hits: engine.memory.hits(),
+            memory_evictions: engine.memory.evictions(),
             lineage_bytes: engine.lineage.bytes() as u64,
             hits: counters.hits.get(),
             misses: counters.misses.get(),

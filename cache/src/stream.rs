@@ -224,6 +224,13 @@ impl Room<'_> {
 
     /// Puts the record there.
     pub(crate) fn push(mut self, hash: KeyHash, record: &Record<'_>) {
+        self.append(hash, record);
+        self.finish();
+    }
+
+    /// Puts the record there, once. From now on it can be read. Waits for nothing and submits
+    /// nothing: [`finish`](Self::finish) does.
+    pub(crate) fn append(&mut self, hash: KeyHash, record: &Record<'_>) {
         let grain = self.grain;
         let open = self.open();
         let life = open.life.number;
@@ -236,7 +243,12 @@ impl Room<'_> {
         let (offset, version, kind) = (open.cursor, record.version, record.kind);
         open.entries.push(Entry { hash: hash.0, version, offset, bytes, kind });
         open.cursor = (open.cursor + bytes).next_multiple_of(grain);
-        // Nothing fits behind it any more: it need not wait for the next record.
+    }
+
+    /// Submits the segment if nothing fits behind the record any more: it need not wait for the
+    /// next one.
+    pub(crate) fn finish(mut self) {
+        let open = self.open();
         let end = open.segment_end.unwrap_or(0);
         if open.cursor + record_bytes(1, 0) as u32 > end {
             open.submit();

@@ -50,6 +50,10 @@ pub(crate) struct Args {
     /// for none [default: the cache's].
     #[arg(long, value_name = "HITS", value_parser = clap::value_parser!(u8).range(0..=3))]
     reinsert: Option<u8>,
+    /// Memory for copies of what is read often; without, every hit is read from the device or
+    /// from a write buffer.
+    #[arg(long, value_name = "SIZE", default_value = "0B")]
+    memory: ByteSize,
     /// Threads that run operations.
     #[arg(long, default_value_t = 4)]
     threads: usize,
@@ -121,7 +125,8 @@ fn settings(args: &Args) -> Settings {
 }
 
 fn config(path: &Path, args: &Args) -> Config {
-    let mut config = Config::new(path);
+    let memory_bytes = usize::try_from(args.memory.as_u64()).unwrap_or(usize::MAX);
+    let mut config = Config::new(path).memory_bytes(memory_bytes);
     if let Some(policy) = args.policy {
         config = config.policy(policy);
     }
@@ -256,6 +261,11 @@ fn table(outcome: &Outcome) -> String {
         ("discards", count(store.discards)),
         ("GC runs", count(store.gc_runs)),
         ("read races", count(store.read_races)),
+        ("write buffers", format!("{} at most", size(store.write_buffer_bytes_max))),
+        (
+            "copies",
+            format!("{} at most, {} reads", size(store.memory_bytes_max), count(store.memory_hits)),
+        ),
         ("too large", count(outcome.too_large)),
         ("dropped inserts", count(store.dropped_inserts)),
         ("wrong data", format!("{} ({verified})", count(outcome.wrong_data))),

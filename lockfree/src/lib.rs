@@ -5,7 +5,7 @@
 //!
 //! # The algorithm on one page
 //!
-//! * **One word per bucket** (`table.rs`, in memory `words.rs`) holds gen, prio, mark and pin.
+//! * **One word per bucket** (`table.rs`, in memory `words.rs`, `huge_pages.rs`) holds gen, prio, mark and pin.
 //!   Every change is one compare-and-swap, so invalidating a bucket and pinning it cannot both
 //!   succeed.
 //! * **Free buckets** are in per-CPU cells (`cells.rs`) before the queues of four reserves
@@ -50,7 +50,7 @@
 //! | close, fail, stats, finishing a collection | short locks, and as long as their loops are |
 //!
 //! What says nothing of its progress only looks at what it was given, and is wait-free.
-// The files that need it say why: `hint/cpu.rs`, `victims/x86.rs`.
+// The files that need it say why: `hint/cpu.rs`, `huge_pages.rs`, `victims/x86.rs`.
 #![cfg_attr(not(tierce_loom), deny(unsafe_code))]
 
 pub mod allocation;
@@ -90,6 +90,7 @@ mod counter;
 mod device;
 mod events;
 mod hint;
+mod huge_pages;
 mod owner;
 mod rescale;
 mod ring;

@@ -27,7 +27,7 @@ mod imp {
         AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
     };
     pub(crate) use std::sync::{Arc, MutexGuard, OnceLock};
-    pub(crate) use std::thread::{Thread, current, park};
+    pub(crate) use std::thread::{Thread, current, park, yield_now};
     pub(crate) use std::thread_local;
 
     use std::time::Instant;
@@ -95,6 +95,7 @@ mod imp {
         AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
     };
     pub(crate) use loom::sync::{Arc, MutexGuard};
+    pub(crate) use loom::thread::yield_now;
     pub(crate) use loom::thread_local;
 
     use std::time::Instant;
@@ -180,7 +181,7 @@ mod imp {
     pub(crate) use shuttle::sync::atomic::{
         AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
     };
-    pub(crate) use shuttle::thread::{Thread, current};
+    pub(crate) use shuttle::thread::{Thread, current, yield_now};
     pub(crate) use shuttle::thread_local;
     pub(crate) use std::sync::Arc;
 

@@ -2,8 +2,10 @@
 //!
 //! A pass over a device reads every word of it. It does so line by line, which is why the words
 //! begin at a line and end with one: those behind the last bucket are [`PADDING`], which no pass
-//! takes for a bucket that could be reused. Neighbouring buckets share a line, 8 of them.
+//! takes for a bucket that could be reused. Neighbouring buckets share a line, 8 of them. Large
+//! tables lie in huge pages where there are any (`huge_pages.rs`).
 
+use crate::huge_pages;
 use crate::sync::{AtomicU64, Ordering};
 use tierce_core::{BucketIndex, Snapshot};
 
@@ -46,6 +48,7 @@ impl Words {
     pub(crate) fn new(words: impl Iterator<Item = Snapshot>) -> Self {
         let mut words = words.map(Snapshot::bits);
         let (mut lines, mut len) = (Vec::with_capacity(words.size_hint().0.div_ceil(LINE)), 0);
+        huge_pages::ask_for(lines.spare_capacity_mut());
         loop {
             let mut filled = 0;
             let line = core::array::from_fn(|_| {

@@ -115,6 +115,8 @@ pub enum Insertion {
 /// assert_eq!(stats.invalidated, 0);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, serde::Serialize, serde::Deserialize)]
+// A peer that was built earlier says less.
+#[serde(default)]
 pub struct StoreStats {
     /// Buckets of all devices.
     pub nbuckets: u64,
@@ -144,4 +146,10 @@ pub struct StoreStats {
     /// … and bytes that were written to the device for them.
     #[serde(default)]
     pub device_bytes_written: u64,
+    /// Bytes of memory that may hold values on their way to the device.
+    pub write_buffer_bytes_max: u64,
+    /// Bytes of memory that may hold copies of values that are on the device.
+    pub memory_bytes_max: u64,
+    /// Reads that such a copy answered.
+    pub memory_hits: u64,
 }

@@ -94,6 +94,9 @@ impl Store for Tierce {
             reinserted: stats.reinserted,
             user_bytes_written: stats.user_bytes_written,
             device_bytes_written: stats.device_bytes_written,
+            write_buffer_bytes_max: stats.write_buffer_bytes_max,
+            memory_bytes_max: stats.memory_bytes_max,
+            memory_hits: stats.memory_hits,
         }
     }
 }

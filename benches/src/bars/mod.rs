@@ -14,6 +14,7 @@
 //! | `background.rs` | P14, P15: idleness, and own writes |
 //! | `fairness.rs` | P16: who waits is woken soon, and in turn |
 //! | `cache.rs`, `fio.rs` | P12, P13: the cache beside the disk, and beside another cache |
+//! | `entries.rs` | "entries": what those of the cache take, and how soon they come back |
 //! | `usable.rs` | P17: how much of a device holds user data |
 //! | `row.rs`, `table.rs` | figures, goals, verdicts, and how they are shown |
 //! | `plan.rs` | how long, how often, and what |
@@ -34,6 +35,7 @@ mod background;
 mod cache;
 mod device_file;
 mod devices;
+mod entries;
 mod fairness;
 mod fio;
 mod memory;
@@ -184,6 +186,7 @@ fn of_product() -> Vec<(&'static str, Section, Measure)> {
         ("P11", Section::Memory, memory::memory),
         ("P12", Section::Cache, cache::writes),
         ("P13", Section::Cache, cache::beside_foyer),
+        ("entries", Section::Cache, entries::entries_come_back),
         ("P16", Section::Steady, fairness::fairness),
         ("P17", Section::Memory, usable::usable),
         ("P9", Section::Prio, devices::prio_write),

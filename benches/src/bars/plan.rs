@@ -30,7 +30,7 @@ pub enum Section {
     Open,
     /// P11, P17: memory, and what of a device holds user data.
     Memory,
-    /// P12, P13: the cache, beside the disk and another cache.
+    /// P12, P13: the cache, beside the disk and another cache; and its entries.
     Cache,
     /// P14: what it costs to do nothing.
     Idle,

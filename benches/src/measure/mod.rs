@@ -16,6 +16,6 @@ pub use environment::{Environment, Load};
 pub use latency::{Latency, LatencySummary};
 pub use memory::rss_bytes;
 pub(crate) use number::{number, numbers};
-pub use priority::Priority;
+pub use priority::{NormalPriority, Priority};
 pub use rounds::{Spread, Subject, Turns, take_turns};
 pub use threads::{Run, private_counters, run_for};

@@ -23,16 +23,17 @@
 //! # Streams unknown here
 //!
 //! Each slot belongs to one place, whose clock hand decides about it. A write that no hint knows
-//! is searched for while there are slots never used, or while its place has less than its share
-//! of them: both end. Later it is searched for once in 32 writes per slot on average (up to 16
+//! is searched for while there are slots never used, or while its place has a good deal less than
+//! its share of them: both end. Later it is searched for once in 32 writes per slot on average (up to 16
 //! times in a row): enough for streams that begin, or move from one CPU to another, at a cost
 //! of nothing. If more writes than that are unknown there are more streams than slots, and the
-//! rest gets what the hand finds: it goes over the place's slots, takes a closed one or one not
-//! used since it came by last, and passes over those that were; if it comes round, the least
-//! recently used of them. That is 4 to 6 approximately, for two looks on average.
+//! rest gets what the hand finds (`hand.rs`): it goes over the place's slots, passes over those
+//! used since it came by last, and takes the first that was not. That is 4 to 6 approximately.
 //!
-//! A search may take the slot of another place, which then changes hands. So a CPU that works
-//! alone comes to use all slots, and gives them up to others one by one when they need them.
+//! A search may find the slot of another place, which then changes hands: a stream that moves to
+//! another CPU brings its slot with it, and hands go over what is used at their own place. A CPU
+//! that works alone comes to use all slots, and gives them up to others one by one when they need
+//! them.
 //!
 //! "Recently" is by ticks, of which each place has its own count, never behind what it sees in
 //! the slots that it uses or searches: nothing that all CPUs write, exact for one CPU, and close
@@ -41,6 +42,7 @@
 //! What a slot remembers is several words, which a racing reader may see mixed. That too costs
 //! locality only: the class, which must not be wrong, is in the slot's own word.
 
+use super::hand::Hand;
 use super::request::SectorRequest;
 use super::slot::SlotWord;
 use super::tables::{Ends, Points};
@@ -73,8 +75,6 @@ pub(crate) struct Slot {
     used: AtomicU64,
     /// The bucket of its last use, packed: for tools, which show closed ones too.
     bucket: AtomicU32,
-    /// 1: used since the hand came by.
-    recent: AtomicU32,
 }
 
 /// All slots of a set.
@@ -100,7 +100,6 @@ impl Slot {
             next: AtomicU64::new(0),
             used: AtomicU64::new(0),
             bucket: AtomicU32::new(0),
-            recent: AtomicU32::new(0),
         }
     }
 
@@ -186,10 +185,8 @@ struct Place {
     tables: Option<(Points, Ends)>,
     /// Counts the writes here, and never behind a slot used here.
     tick: AtomicU64,
-    /// Where the clock hand stands.
-    hand: AtomicU32,
-    /// How many slots belong to it.
-    owned: AtomicU32,
+    /// The slots that belong to it.
+    hand: Hand,
     /// The tick from which on the next search is within the average.
     next_search: AtomicU64,
 }
@@ -199,8 +196,7 @@ impl Place {
         Self {
             tables: has_tables.then(|| (Points::new(slots), Ends::new(slots))),
             tick: AtomicU64::new(0),
-            hand: AtomicU32::new(0),
-            owned: AtomicU32::new(0),
+            hand: Hand::new(slots),
             next_search: AtomicU64::new(0),
         }
     }
@@ -273,8 +269,10 @@ impl Here<'_> {
     #[inline(never)]
     fn unknown(self, slots: &Slots, request: &SectorRequest) -> usize {
         let share = slots.len() / self.chooser.places.len();
-        // Relaxed (both): hints.
-        let has_less = (self.place.owned.load(Ordering::Relaxed) as usize) < share;
+        let owned = self.place.hand.owned();
+        // Not by one or a few: places that are all busy take slots from each other all the time.
+        let has_less = owned + owned / 8 + 1 < share;
+        // Relaxed: a hint.
         if has_less
             || self.chooser.unused.load(Ordering::Relaxed) > 0
             || self.place.may_search(slots.len())
@@ -284,41 +282,22 @@ impl Here<'_> {
         self.advance(slots, request).unwrap_or_else(|| self.search(slots, request))
     }
 
-    /// What the hand of this place finds, if the place has any slot.
+    /// What the hand of this place finds, if the place has any slot: preferably one of the
+    /// request's class, or closed.
     fn advance(self, slots: &Slots, request: &SectorRequest) -> Option<usize> {
-        // Relaxed: a hint; another thread of this place may move it too.
-        let hand = self.place.hand.load(Ordering::Relaxed) as usize;
-        let (before, after) = (0..hand, hand..slots.len());
-        // Of those passed over, in case that the hand comes round.
-        let (mut oldest, mut other_class) = (None, None);
-        let mut stopped = None;
-        for at in after.chain(before) {
-            // Relaxed: a hint.
-            if self.chooser.owners[at].load(Ordering::Relaxed) != self.number + 1 {
-                continue;
-            }
+        let hand = &self.place.hand;
+        let mut other_class = None;
+        for _ in 0..2 * hand.owned() {
+            let at = hand.advance()?;
             let slot = &slots[at];
-            // Relaxed (all): hints.
+            // Relaxed: a hint.
             let word = SlotWord::from_bits(slot.word.load(Ordering::Relaxed));
-            if word.bucket().is_some() {
-                if word.is_flash_only() != request.flash_only {
-                    other_class = other_class.or(Some(at));
-                    continue;
-                }
-                let is_recent = slot.recent.load(Ordering::Relaxed) != 0;
-                if is_recent && !cfg!(tierce_mutant = "hand_ignores_use") {
-                    slot.recent.store(0, Ordering::Relaxed);
-                    let used = slot.used.load(Ordering::Relaxed);
-                    oldest = oldest.into_iter().chain([(used, at)]).min();
-                    continue;
-                }
+            if word.bucket().is_none() || word.is_flash_only() == request.flash_only {
+                return Some(at);
             }
-            stopped = Some(at);
-            break;
+            other_class = other_class.or(Some(at));
         }
-        let at = stopped.or(oldest.map(|(_, at)| at)).or(other_class)?;
-        self.place.hand.store((at + 1) as u32, Ordering::Relaxed);
-        Some(at)
+        other_class
     }
 
     /// Looks at all slots.
@@ -330,10 +309,10 @@ impl Here<'_> {
             tag.rank(request)
         };
         let ranked = slots.iter().enumerate().map(|(at, slot)| (rank(slot), at));
-        let (rank, at) = ranked.min().expect("there is a slot");
+        let (_, at) = ranked.min().expect("there is a slot");
         // Relaxed: a hint.
         self.place.tick.fetch_max(newest, Ordering::Relaxed);
-        if rank.0 > 3 && self.place.tables.is_some() {
+        if self.place.tables.is_some() {
             self.own(at);
         }
         at
@@ -348,14 +327,12 @@ impl Here<'_> {
         }
         let before = owner.swap(self.number + 1, Ordering::Relaxed);
         match before.checked_sub(1) {
-            Some(place) => {
-                self.chooser.places[place as usize].owned.fetch_sub(1, Ordering::Relaxed);
-            }
+            Some(place) => self.chooser.places[place as usize].hand.lose(at),
             None => {
                 self.chooser.unused.fetch_sub(1, Ordering::Relaxed);
             }
         }
-        self.place.owned.fetch_add(1, Ordering::Relaxed);
+        self.place.hand.gain(at);
     }
 
     /// `request` has got `sectors` sectors of `bucket` from slot `at`.
@@ -381,9 +358,7 @@ impl Here<'_> {
         tick.store(now, Ordering::Relaxed);
         slot.used.store(now, Ordering::Relaxed);
         if let Some((points, ends)) = &self.place.tables {
-            if slot.recent.load(Ordering::Relaxed) == 0 {
-                slot.recent.store(1, Ordering::Relaxed);
-            }
+            self.place.hand.used(at);
             points.remember(request.write_point, at);
             ends.remember(request.inode, next, at);
         }

@@ -30,6 +30,8 @@ pub struct Extent<'a> {
     device: &'a Device,
     /// Where it comes from.
     slot: &'a Slot,
+    /// What the slot's word became when its space was taken.
+    left: SlotWord,
     /// Packed: what is written as one word and read as one costs no wait for the store.
     bucket: u32,
     gen_: Gen,
@@ -43,13 +45,15 @@ impl<'a> Extent<'a> {
     pub(super) fn new(
         device: &'a Device,
         slot: &'a Slot,
+        left: SlotWord,
         bucket: BucketRef,
         offset: u32,
         sectors: u32,
     ) -> Self {
         let (bucket, gen_) = (bucket.id().pack(), bucket.gen_());
-        Self { device, slot, bucket, gen_, offset, sectors }
+        Self { device, slot, left, bucket, gen_, offset, sectors }
     }
+
     /// The bucket, with the gen that a pointer to this extent carries.
     #[must_use]
     pub fn bucket_ref(&self) -> BucketRef {
@@ -96,13 +100,14 @@ impl Drop for Extent<'_> {
 }
 
 impl Extent<'_> {
-    /// Makes its pin the slot's again, if its bucket is still open there. Tried once: the bucket's
+    /// Makes its pin the slot's again, if its bucket is still open there. Tried twice: the bucket's
     /// word takes it in any case.
+    ///
+    /// What the slot holds is not loaded before: a load waits until the read-modify-write before
+    /// it is over, which took half as long again, and one that fails tells as well. Nobody can
+    /// have put another bucket there that looks like this one, which is still pinned.
     #[inline]
     fn return_to_slot(&self) -> bool {
-        // Relaxed: the CAS decides.
-        let word = SlotWord::from_bits(self.slot.word.load(Ordering::Relaxed));
-        let Some(next) = word.returned(self.id()) else { return false };
         let order = if cfg!(tierce_mutant = "extent_return_relaxed") {
             Ordering::Relaxed
         } else {
@@ -110,8 +115,17 @@ impl Extent<'_> {
             // Acquire of whoever closes it.
             Ordering::Release
         };
-        // Relaxed (failure): nothing was read.
-        self.slot.word.compare_exchange(word.bits(), next.bits(), order, Ordering::Relaxed).is_ok()
+        let mut word = self.left;
+        for _ in 0..2 {
+            let Some(next) = word.returned(self.id()) else { return false };
+            let (old, new) = (word.bits(), next.bits());
+            // Relaxed (failure): only to try again.
+            match self.slot.word.compare_exchange(old, new, order, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(now) => word = SlotWord::from_bits(now),
+            }
+        }
+        false
     }
 }
 

@@ -22,7 +22,7 @@
 //!    publish it with a CAS. The loser of that race settles to pin 1, *then* gives his back, or
 //!    keeps it for another slot if the winner writes data of the other class. A slot that holds
 //!    a bucket of the other class, chosen because all do, is closed first.
-//! 4. An extent that ends returns its pin (`extent.rs`): to the slot with one CAS, if its bucket
+//! 4. An extent that ends returns its pin (`extent.rs`): to the slot with a CAS, if its bucket
 //!    is still open there; else to the bucket's word.
 //!
 //! # Pins
@@ -55,11 +55,12 @@
 //! # Progress
 //!
 //! Taking space is lock-free: a CAS fails only because another one succeeded. Ending an extent is
-//! wait-free: one CAS, and one subtraction if it fails. Opening a bucket is as
+//! wait-free: two CAS at most, and one subtraction if both fail. Opening a bucket is as
 //! [`Allocator::try_alloc`], or blocks as asked, on nobody who holds a slot.
 
 mod choose;
 mod extent;
+mod hand;
 mod request;
 pub(crate) mod slot;
 mod tables;
@@ -192,7 +193,8 @@ impl OpenBuckets {
         let gen_ = device.table().peek(bucket.bucket()).gen_();
         let sectors = (units << unit.shift).min(request.sectors);
         here.used(slot, at, request, bucket, sectors);
-        Some(Extent::new(device, slot, BucketRef::new(bucket, gen_), off << unit.shift, sectors))
+        let bucket = BucketRef::new(bucket, gen_);
+        Some(Extent::new(device, slot, next, bucket, off << unit.shift, sectors))
     }
 
     /// What each slot remembers that was ever used, least recently used first.

@@ -25,17 +25,17 @@ use super::rank::Estimate;
 use crate::words::{LINE, Line};
 use core::arch::asm;
 use core::arch::x86_64::{
-    __m128i, __m256i, _MM_HINT_T0, _mm_prefetch, _mm256_and_si256, _mm256_castps_si256,
-    _mm256_castsi128_si256, _mm256_castsi256_ps, _mm256_cmpeq_epi32, _mm256_cmpgt_epi32,
-    _mm256_inserti128_si256, _mm256_min_epu32, _mm256_movemask_ps, _mm256_mullo_epi32,
-    _mm256_set1_epi32, _mm256_setzero_si256, _mm256_shuffle_ps, _mm256_srli_epi32,
-    _mm256_sub_epi16, _mm256_sub_epi32,
+    __m128i, __m256i, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm256_and_si256,
+    _mm256_castps_si256, _mm256_castsi128_si256, _mm256_castsi256_ps, _mm256_cmpeq_epi32,
+    _mm256_cmpgt_epi32, _mm256_inserti128_si256, _mm256_min_epu32, _mm256_movemask_ps,
+    _mm256_mullo_epi32, _mm256_set1_epi32, _mm256_setzero_si256, _mm256_shuffle_ps,
+    _mm256_srli_epi32, _mm256_sub_epi16, _mm256_sub_epi32,
 };
 use tierce_core::word::BUSY;
 
 /// How far ahead of a scan memory is asked for, in bytes: processors do so by themselves, but
 /// stop at the end of every page.
-const AHEAD: usize = 2048;
+const AHEAD: usize = 4096;
 
 /// Asks for the memory a little behind `line`. Only a hint.
 #[inline(always)]
@@ -43,7 +43,7 @@ pub(super) fn prefetch_behind(line: &Line) {
     let there = core::ptr::from_ref(line).wrapping_byte_add(AHEAD);
     // SAFETY: a prefetch reads nothing that the program could see and never faults, wherever
     // the pointer leads.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(there.cast()) }
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(there.cast()) }
 }
 
 /// Asks for the memory of `line`. Only a hint.
@@ -81,19 +81,26 @@ const BLOCK: usize = u64::BITS as usize / LINE;
 
 #[target_feature(enable = "avx2")]
 fn scan(lines: &[Line], estimate: Estimate, bound: u32, found: &mut impl FnMut(usize)) {
-    let mut first = 0;
-    for block in lines.chunks(BLOCK) {
-        let mut below = 0u64;
-        for (at, line) in block.iter().enumerate() {
-            prefetch_behind(line);
-            below |= u64::from(bits_below(load(line), estimate, bound)) << (LINE * at);
-        }
+    // As arrays, for which the compiler needs no inner loop.
+    let (blocks, rest) = lines.as_chunks::<BLOCK>();
+    let blocks = blocks.iter().map(|block| bits_of(block, estimate, bound));
+    let rest = core::iter::once_with(|| bits_of(rest, estimate, bound));
+    for (number, mut below) in blocks.chain(rest).enumerate() {
         while below != 0 {
-            found(first + below.trailing_zeros() as usize);
+            found(number * BLOCK * LINE + below.trailing_zeros() as usize);
             below &= below - 1;
         }
-        first += BLOCK * LINE;
     }
+}
+
+/// [`bits_below`] of up to [`BLOCK`] lines.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn bits_of(lines: &[Line], estimate: Estimate, bound: u32) -> u64 {
+    lines.iter().enumerate().fold(0, |below, (at, line)| {
+        prefetch_behind(line);
+        below | u64::from(bits_below(load(line), estimate, bound)) << (LINE * at)
+    })
 }
 
 /// Words 0, 1, 4, 5 of a line, and words 2, 3, 6, 7.

@@ -45,6 +45,8 @@
 //! | `life.rs` | a bucket between memory and device |
 //! | `layout.rs` | the bytes in a bucket |
 //! | `index.rs` | where each key's value is: 12 bytes per place |
+//! | `fetch.rs` | reading a record: from memory, a write buffer, or the device |
+//! | `memory.rs` | copies in memory, and why nothing old is served from them |
 //! | `recover.rs`, `open.rs` | coming back warm |
 //! | `lineage.rs`, `evict.rs` | why what was removed or overwritten never comes back |
 //! | `reinsert.rs`, `going.rs` | what was hit outlives its bucket; what is about to go is read |
@@ -55,6 +57,18 @@
 //!
 //! Buckets are reused by the allocator's policy. A bucket that is reused makes all pointers into
 //! it stale at once; they are removed when they are met, at the latest by the garbage collection.
+//!
+//! # Memory
+//!
+//! Up to [`Config::write_buffer_bytes`] for values on their way to the device, up to
+//! [`Config::memory_bytes`] (none unless told) for copies of what is read or was inserted lately,
+//! and the index. A copy saves the read of the device, nothing else: what is in the cache does not
+//! depend on it. [`Stats`] says how much of each is in use.
+//!
+//! With [`Config::reinsert_after`] what was hit is written anew before its bucket goes, and with
+//! [`Config::lru_sample`] the bucket that goes is the least recently used of a few at random: both
+//! together withstand scans and loops that are longer than the cache, for more writes
+//! (`benches/results/traces.md` of the repository has figures).
 //!
 //! # Threads
 //!
@@ -73,12 +87,14 @@ mod budget;
 mod collector;
 mod engine;
 mod evict;
+mod fetch;
 mod flights;
 mod going;
 mod index;
 mod layout;
 mod life;
 mod lineage;
+mod memory;
 mod open;
 mod recover;
 mod reinsert;

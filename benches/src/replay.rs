@@ -227,6 +227,7 @@ fn outcome(
         wrong_data: tally.wrong_data,
         first_wrong: tally.first_wrong,
         store: stats,
+        held_buckets_mean: ratio(tally.held.0, tally.held.1),
         hit_us: tally.hit.summary(),
         miss_us: tally.miss.summary(),
         insert_us: tally.insert.summary(),

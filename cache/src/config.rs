@@ -25,6 +25,8 @@ pub struct Config {
     pub(crate) segment_bytes: u32,
     pub(crate) streams: Option<usize>,
     pub(crate) when_full: WhenFull,
+    pub(crate) reinsert_after: u8,
+    pub(crate) lru_sample: u32,
 }
 
 /// What an insert does while there is no memory for it, or no bucket.
@@ -94,6 +96,8 @@ impl Config {
             segment_bytes: 256 << 10,
             streams: None,
             when_full: WhenFull::Wait,
+            reinsert_after: 0,
+            lru_sample: 0,
         }
     }
 
@@ -109,6 +113,19 @@ impl Config {
     #[must_use]
     pub fn policy(self, policy: Policy) -> Self {
         Self { policy: Some(policy), ..self }
+    }
+
+    /// The lru policy reuses the least recently used of so many buckets at random, at most 1024; 0:
+    /// of all. Few of them keep a share of loops that are longer than the cache, of which exact
+    /// LRU keeps nothing.
+    ///
+    /// ```
+    /// let config = tierce_cache::Config::new("/dev/nvme0n1").lru_sample(2).reinsert_after(1);
+    /// # drop(config);
+    /// ```
+    #[must_use]
+    pub fn lru_sample(self, buckets: u32) -> Self {
+        Self { lru_sample: buckets, ..self }
     }
 
     /// For how many CPUs to keep per-CPU places; otherwise as many as there are.
@@ -134,6 +151,20 @@ impl Config {
     #[must_use]
     pub fn when_full(self, when_full: WhenFull) -> Self {
         Self { when_full, ..self }
+    }
+
+    /// Entries whose key had at least so many hits (gets, and inserts in place of an older value)
+    /// are written anew before their bucket is reused, which costs one of these: 1 to 3, or 0 for
+    /// none. Scans then drive out less of what is used, for more writes: at most half of what is
+    /// reused ([`Stats::reinserted_bytes`](crate::Stats)). More than 3 hits count as 3.
+    ///
+    /// ```
+    /// let config = tierce_cache::Config::new("/dev/nvme0n1").reinsert_after(2);
+    /// # drop(config);
+    /// ```
+    #[must_use]
+    pub fn reinsert_after(self, hits: u8) -> Self {
+        Self { reinsert_after: hits.min(crate::index::HITS_MAX), ..self }
     }
 
     /// Memory for values that are not on the device yet, 16 MiB unless told. It is made larger if

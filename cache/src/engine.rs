@@ -56,6 +56,10 @@ pub(crate) struct Engine {
     /// The next version, and the next life's number.
     pub(crate) clock: AtomicU64,
     pub(crate) when_full: WhenFull,
+    /// Hits from which on an entry is written anew before its bucket goes; 0: none is.
+    pub(crate) reinsert_after: u8,
+    /// Memory for that.
+    pub(crate) survivors: Arc<Budget>,
     /// Held by the pipeline that writes lists of dead records: two that each wrote what they knew of
     /// one list would undo each other.
     pub(crate) evicting: Mutex<()>,
@@ -153,15 +157,19 @@ impl Engine {
     async fn look_up(&self, hash: KeyHash, key: &[u8], value: &mut Vec<u8>, reads: Reads) -> bool {
         // Before the look-up: see `tierce_lockfree::readers`.
         let read = self.allocator.begin_read();
-        let Some(location) = self.index.get(hash) else { return false };
-        let Some(open) = read.open(location.bucket) else {
+        let found = match self.reinsert_after {
+            0 => self.index.get(hash),
+            _ => self.index.hit(hash),
+        };
+        let Some(location) = found else { return false };
+        let Some(begun) = self.begin(read, location.bucket) else {
             self.counters.stale.add_one();
             self.forget_stale(hash, location);
             return false;
         };
         let life = self.lives.get(location.bucket.id());
         let Some(fetched) = self.fetch(hash, location, life, reads).await else { return false };
-        if !open.validate() {
+        if !self.was_there(begun, location.bucket, life.number) {
             self.forget_stale(hash, location);
             return false;
         }
@@ -208,7 +216,7 @@ impl Engine {
         let hash = self.hash(key)?;
         let read = self.allocator.begin_read();
         let location = self.index.get(hash);
-        Ok(location.is_some_and(|location| read.open(location.bucket).is_some()))
+        Ok(location.is_some_and(|location| self.begin(read, location.bucket).is_some()))
     }
 
     // ---- writing
@@ -234,13 +242,28 @@ impl Engine {
             now_ms().saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)).max(1)
         });
         let stream = self.streams.choose(put.write_point.unwrap_or_else(this_thread));
-        let bytes = space(key.len(), value.len(), self.layout.grain);
+        let record = Record { kind: Kind::Value, version: 0, expires, key, value };
+        self.store_record(stream, hash, record, None).await?;
+        self.counters.user_bytes_written.add((key.len() + value.len()) as u64);
+        Ok(())
+    }
+
+    /// Stores a value's record, in parts if that is better; in place of the one at `moved` alone,
+    /// if there is that.
+    pub(crate) async fn store_record(
+        &self,
+        stream: usize,
+        hash: KeyHash,
+        record: Record<'_>,
+        moved: Option<Location>,
+    ) -> Result<(), Error> {
+        let bytes = space(record.key.len(), record.value.len(), self.layout.grain);
         if self.is_better_spread(stream, bytes) {
-            let pointers = self.scatter(stream, value).await?;
-            let record = Record { kind: Kind::Spread, version: 0, expires, key, value: &pointers };
-            return self.put(stream, hash, record).await;
+            let pointers = self.scatter(stream, record.value).await?;
+            let record = Record { kind: Kind::Spread, value: &pointers, ..record };
+            return self.put(stream, hash, record, moved).await;
         }
-        self.put(stream, hash, Record { kind: Kind::Value, version: 0, expires, key, value }).await
+        self.put(stream, hash, record, moved).await
     }
 
     /// Bytes of the longest value for a key so long.
@@ -288,8 +311,15 @@ impl Engine {
         Ok(pointers)
     }
 
-    /// Puts a record of a key into a bucket and the key into the index.
-    async fn put(&self, stream: usize, hash: KeyHash, record: Record<'_>) -> Result<(), Error> {
+    /// Puts a record of a key into a bucket and the key into the index; one that `moved` from
+    /// elsewhere if the key is still there.
+    async fn put(
+        &self,
+        stream: usize,
+        hash: KeyHash,
+        record: Record<'_>,
+        moved: Option<Location>,
+    ) -> Result<(), Error> {
         let bytes = space(record.key.len(), record.value.len(), self.layout.grain) as u32;
         let mut room = self.room(stream, bytes).await?;
         let location = room.location(record.bytes());
@@ -298,11 +328,19 @@ impl Engine {
             let mut shard = self.index.shard(hash);
             // Under the lock: nobody takes this one's place before it is noted whose it took, and
             // nobody finds it before it can be read.
-            self.note(location, shard.replace(hash, location));
+            match moved {
+                None => self.note(location, shard.replace(hash, location)),
+                Some(old) if shard.move_if(hash, old, location) => self.note(location, Some(old)),
+                Some(_) => return Ok(()),
+            }
             room.append(hash, &Record { version: self.tick(), ..record });
         }
         room.finish();
-        self.counters.user_bytes_written.add((record.key.len() + record.value.len()) as u64);
+        let bytes = (record.key.len() + record.value.len()) as u64;
+        if moved.is_some() {
+            self.counters.reinserted.add_one();
+            self.counters.reinserted_bytes.add(bytes);
+        }
         self.memory.keep(hash, place, &record);
         Ok(())
     }
@@ -355,6 +393,11 @@ impl Engine {
             };
             match need {
                 Need::Bucket => self.open_bucket(stream).await?,
+                Need::Memory(wanted) if stream == self.streams.survivors() => {
+                    // Of at most one segment that is not on its way to the device already.
+                    let permit = self.survivors.take(wanted).await;
+                    self.streams.fill(stream, bytes, permit);
+                }
                 Need::Memory(wanted) => {
                     let permit = match (self.budget.try_take(wanted), self.when_full) {
                         (Some(permit), _) => permit,
@@ -371,8 +414,12 @@ impl Engine {
     }
 
     async fn open_bucket(&self, stream: usize) -> Result<(), Error> {
-        let reserve = Reserve::None;
+        let is_survivor = stream == self.streams.survivors();
+        let reserve = if is_survivor { Reserve::MovingGc } else { Reserve::None };
         let Some(device) = self.allocator.most_free(reserve) else {
+            if is_survivor {
+                return Err(Error::Full);
+            }
             // None works: the first one says why.
             return self
                 .allocator
@@ -382,8 +429,8 @@ impl Engine {
                 .map_err(Error::from);
         };
         let allocation = match self.when_full {
-            WhenFull::Wait => self.allocator.alloc_on(device, reserve).await?,
-            WhenFull::Fail => {
+            WhenFull::Wait if !is_survivor => self.allocator.alloc_on(device, reserve).await?,
+            _ => {
                 let found = self.allocator.try_alloc_on(device, reserve)?;
                 found.ok_or(Error::Full)?
             }

@@ -82,13 +82,12 @@ impl Engine {
         let Some(parts) = spread::decode(pointers) else { return false };
         for part in parts {
             let Part { location, life: number } = part;
-            let Some(open) = self.allocator.begin_read().open(location.bucket) else {
-                return false;
-            };
+            let read = self.allocator.begin_read();
+            let Some(begun) = self.begin(read, location.bucket) else { return false };
             let life = self.lives.get(location.bucket.id());
             let place = Place { life: number, offset: location.offset };
             let fetched = self.fetch(place.hash(), location, life, reads).await;
-            let valid = open.validate() && life.number == number;
+            let valid = life.number == number && self.was_there(begun, location.bucket, number);
             let Some(fetched) = fetched.filter(|_| valid) else { return false };
             match fetched.record(number) {
                 Some(record) if record.kind == Kind::Part => {

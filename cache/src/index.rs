@@ -1,7 +1,7 @@
 //! Where each key's value is: a sharded table in memory, 12 bytes per place.
 //!
 //! ```text
-//!  tag:35 of the hash | bucket:28 | gen:8 | grain:15 | length:8 | unused:2
+//!  tag:35 of the hash | bucket:28 | gen:8 | grain:15 | length:8 | hits:2
 //! ```
 //!
 //! The shard takes another 10 bits of the hash, about, so two keys are confused if 45 bits of their
@@ -15,6 +15,8 @@
 //!
 //! An entry's place is rounded down to, and its length up to, what the bits can say: somewhat
 //! more is read than needed, never less ([`Scale`]).
+//!
+//! *hits* counts gets and overwrites of the key, up to 3, for [`crate::reinsert`].
 //!
 //! A shard's lock is held for one operation of its table, never across I/O or while waiting.
 
@@ -32,6 +34,10 @@ const TAG_BITS: u32 = 35;
 const BUCKET_BITS: u32 = 28;
 const GRAIN_BITS: u32 = GRAINS_MAX.ilog2();
 const LENGTH_BITS: u32 = 8;
+const HITS_AT: u32 = TAG_BITS + BUCKET_BITS + 8 + GRAIN_BITS + LENGTH_BITS;
+/// What an entry counts up to.
+pub(crate) const HITS_MAX: u8 = 3;
+const _: () = assert!(HITS_AT + 2 == 96);
 
 /// Where a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +114,16 @@ impl Packed {
         Self([bits as u32, (bits >> 32) as u32, (bits >> 64) as u32])
     }
 
+    fn hits(self) -> u8 {
+        self.field(HITS_AT, 2) as u8
+    }
+
+    fn with_hits(self, hits: u8) -> Self {
+        let [a, b, c] = self.0;
+        let at = HITS_AT - 64;
+        Self([a, b, c & !(3 << at) | u32::from(hits.min(HITS_MAX)) << at])
+    }
+
     fn bits(self) -> u128 {
         let [a, b, c] = self.0;
         u128::from(a) | u128::from(b) << 32 | u128::from(c) << 64
@@ -149,14 +165,47 @@ impl Shard<'_> {
         Some(found.location(self.scale))
     }
 
-    /// Puts `location` in place of what was there, which is returned.
+    /// As [`get`](Self::get), and counts a hit.
+    fn hit(&mut self, hash: KeyHash) -> Option<Location> {
+        let (tag, scale) = (hash.tag(), self.scale);
+        let entry = self.table.find_mut(spread(tag), |entry| entry.tag() == tag)?;
+        if entry.hits() < HITS_MAX {
+            *entry = entry.with_hits(entry.hits() + 1);
+        }
+        Some(entry.location(scale))
+    }
+
+    /// As [`get`](Self::get), with the hits since the record was written.
+    pub(crate) fn get_counted(&self, hash: KeyHash) -> Option<(Location, u8)> {
+        let tag = hash.tag();
+        let found = self.table.find(spread(tag), |entry| entry.tag() == tag)?;
+        Some((found.location(self.scale), found.hits()))
+    }
+
+    /// Puts `new` in place of `old` if that is still there, for one hit of those that it has.
+    pub(crate) fn move_if(&mut self, hash: KeyHash, old: Location, new: Location) -> bool {
+        let (tag, scale) = (hash.tag(), self.scale);
+        if cfg!(tierce_mutant = "reinsert_blindly") {
+            self.replace(hash, new);
+            return true;
+        }
+        let found = self.table.find_mut(spread(tag), |entry| entry.tag() == tag);
+        let Some(entry) = found.filter(|entry| entry.location(scale) == old) else { return false };
+        *entry = Packed::new(tag, new, scale).with_hits(entry.hits().saturating_sub(1));
+        true
+    }
+
+    /// Puts `location` in place of what was there, which is returned. To be written again is a
+    /// use, too: it counts as a hit.
     pub(crate) fn replace(&mut self, hash: KeyHash, location: Location) -> Option<Location> {
         let (tag, scale) = (hash.tag(), self.scale);
         let new = Packed::new(tag, location, scale);
         let eq = |entry: &Packed| entry.tag() == tag;
         match self.table.entry(spread(tag), eq, |entry| spread(entry.tag())) {
             hashbrown::hash_table::Entry::Occupied(mut entry) => {
-                Some(std::mem::replace(entry.get_mut(), new).location(scale))
+                let old = *entry.get();
+                *entry.get_mut() = new.with_hits(old.hits() + 1);
+                Some(old.location(scale))
             }
             hashbrown::hash_table::Entry::Vacant(entry) => {
                 entry.insert(new);
@@ -211,6 +260,11 @@ impl Index {
 
     pub(crate) fn get(&self, hash: KeyHash) -> Option<Location> {
         self.shard(hash).get(hash)
+    }
+
+    /// As [`get`](Self::get), and counts a hit.
+    pub(crate) fn hit(&self, hash: KeyHash) -> Option<Location> {
+        self.shard(hash).hit(hash)
     }
 
     /// Removes the entry if it is still `location`: whoever found it stale must not remove what
@@ -268,6 +322,38 @@ mod tests {
         assert_eq!(index.get(key), Some(b));
         index.remove_if(key, b);
         assert_eq!((index.get(key), index.len()), (None, 0));
+    }
+
+    #[test]
+    fn hits_are_counted_and_a_move_costs_one() {
+        let index = Index::new(32);
+        let key = KeyHash::of(1, b"key");
+        let (a, b) = (location((1 << 25) - 1, 1 << 19, 512), location(1, 64, 64));
+        index.shard(key).replace(key, a);
+        for hits in [1, 2, 3, 3] {
+            assert_eq!(index.hit(key), Some(a));
+            assert_eq!(index.shard(key).get_counted(key), Some((a, hits)));
+        }
+        assert!(index.shard(key).move_if(key, a, b));
+        assert_eq!(index.shard(key).get_counted(key), Some((b, 2)));
+        index.shard(key).replace(key, a);
+        assert_eq!(index.shard(key).get_counted(key), Some((a, 3)), "a use like any other");
+        index.remove_if(key, a);
+        index.shard(key).replace(key, a);
+        assert_eq!(index.shard(key).get_counted(key), Some((a, 0)));
+    }
+
+    #[test]
+    fn what_was_overwritten_or_removed_does_not_move() {
+        let index = Index::new(32);
+        let key = KeyHash::of(1, b"key");
+        let (a, b, c) = (location(1, 64, 64), location(2, 64, 64), location(3, 64, 64));
+        index.shard(key).replace(key, b);
+        assert!(!index.shard(key).move_if(key, a, c));
+        assert_eq!(index.get(key), Some(b));
+        index.remove_if(key, b);
+        assert!(!index.shard(key).move_if(key, b, c));
+        assert_eq!(index.get(key), None);
     }
 
     /// Lengths come back at least as long, and at most a sixteenth longer but for grains.

@@ -45,6 +45,7 @@
 //! | `memory.rs` | copies in memory, and why nothing old is served from them |
 //! | `recover.rs`, `open.rs` | coming back warm |
 //! | `lineage.rs`, `evict.rs` | why what was removed or overwritten never comes back |
+//! | `reinsert.rs`, `going.rs` | what was hit outlives its bucket; what is about to go is read |
 //! | `void.rs` | what a device that failed may not bring back |
 //! | `spread.rs` | values that do not fit what is left of a bucket, or a bucket |
 //! | `budget.rs`, `flights.rs`, `block.rs` | waiting: for memory, for who fetches the same key, without a runtime |
@@ -59,6 +60,11 @@
 //! [`Config::memory_bytes`] (none unless told) for copies of what is read or was inserted lately,
 //! and the index. A copy saves the read of the device, nothing else: what is in the cache does not
 //! depend on it. [`Stats`] says how much of each is in use.
+//!
+//! With [`Config::reinsert_after`] what was hit is written anew before its bucket goes, and with
+//! [`Config::lru_sample`] the bucket that goes is the least recently used of a few at random: both
+//! together withstand scans and loops that are longer than the cache, for more writes
+//! (`benches/results/traces.md` of the repository has figures).
 //!
 //! # Threads
 //!
@@ -79,6 +85,7 @@ mod engine;
 mod evict;
 mod fetch;
 mod flights;
+mod going;
 mod index;
 mod layout;
 mod life;
@@ -86,6 +93,7 @@ mod lineage;
 mod memory;
 mod open;
 mod recover;
+mod reinsert;
 mod spread;
 mod stream;
 mod void;

@@ -122,6 +122,13 @@ impl Lives {
         self.number(bucket).is_some()
     }
 
+    /// How many buckets have a life: looks at all.
+    pub(crate) fn count(&self) -> u64 {
+        // Relaxed: a statistic.
+        let lives = |word: &&AtomicU64| word.load(Ordering::Relaxed) & !BUFFERED != 0;
+        self.words.iter().flat_map(|words| words.iter()).filter(lives).count() as u64
+    }
+
     /// A life that was found on the device.
     pub(crate) fn found(&self, bucket: BucketRef, number: u64) {
         // Relaxed: ordered by the store below.

@@ -20,7 +20,7 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
-use tierce_core::{BucketIndex, DeviceIndex, Geometry, Mark, Reserve, Sizes};
+use tierce_core::{BucketIndex, DeviceIndex, Geometry, Mark, Sizes};
 use tierce_io::{
     Device, DeviceExt, Evicted, OpenOptions, Owner, Pipeline, StateWriter, Volume, Work,
 };
@@ -52,13 +52,15 @@ pub(crate) fn open_on(config: &Config, devices: Vec<Arc<dyn Device>>) -> Result<
 fn open_volumes(config: &Config, volumes: Vec<Volume>) -> Result<Background, Error> {
     let first = volumes.first().map(Volume::superblock);
     let (policy, discard) = first.map_or((None, false), |s| (Some(s.policy), s.discard));
-    let opened = volumes.into_iter().map(adopt).collect::<Result<Vec<_>, _>>()?;
+    let opened = volumes.into_iter().map(|volume| adopt(volume, config));
+    let opened = opened.collect::<Result<Vec<_>, _>>()?;
     let layout = alike(&opened)?;
     let (scan, clock, void) = found(&opened, &layout)?;
     let settings = tierce_lockfree::Config::default();
     let cpus = config.cpus.unwrap_or(settings.cpus);
     let settings = settings
         .policy(config.policy.or(policy).unwrap_or_default())
+        .lru_sample(config.lru_sample)
         .cpus(cpus)
         .discard(discard)
         // Not the same draws in every run: they would fall on what was written last.
@@ -82,7 +84,7 @@ fn open_volumes(config: &Config, volumes: Vec<Volume>) -> Result<Background, Err
     start(engine, reclaimers, writers)
 }
 
-fn adopt(volume: Volume) -> Result<Opened, Error> {
+fn adopt(volume: Volume, config: &Config) -> Result<Opened, Error> {
     let device = Arc::clone(volume.device());
     let geometry = *volume.geometry();
     let journal = u32::from(volume.superblock().njournal);
@@ -91,12 +93,15 @@ fn adopt(volume: Volume) -> Result<Opened, Error> {
     let name = || device.name().to_string();
     let layout = layout.ok_or_else(|| Error::SmallBuckets { device: name(), bucket_bytes })?;
     let mut sizes = Sizes::tierce(&geometry, journal);
-    // This engine keeps no index nodes on the device and moves no data: nobody would ever take
-    // from these.
-    (sizes.btree, sizes.moving_gc) = (0, 0);
+    // This engine keeps no index nodes on the device: nobody would ever take from these. Data moves
+    // out of a batch that goes.
+    sizes.btree = 0;
+    sizes.moving_gc = if config.reinsert_after == 0 { 0 } else { sizes.free_inc.div_ceil(4) };
     let (table, writer) = volume.into_start();
     let table = table.with_sizes(sizes);
-    let data_buckets = data_buckets(&geometry, journal, &sizes);
+    let usable_buckets = usable_buckets(&geometry, journal);
+    let kept_free = sizes.none + sizes.moving_gc + sizes.free_inc + sizes.prio;
+    let data_buckets = usable_buckets.saturating_sub(kept_free.into());
     Ok(Opened { table, writer, device, layout, data_buckets })
 }
 
@@ -226,6 +231,8 @@ impl Parts<'_> {
     fn assemble(self, config: &Config, allocator: Arc<Allocator>) -> Arc<Engine> {
         let index = Index::new(self.layout.grain);
         let (segment, memory) = Engine::buffers(config, &self.layout, self.streams);
+        // Four segments, or what the longest record takes and one.
+        let survivors = (4 * segment).max(self.layout.bucket_bytes + segment) as usize;
         let streams = Streams::new(self.streams, segment, self.layout.grain);
         let nbuckets = (0..self.disks.len() as u8)
             .map(|number| allocator.geometry(DeviceIndex::new(number)).nbuckets());
@@ -246,6 +253,8 @@ impl Parts<'_> {
             streams,
             clock: AtomicU64::new(self.clock),
             when_full: config.when_full,
+            reinsert_after: config.reinsert_after,
+            survivors: Budget::new(survivors),
             evicting: Mutex::new(()),
             void: Mutex::new(self.void),
             own: OnceLock::new(),
@@ -312,7 +321,11 @@ struct Hook {
 
 impl Evicted for Hook {
     fn before_durable(&mut self, buckets: &[BucketIndex]) -> Result<(), tierce_io::Error> {
-        self.engine.upgrade().map_or(Ok(()), |engine| engine.evict(self.device, buckets))
+        self.engine.upgrade().map_or(Ok(()), |engine| {
+            // Before their entries are nobody's: it is an overwrite like any other.
+            engine.reinsert(self.device, buckets);
+            engine.evict(self.device, buckets)
+        })
     }
 
     fn after_durable(&mut self, buckets: &[BucketIndex]) {
@@ -342,13 +355,11 @@ fn start(
     Ok(background)
 }
 
-/// Buckets that can hold data at a time: all but those before `first_bucket`, the journal, two
-/// prio chains (the live one and the next), what is kept free, and what is being made free.
-fn data_buckets(geometry: &Geometry, journal: u32, sizes: &Sizes) -> u64 {
-    let kept_free = sizes.of(Reserve::None) + sizes.free_inc;
-    let metadata = journal + geometry.prio_buckets() + sizes.of(Reserve::Prio);
+/// Buckets that may hold data: all but those before `first_bucket`, the journal, and the live prio
+/// chain. Not all at a time: some are kept free, and some are being made free.
+fn usable_buckets(geometry: &Geometry, journal: u32) -> u64 {
     let usable = geometry.buckets().len() as u64;
-    usable.saturating_sub(u64::from(kept_free + metadata))
+    usable.saturating_sub(u64::from(journal + geometry.prio_buckets()))
 }
 
 #[cfg(test)]

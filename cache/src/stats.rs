@@ -42,6 +42,9 @@ pub(crate) struct Counters {
     pub(crate) user_bytes_written: Count,
     pub(crate) device_bytes_written: Count,
     pub(crate) dead_lists_written: Count,
+    pub(crate) reinserted: Count,
+    pub(crate) reinserted_bytes: Count,
+    pub(crate) reinsertions_given_up: Count,
 }
 
 /// The cache at about one instant: each number is right by itself.
@@ -59,6 +62,8 @@ pub struct Stats {
     /// Buckets that are neither superblock, journal, prio sets nor held free: at most so many
     /// hold data at a time.
     pub data_buckets: u64,
+    /// Buckets that hold data just now. More than `data_buckets` while free lists are not full.
+    pub held_buckets: u64,
     /// Bytes of a bucket.
     pub bucket_bytes: u64,
     /// Entries of the index, some of which may be stale.
@@ -112,6 +117,12 @@ pub struct Stats {
     pub device_bytes_written: u64,
     /// Lists of records that must not come back, written into older buckets.
     pub dead_lists_written: u64,
+    /// Entries with hits that were written anew before their bucket was reused.
+    pub reinserted: u64,
+    /// Bytes of their keys and values.
+    pub reinserted_bytes: u64,
+    /// Times that this ended early: no bucket was free, or half of what went was written anew.
+    pub reinsertions_given_up: u64,
     /// Misses because the bucket was reused during the read.
     pub read_races: u64,
     /// Buckets invalidated.
@@ -136,6 +147,7 @@ impl Stats {
         Self {
             nbuckets: devices().map(|device| u64::from(device.nbuckets)).sum(),
             data_buckets: engine.devices.iter().map(|disk| disk.data_buckets).sum(),
+            held_buckets: engine.lives.count(),
             bucket_bytes: engine.layout.bucket_bytes.into(),
             entries: engine.index.len() as u64,
             index_bytes: engine.index.bytes() as u64,
@@ -162,6 +174,9 @@ impl Stats {
             user_bytes_written: counters.user_bytes_written.get(),
             device_bytes_written: counters.device_bytes_written.get(),
             dead_lists_written: counters.dead_lists_written.get(),
+            reinserted: counters.reinserted.get(),
+            reinserted_bytes: counters.reinserted_bytes.get(),
+            reinsertions_given_up: counters.reinsertions_given_up.get(),
             read_races: allocator.read_races_total,
             invalidated: devices().map(|device| device.invalidate_total).sum(),
             prio_writes: devices().map(|device| device.prio_write_total).sum(),

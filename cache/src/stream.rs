@@ -18,7 +18,7 @@
 //! # Who writes where
 //!
 //! Writers that name a write point share its stream; others are spread over the streams by thread,
-//! so that threads rarely meet.
+//! so that threads rarely meet. One more is for what is written anew ([`crate::reinsert`]).
 
 use crate::index::{KeyHash, Location};
 use crate::layout::{BucketHeader, Entry, Kind, Layout, Record, encode_summary, record_bytes};
@@ -64,15 +64,20 @@ pub(crate) struct Room<'a> {
 }
 
 impl Streams {
-    /// `streams` of them, which write `segment_bytes` at a time.
+    /// `streams` of them and one for survivors, which write `segment_bytes` at a time.
     pub(crate) fn new(streams: usize, segment_bytes: u32, grain: u32) -> Self {
-        let streams = (0..streams.max(1)).map(|_| Mutex::default()).collect();
+        let streams = (0..=streams.max(1)).map(|_| Mutex::default()).collect();
         Self { streams, segment_bytes, grain }
     }
 
     /// The stream of whoever has that number.
     pub(crate) fn choose(&self, number: u64) -> usize {
-        (number % self.streams.len() as u64) as usize
+        (number % self.survivors() as u64) as usize
+    }
+
+    /// The stream of what outlives its bucket.
+    pub(crate) fn survivors(&self) -> usize {
+        self.streams.len() - 1
     }
 
     fn lock(&self, stream: usize) -> MutexGuard<'_, Option<Open>> {

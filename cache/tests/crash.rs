@@ -67,6 +67,7 @@ struct Counts {
     certain_checked: u64,
     dead_lists: u64,
     reused: u64,
+    reinserted: u64,
 }
 
 impl Run {
@@ -181,6 +182,7 @@ fn explore(seed: u64, counts: &mut Counts) {
     }
     let policy = [Policy::Fifo, Policy::Random, Policy::Lru][draws.below(3) as usize];
     let mut config = Config::new("sim").policy(policy).cpus(2).streams(1 + seed as usize % 3);
+    config = config.reinsert_after((seed / 3 % 4) as u8).lru_sample((seed / 2 % 3) as u32);
     config = config.segment_bytes(2048 << draws.below(4)).space_timeout(Duration::from_secs(20));
     let keys = (0..KEYS).map(|_| Key::default()).collect();
     let mut run = Run { seed, draws, keys, next_version: 1, bytes_written: 0 };
@@ -203,6 +205,7 @@ fn explore(seed: u64, counts: &mut Counts) {
         let stats = cache.stats();
         counts.dead_lists += stats.dead_lists_written;
         counts.reused += u64::from(stats.invalidated > 64);
+        counts.reinserted += stats.reinserted;
         sims = sims.iter().map(|sim| sim.power_loss()).collect();
         drop(cache);
     }
@@ -229,9 +232,12 @@ fn whatever_comes_back_is_right() {
             certain_checked,
             dead_lists,
             reused,
+            reinserted,
             ..
         } = counts;
-        for count in [hits, unflushed_kept, removed_checked, certain_checked, dead_lists, reused] {
+        for count in
+            [hits, unflushed_kept, removed_checked, certain_checked, dead_lists, reused, reinserted]
+        {
             assert!(count > 0, "something was never met");
         }
     }

@@ -42,6 +42,14 @@ pub(crate) struct Args {
     /// Which bucket is reused next: lru, fifo or random [default: the device's, or lru].
     #[arg(long)]
     policy: Option<Policy>,
+    /// With lru: the least recently used of so many at random, or 0 for exact LRU [default: the
+    /// cache's].
+    #[arg(long, value_name = "BUCKETS")]
+    lru_sample: Option<u32>,
+    /// Write values with at least so many hits anew before their bucket is reused: 1 to 3, or 0
+    /// for none [default: the cache's].
+    #[arg(long, value_name = "HITS", value_parser = clap::value_parser!(u8).range(0..=3))]
+    reinsert: Option<u8>,
     /// Memory for copies of what is read often; without, every hit is read from the device or
     /// from a write buffer.
     #[arg(long, value_name = "SIZE", default_value = "0B")]
@@ -118,9 +126,15 @@ fn settings(args: &Args) -> Settings {
 
 fn config(path: &Path, args: &Args) -> Config {
     let memory_bytes = usize::try_from(args.memory.as_u64()).unwrap_or(usize::MAX);
-    let config = Config::new(path).memory_bytes(memory_bytes);
-    match args.policy {
-        Some(policy) => config.policy(policy),
+    let mut config = Config::new(path).memory_bytes(memory_bytes);
+    if let Some(policy) = args.policy {
+        config = config.policy(policy);
+    }
+    if let Some(buckets) = args.lru_sample {
+        config = config.lru_sample(buckets);
+    }
+    match args.reinsert {
+        Some(hits) => config.reinsert_after(hits),
         None => config,
     }
 }
@@ -234,7 +248,13 @@ fn table(outcome: &Outcome) -> String {
             "buckets",
             format!("{}, {} of them for data", count(store.nbuckets), count(store.data_buckets)),
         ),
+        ("", format!("{} held data, on average", count(outcome.held_buckets_mean as u64))),
         ("invalidated", count(store.invalidated)),
+        ("reinserted", count(store.reinserted)),
+        (
+            "written",
+            format!("{} for {}", size(store.device_bytes_written), size(store.user_bytes_written)),
+        ),
         ("prio writes", count(store.prio_writes)),
         ("discards", count(store.discards)),
         ("GC runs", count(store.gc_runs)),

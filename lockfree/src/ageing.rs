@@ -120,6 +120,9 @@ impl AgeClock {
 const MAKING: u64 = 1;
 /// A rescale was requested.
 const REQUEST: u64 = 2;
+/// So many rescales are made before their maker looks for something else to do. On a small device
+/// who reads fast makes more of them due than the reclaimer can make.
+pub(crate) const AT_ONCE: u32 = 8;
 
 /// The age of a set.
 #[derive(Debug)]
@@ -169,20 +172,23 @@ impl Ageing {
         true
     }
 
-    /// Makes the rescales that are due by now, unless somebody is making them: then he makes
-    /// these too. Returns how many it made.
+    /// Makes the rescales that are due by now, [`AT_ONCE`] at most, unless somebody is making them:
+    /// then he makes these too. Returns how many it made. If those are as many as it may, the
+    /// caller comes again.
     pub(crate) fn rescale_due<'a>(&self, tables: impl Iterator<Item = &'a Table> + Clone) -> u32 {
         if !self.begin() {
             return 0;
         }
-        let mut made = 0;
-        loop {
+        for made in 1..AT_ONCE {
             self.rescale(tables.clone());
-            made += 1;
             if !self.again() {
                 return made;
             }
         }
+        self.rescale(tables);
+        // Release: as in `again`.
+        self.due.fetch_and(!MAKING, Ordering::Release);
+        AT_ONCE
     }
 
     /// Takes a request and the right to make rescales, if there is one and nobody makes any.
@@ -261,5 +267,14 @@ mod tests {
         assert_eq!(fired, [true, false, true, true, true]);
         assert_eq!(ageing.rescale_due(core::iter::empty()), 4);
         assert_eq!(ageing.rescale_due(core::iter::empty()), 0);
+    }
+
+    /// Who reads faster than rescales are made does not keep the reclaimer from anything else.
+    #[test]
+    fn so_many_at_once_and_the_rest_later() {
+        let ageing = Ageing::new(4, 1, Arc::default());
+        assert!((0..2 * AT_ONCE + 1).all(|_| ageing.account(5)));
+        let made = [(); 4].map(|()| ageing.rescale_due(core::iter::empty()));
+        assert_eq!(made, [AT_ONCE, AT_ONCE, 1, 0]);
     }
 }

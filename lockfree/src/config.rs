@@ -19,6 +19,9 @@ use tierce_core::{Geometry, Policy, Sizes};
 pub struct Config {
     /// Which bucket is reused next.
     pub policy: Policy,
+    /// The lru policy takes the least recently used of so many buckets at random, at most 1024; 0:
+    /// of all of them.
+    pub lru_sample: u32,
     /// For how many CPUs there are cells, counters and hints; 0: one of each, and no cells.
     pub cpus: u32,
     /// How many buckets may be open for writing at once, 1 to 4096.
@@ -58,6 +61,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             policy: Policy::Lru,
+            lru_sample: 0,
             cpus: u32::try_from(crate::sync::cpus()).unwrap_or(1),
             open_buckets: 128,
             invalidate_during_gc: true,
@@ -78,6 +82,7 @@ impl Default for Config {
 
 tierce_core::setters!(Config {
     policy: Policy,
+    lru_sample: u32,
     cpus: u32,
     open_buckets: u32,
     invalidate_during_gc: bool,
@@ -115,6 +120,11 @@ impl Config {
         }
         if !(1..=95).contains(&self.gc_gen_trigger) {
             return Err(limit("gc_gen_trigger", self.gc_gen_trigger.into(), 95));
+        }
+        if self.lru_sample > 1024 {
+            let (what, found) = ("lru_sample", self.lru_sample.into());
+            let wanted = "0 to 1024".to_owned();
+            return Err(Error::Config(tierce_core::Error::Limit { what, found, wanted }));
         }
         if self.gc_written_share == 0 {
             return Err(limit("gc_written_share", 0, u32::MAX));

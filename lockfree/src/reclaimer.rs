@@ -37,6 +37,7 @@ mod discards;
 mod tools;
 mod write;
 
+use crate::ageing::AT_ONCE;
 use crate::allocator::Allocator;
 use crate::device::{Device, Hunger};
 use crate::events::event;
@@ -281,13 +282,17 @@ impl Reclaimer {
         self.dev().counters.free_inc.store(count as u64, Ordering::Relaxed);
     }
 
-    /// Makes the rescales that are due by now, unless another reclaimer of the set is making
-    /// them; [`step`](Self::step) begins with that.
+    /// Makes the rescales that are due by now, a few at most, unless another reclaimer of the set is
+    /// making them; [`step`](Self::step) begins with that.
     pub fn age(&self) {
         let tables = self.allocator.devices().iter().map(Device::table);
         let made = self.allocator.ageing().rescale_due(tables);
         if made > 0 {
             self.allocator.counters().rescales.add(i64::from(made));
+        }
+        if made == AT_ONCE {
+            // There may be more, which must not keep us from the rest: do not sleep before.
+            self.dev().bell.ring();
         }
     }
 
@@ -519,6 +524,10 @@ impl Reclaimer {
             },
         };
         match allocator.policy() {
+            Policy::Lru if allocator.config().lru_sample > 0 => {
+                let sample = allocator.config().lru_sample;
+                victims::sampled::pass(&mut pass, sample, &mut self.draws);
+            }
             Policy::Lru => {
                 let candidates = device.sizes().candidates as usize;
                 victims::lru::pass(&mut pass, candidates, &mut self.lru, allocator.scanner());

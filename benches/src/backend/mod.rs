@@ -122,6 +122,9 @@ pub struct StoreStats {
     pub nbuckets: u64,
     /// Of these, buckets that can hold data: without superblock, journal, prios and reserves.
     pub data_buckets: u64,
+    /// Buckets that hold data just now.
+    #[serde(default)]
+    pub held_buckets: u64,
     /// Buckets invalidated to be reused.
     pub invalidated: u64,
     /// Prio writes.
@@ -134,6 +137,15 @@ pub struct StoreStats {
     pub dropped_inserts: u64,
     /// Reads whose bucket was reused meanwhile, reported as misses.
     pub read_races: u64,
+    /// Values that were written anew because they had been hit, before their space was reused.
+    #[serde(default)]
+    pub reinserted: u64,
+    /// Bytes of keys and values that the user inserted, …
+    #[serde(default)]
+    pub user_bytes_written: u64,
+    /// … and bytes that were written to the device for them.
+    #[serde(default)]
+    pub device_bytes_written: u64,
     /// Bytes of memory that may hold values on their way to the device.
     pub write_buffer_bytes_max: u64,
     /// Bytes of memory that may hold copies of values that are on the device.

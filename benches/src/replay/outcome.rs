@@ -50,6 +50,10 @@ pub struct Outcome {
     /// it reported, as it may do either or both.
     #[serde(flatten)]
     pub store: StoreStats,
+    /// The mean of [`StoreStats::held_buckets`] since each was used once: how much the store
+    /// held.
+    #[serde(default)]
+    pub held_buckets_mean: f64,
     /// Latency of gets that hit.
     pub hit_us: LatencySummary,
     /// Latency of gets that missed, without the insert that follows.
@@ -73,6 +77,8 @@ pub(super) struct Tally {
     pub(super) too_large: u64,
     pub(super) removes: u64,
     pub(super) wrong_data: u64,
+    /// Buckets held, added up over so many samples.
+    pub(super) held: (u64, u64),
     pub(super) first_wrong: Option<String>,
     pub(super) hit: Latency,
     pub(super) miss: Latency,
@@ -92,6 +98,8 @@ impl Tally {
         self.too_large += other.too_large;
         self.removes += other.removes;
         self.wrong_data += other.wrong_data;
+        self.held.0 += other.held.0;
+        self.held.1 += other.held.1;
         self.first_wrong = self.first_wrong.or(other.first_wrong);
         self.hit.merge(&other.hit);
         self.miss.merge(&other.miss);

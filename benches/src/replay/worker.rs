@@ -9,6 +9,9 @@ use crate::value::Derived;
 use std::collections::HashMap;
 use std::time::Instant;
 
+/// How often the store is asked how much it holds, in operations.
+const SAMPLE_OPERATIONS: u64 = 4096;
+
 pub(super) struct Worker<'a, S> {
     store: &'a S,
     verify: bool,
@@ -46,6 +49,14 @@ impl<'a, S: Store> Worker<'a, S> {
     }
 
     pub(super) fn run(&mut self, access: Access) -> Result<(), Error> {
+        if self.tally.operations.is_multiple_of(SAMPLE_OPERATIONS) {
+            let stats = self.store.stats();
+            // Before that it is being filled.
+            if stats.invalidated > stats.nbuckets {
+                self.tally.held.0 += stats.held_buckets;
+                self.tally.held.1 += 1;
+            }
+        }
         self.tally.operations += 1;
         self.key[8..].copy_from_slice(&access.key.to_le_bytes());
         // A cache has no use for a value without bytes.

@@ -8,6 +8,8 @@ pub(crate) mod fifo;
 pub(crate) mod lru;
 pub(crate) mod random;
 
+pub(crate) mod sampled;
+
 mod rank;
 mod scan;
 mod threads;

@@ -5,8 +5,8 @@
 //!
 //! # The algorithm on one page
 //!
-//! * **One word per bucket** (`table.rs`; its memory: `words.rs`, `huge_pages.rs`; as it is read from a
-//!   device: `gens.rs`) holds gen, prio, mark and pin.
+//! * **One word per bucket** (`table.rs`; its memory: `words.rs`, `huge_pages.rs`; as it is
+//!   read from a device: `gens.rs`) holds gen, prio, mark and pin.
 //!   Every change is one compare-and-swap, so invalidating a bucket and pinning it cannot both
 //!   succeed.
 //! * **Free buckets** are in per-CPU cells (`cells.rs`) before the queues of four reserves

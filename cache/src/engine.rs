@@ -36,7 +36,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tierce_core::geometry::SECTOR_BYTES;
 use tierce_core::{DeviceIndex, Reserve};
 use tierce_io::{Device, Request};
-use tierce_lockfree::{Allocator, BucketRef};
+use tierce_lockfree::Allocator;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -131,11 +131,6 @@ impl Engine {
 
     pub(crate) fn hash(&self, key: &[u8]) -> Result<KeyHash, Error> {
         if key.is_empty() { Err(Error::EmptyKey) } else { Ok(KeyHash::of(self.hash_seed, key)) }
-    }
-
-    fn is_current(&self, bucket: BucketRef) -> bool {
-        let word = self.allocator.snapshot(bucket.id());
-        word.is_some_and(|word| word.gen_() == bucket.gen_())
     }
 
     // ---- reading
@@ -372,14 +367,15 @@ impl Engine {
         };
         self.memory.forget(hash);
         let Some(old) = old else { return Ok(false) };
-        // Also for one whose bucket is just being reused: until that is durable it may come back.
-        if self.lives.may_come_back(old.bucket) && !cfg!(tierce_mutant = "no_tombstone") {
-            let record = Record { kind: Kind::Tombstone, version, expires: 0, key, value: &[] };
-            room.push(hash, &record);
-        }
-        let was_there = self.is_current(old.bucket);
+        // Also one whose bucket is just being reused: until that is durable it is found, and may come
+        // back after a power loss.
+        let was_there = self.lives.may_come_back(old.bucket);
         if was_there {
             self.counters.removes.add_one();
+            let record = Record { kind: Kind::Tombstone, version, expires: 0, key, value: &[] };
+            if !cfg!(tierce_mutant = "no_tombstone") {
+                room.push(hash, &record);
+            }
         }
         Ok(was_there)
     }

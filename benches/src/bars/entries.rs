@@ -39,8 +39,8 @@ fn try_entries(bench: &mut Bench<'_>) -> Result<(), Box<dyn std::error::Error>> 
     std::fs::remove_file(&path)?;
     let load = Load::begin();
     // A tenth more than they take, so that nothing is reclaimed.
-    let store =
-        cache::open(&path, entries * RECORD_BYTES * 11 / 10 + (64 << 20), Config::new(&path))?;
+    let bytes = (entries * RECORD_BYTES * 11 / 10 + (64 << 20)).max(512 << 20);
+    let store = cache::open(&path, bytes, Config::new(&path))?;
     cache::insert(&store, VALUE_BYTES, &AtomicU64::new(0), |done| done < entries)?;
     store.close()?;
     let began = Instant::now();

@@ -144,6 +144,10 @@ fn log_ticks(low: f64, high: f64) -> Vec<(f64, String)> {
 /// A number as short as it is worth being written.
 pub(super) fn number(value: f64) -> String {
     let magnitude = value.abs();
+    // So many times better than something that is to be avoided, and was.
+    if magnitude.is_infinite() {
+        return if value > 0.0 { "∞" } else { "−∞" }.to_owned();
+    }
     let (divided, suffix) = match magnitude {
         m if m >= 1e9 => (value / 1e9, " G"),
         m if m >= 1e6 => (value / 1e6, " M"),
@@ -363,6 +367,7 @@ mod tests {
             (150.4, "150"),
             (1.234, "1.23"),
             (25_000.0, "25 k"),
+            (f64::INFINITY, "∞"),
             (1e9, "1 G"),
         ];
         for (value, text) in wanted {

@@ -41,11 +41,12 @@ pub(crate) fn collect(engine: &Engine) {
 mod tests {
     use super::collect;
     use crate::engine::Engine;
+    use crate::testing::formatted;
     use crate::{Cache, Config, Put};
     use std::pin::pin;
     use std::task::{Context, Waker};
     use tierce_core::Policy;
-    use tierce_io::{Fault, FaultKind, FormatOptions, Operation, Sim, SimOptions, format_on};
+    use tierce_io::{Fault, FaultKind, Operation};
 
     /// Entries of buckets that were invalidated while their new gens are not durable.
     fn in_between(engine: &Engine) -> usize {
@@ -60,10 +61,7 @@ mod tests {
 
     #[test]
     fn what_may_come_back_is_not_forgotten() {
-        let options = SimOptions::default().bytes(640 * (16 << 10));
-        let sim = Sim::new(&options);
-        let options = FormatOptions::default().bucket(16 << 10).block(512);
-        format_on(&*sim, &options).expect("formats");
+        let sim = formatted(0, 640, 16 << 10);
         let config = Config::new("sim").streams(1).policy(Policy::Fifo);
         let cache = Cache::open_on(&config, vec![sim.clone()]).expect("opens");
         let value = vec![7; 14_500];

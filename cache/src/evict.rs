@@ -139,19 +139,16 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
+    use crate::testing::formatted;
     use crate::{Cache, Config};
     use tierce_core::{DeviceIndex, Policy};
-    use tierce_io::{FormatOptions, Sim, SimOptions, format_on};
 
     /// The third of three values is written, not flushed, and its bucket about to go, when the
     /// power fails. The second was durable: it comes back, or the third does.
     #[test]
     fn what_dies_gave_way_to_something_durable() {
         for seed in 0..100 {
-            let bytes = 640 * (16 << 10);
-            let sim = Sim::new(&SimOptions::default().seed(seed).bytes(bytes));
-            let options = FormatOptions::default().bucket(16 << 10).block(512);
-            format_on(&*sim, &options).expect("formats");
+            let sim = formatted(seed, 640, 16 << 10);
             // FIFO comes to none of these again; LRU hardly knows old from new in so young a cache.
             let config = Config::new("sim").streams(1).policy(Policy::Fifo);
             let cache = Cache::open_on(&config, vec![sim.clone()]).expect("opens");

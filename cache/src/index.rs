@@ -160,9 +160,7 @@ pub(crate) struct Shard<'a> {
 
 impl Shard<'_> {
     pub(crate) fn get(&self, hash: KeyHash) -> Option<Location> {
-        let tag = hash.tag();
-        let found = self.table.find(spread(tag), |entry| entry.tag() == tag)?;
-        Some(found.location(self.scale))
+        self.get_counted(hash).map(|(location, _)| location)
     }
 
     /// As [`get`](Self::get), and counts a hit.

@@ -96,6 +96,8 @@ mod recover;
 mod reinsert;
 mod spread;
 mod stream;
+#[cfg(test)]
+mod testing;
 mod void;
 
 pub use cache::Cache;

@@ -366,8 +366,9 @@ fn usable_buckets(geometry: &Geometry, journal: u32) -> u64 {
 mod tests {
     use super::*;
     use crate::Cache;
+    use crate::testing::formatted;
     use tierce_core::Policy;
-    use tierce_io::{Fault, FaultKind, FormatOptions, Operation, Sim, SimOptions, format_on};
+    use tierce_io::{Fault, FaultKind, Operation};
 
     #[test]
     fn fifo_goes_on_where_it_was() {
@@ -381,9 +382,7 @@ mod tests {
     /// A bucket that cannot be read may hold what took the place of anything that can.
     #[test]
     fn a_bucket_that_cannot_be_read_leaves_the_cache_cold_for_good() {
-        let sim = Sim::new(&SimOptions::default().bytes(64 << 20));
-        let options = FormatOptions::default().bucket(64 << 10).block(512);
-        format_on(&*sim, &options).expect("formats");
+        let sim = formatted(0, 1024, 64 << 10);
         // FIFO comes to none of these again; LRU hardly knows old from new in so young a cache.
         let config = Config::new("sim").streams(1).policy(Policy::Fifo);
         let cache = Cache::open_on(&config, vec![sim.clone()]).expect("opens");

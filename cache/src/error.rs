@@ -34,6 +34,15 @@ pub enum Error {
         /// How long the insert waited.
         waited_ms: u128,
     },
+    /// The cache was opened to [recover meanwhile](crate::Recover), it is not known yet what is on
+    /// its devices, and it was told not to wait, or that took too long. Nothing was changed.
+    #[error("the cache is still recovering: {known} of {buckets} buckets are known")]
+    Recovering {
+        /// Buckets of which it is known what they hold.
+        known: u64,
+        /// Buckets that may hold something.
+        buckets: u64,
+    },
     /// The device has failed, or the cache was closed.
     #[error(transparent)]
     Space(#[from] tierce_lockfree::Error),
@@ -63,6 +72,21 @@ pub enum Error {
         device: String,
         /// Bytes of a bucket.
         bucket_bytes: u32,
+    },
+    /// A bucket was written in another version of the format, and there is no place on so small
+    /// buckets to note that it does not count any more. Larger ones start empty instead.
+    #[error(
+        "{device}: bucket {bucket} is of version and flags {found:?} of the cache's format, wanted \
+         ({}, 0): format the device anew",
+        crate::layout::VERSION
+    )]
+    Version {
+        /// The device.
+        device: String,
+        /// The bucket.
+        bucket: u32,
+        /// Version, and flags that every version must know.
+        found: (u32, u32),
     },
     /// A stored key or value is not of the type that was asked for.
     #[error("a stored entry is of another type: {0}")]

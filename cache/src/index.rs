@@ -212,6 +212,14 @@ impl Shard<'_> {
         }
     }
 
+    /// Puts `location` there if there is nothing.
+    pub(crate) fn enter(&mut self, hash: KeyHash, location: Location) {
+        let (tag, scale) = (hash.tag(), self.scale);
+        let eq = |entry: &Packed| entry.tag() == tag;
+        let entry = self.table.entry(spread(tag), eq, |entry| spread(entry.tag()));
+        entry.or_insert_with(|| Packed::new(tag, location, scale));
+    }
+
     /// Takes the entry away, if it is there and `wanted` says so.
     pub(crate) fn remove_if(
         &mut self,
@@ -286,12 +294,6 @@ impl Index {
     pub(crate) fn bytes(&self) -> usize {
         let tables = self.shards.iter().map(|shard| Self::lock(shard).allocation_size());
         tables.sum::<usize>() + size_of_val(&*self.shards)
-    }
-
-    /// Makes room in `shard` for `entries` at once, so that it is not made several times larger
-    /// one after the other.
-    pub(crate) fn reserve(&self, shard: usize, entries: usize) {
-        Self::lock(&self.shards[shard]).reserve(entries, |entry| spread(entry.tag()));
     }
 
     pub(crate) const fn shards() -> usize {

@@ -43,7 +43,8 @@
 //! | `index.rs` | where each key's value is: 12 bytes per place |
 //! | `fetch.rs` | reading a record: from memory, a write buffer, or the device |
 //! | `memory.rs` | copies in memory, and why nothing old is served from them |
-//! | `recover.rs`, `open.rs` | coming back warm |
+//! | `recover.rs`, `scan.rs`, `open.rs` | coming back warm |
+//! | `warm.rs` | requests while it comes back |
 //! | `lineage.rs`, `evict.rs` | why what was removed or overwritten never comes back |
 //! | `reinsert.rs`, `going.rs` | what was hit outlives its bucket; what is about to go is read |
 //! | `void.rs` | what a device that failed may not bring back |
@@ -73,6 +74,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cache;
+pub mod clock;
 pub mod codec;
 pub mod config;
 pub mod error;
@@ -94,14 +96,17 @@ mod memory;
 mod open;
 mod recover;
 mod reinsert;
+mod scan;
 mod spread;
 mod stream;
 #[cfg(test)]
 mod testing;
 mod void;
+mod warm;
 
 pub use cache::Cache;
+pub use clock::Clock;
 pub use codec::{BadCode, Code};
-pub use config::{Config, Put, WhenFull};
+pub use config::{Config, Put, Recover, WhenFull};
 pub use error::Error;
 pub use stats::Stats;

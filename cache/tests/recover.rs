@@ -71,6 +71,16 @@ fn hang(sim: &Sim, after: u64) {
     sim.inject(Fault::new(FaultKind::Stall, Operation::Read, after));
 }
 
+/// Whatever was found, the cache can end: dropped before it.
+struct Resume<'a>(&'a Sim);
+
+impl Drop for Resume<'_> {
+    fn drop(&mut self) {
+        self.0.clear_faults();
+        self.0.resume();
+    }
+}
+
 fn poll<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> Option<T> {
     match future.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => Some(output),
@@ -102,6 +112,7 @@ fn what_is_found_meanwhile_is_what_is_there() {
         for after in (OPENING + seed * 17..READS).step_by(53) {
             hang(&sim, after);
             let cache = open_meanwhile(&sim);
+            let _resume = Resume(&sim);
             let hung = until_it_hangs(&sim, &cache);
             if !hung {
                 sim.clear_faults(); // no get is to hang
@@ -147,6 +158,7 @@ fn who_writes_waits() {
     let timeout = Duration::from_millis(20);
     let waits = config().recover(Recover::MissMeanwhile).space_timeout(timeout);
     let cache = open(&sim, &waits);
+    let _resume = Resume(&sim);
     assert!(until_it_hangs(&sim, &cache));
     let operations = sim.operations();
     let stats = cache.stats();
@@ -199,6 +211,7 @@ fn who_does_not_wait_is_told() {
     hang(&sim, 900);
     let config = config().recover(Recover::MissMeanwhile).when_full(WhenFull::Fail);
     let cache = open(&sim, &config);
+    let _resume = Resume(&sim);
     assert!(until_it_hangs(&sim, &cache));
     let filled =
         cache.get_with(&b"not there"[..], || -> Result<_, Error> { panic!("for nothing") });
@@ -223,6 +236,7 @@ fn gets_wait_if_they_are_to() {
     let (sim, model) = filled(9);
     hang(&sim, 900);
     let cache = open(&sim, &config().recover(Recover::WaitMeanwhile));
+    let _resume = Resume(&sim);
     assert!(until_it_hangs(&sim, &cache));
     let names: Vec<_> = model.keys().map(|&key| (name(key), &model[&key])).collect();
     let mut known = 0;
@@ -305,6 +319,7 @@ fn a_device_that_fails_is_told() {
     let (sim, model) = filled(12);
     hang(&sim, 300);
     let cache = open_meanwhile(&sim);
+    let _resume = Resume(&sim);
     assert!(until_it_hangs(&sim, &cache));
     sim.inject(Fault::new(FaultKind::Io, Operation::Read, 0).for_good());
     sim.inject(Fault::new(FaultKind::Io, Operation::Write, 0).for_good());

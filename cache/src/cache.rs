@@ -89,8 +89,8 @@ impl Cache {
     /// # Errors
     ///
     /// [`Error::Io`] says why a device was refused, and nothing on it was changed;
-    /// [`Error::Geometry`], [`Error::SmallBuckets`], [`Error::Version`], [`Error::Space`] for
-    /// settings out of range, [`Error::Thread`].
+    /// [`Error::Geometry`], [`Error::SmallBuckets`], [`Error::Twice`], [`Error::Unknown`],
+    /// [`Error::Space`] for settings out of range, [`Error::Thread`].
     pub fn open(config: Config) -> Result<Self, Error> {
         let space_timeout = config.space_timeout;
         Ok(Self { background: open::open(&config)?, space_timeout, types: PhantomData })
@@ -415,10 +415,11 @@ impl<K: ?Sized, V: ?Sized> Cache<K, V> {
         Stats::of(self.engine())
     }
 
-    /// Bytes of the longest value that can be stored under a key of `key_bytes` bytes.
+    /// Bytes of the longest value that can be stored under a key of `key_bytes` bytes: those of a
+    /// bucket, unless the key fills one nearly. 0 also if no value can be.
     #[must_use]
     pub fn value_bytes_max(&self, key_bytes: usize) -> usize {
-        self.engine().value_bytes_max(key_bytes)
+        self.engine().value_bytes_max(key_bytes).unwrap_or(0)
     }
 
     /// Makes everything durable and stops the background threads. Dropping a cache stops them

@@ -291,9 +291,10 @@ impl Engine {
 
     async fn store(&self, key: &[u8], value: &[u8], put: &Put) -> Result<(), Error> {
         let largest = self.value_bytes_max(key.len());
-        if value.len() > largest {
+        if largest.is_none_or(|largest| value.len() > largest) {
             let bytes = key.len() as u64 + value.len() as u64;
-            let largest = (key.len() + largest) as u64;
+            let longest_key = self.alone(0).unwrap_or_default();
+            let largest = largest.map_or(longest_key, |largest| key.len() + largest) as u64;
             return Err(Error::TooLarge { bytes, largest });
         }
         if key.is_empty() {
@@ -319,7 +320,7 @@ impl Engine {
         moved: Option<Location>,
     ) -> Result<(), Error> {
         let bytes = space(record.key.len(), record.value.len(), self.layout.grain);
-        if self.is_better_spread(stream, bytes) {
+        if self.can_spread(record.key.len()) && self.is_better_spread(stream, bytes) {
             let pointers = self.scatter(stream, record.value).await?;
             let record = Record { kind: Kind::Spread, value: &pointers, ..record };
             return self.put(stream, hash, record, moved).await;
@@ -327,15 +328,24 @@ impl Engine {
         self.put(stream, hash, record, moved).await
     }
 
-    /// Bytes of the longest value for a key so long.
-    pub(crate) fn value_bytes_max(&self, key: usize) -> usize {
+    /// Bytes of the longest value for a key so long; `None` if the key itself is too long.
+    pub(crate) fn value_bytes_max(&self, key: usize) -> Option<usize> {
         // A value may be as long as a bucket: it is spread over two or more.
-        let pointers = spread::BYTES * 64;
-        let room = self.layout.record_max() as usize;
-        if room < crate::layout::RECORD_BYTES + key + pointers + GRAIN as usize {
-            return room.saturating_sub(crate::layout::RECORD_BYTES + key + GRAIN as usize);
+        match self.can_spread(key) {
+            true => Some(self.layout.bucket_bytes as usize),
+            false => self.alone(key),
         }
-        self.layout.bucket_bytes as usize
+    }
+
+    /// Bytes of the longest value that fits one record with a key so long.
+    fn alone(&self, key: usize) -> Option<usize> {
+        let head = crate::layout::RECORD_BYTES + GRAIN as usize;
+        (self.layout.record_max() as usize).checked_sub(head)?.checked_sub(key)
+    }
+
+    /// Whether a record has room for a key so long and pointers to the parts of a value.
+    fn can_spread(&self, key: usize) -> bool {
+        self.alone(key).is_some_and(|room| room >= spread::BYTES * 64)
     }
 
     /// Whether a record so long does not fit a bucket, or would leave more than an eighth of one
@@ -537,6 +547,8 @@ impl Engine {
             let flushed = disk.device.submit(Request::Flush).await;
             // Relaxed: set before the lives above were confirmed.
             if disk.lost.swap(false, Ordering::Relaxed) {
+                // Relaxed: a flag. Whoever hears this need not hear of the flush as well.
+                disk.told.store(true, Ordering::Relaxed);
                 // Why is what the device failed with.
                 let device = DeviceIndex::new(number);
                 self.allocator().try_alloc_on(device, Reserve::None).map(drop)?;

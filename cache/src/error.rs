@@ -73,20 +73,21 @@ pub enum Error {
         /// Bytes of a bucket.
         bucket_bytes: u32,
     },
-    /// A bucket was written in another version of the format, and there is no place on so small
-    /// buckets to note that it does not count any more. Larger ones start empty instead.
-    #[error(
-        "{device}: bucket {bucket} is of version and flags {found:?} of the cache's format, wanted \
-         ({}, 0): format the device anew",
-        crate::layout::VERSION
-    )]
-    Version {
+    /// What is on the device may be newer than what is found, and there is no place on buckets below
+    /// 16 KiB to note that none of it counts any more. With larger ones the cache starts empty
+    /// instead. Format the device anew.
+    #[error("{why}: format the device anew")]
+    Unknown {
+        /// What it is, and where.
+        why: String,
+    },
+    /// A device and a copy of it.
+    #[error("{device}: has the same uuid as {other}: one is a copy, or named twice")]
+    Twice {
         /// The device.
         device: String,
-        /// The bucket.
-        bucket: u32,
-        /// Version, and flags that every version must know.
-        found: (u32, u32),
+        /// The other one.
+        other: String,
     },
     /// A stored key or value is not of the type that was asked for.
     #[error("a stored entry is of another type: {0}")]

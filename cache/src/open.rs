@@ -12,6 +12,7 @@ use crate::index::Index;
 use crate::layout::Layout;
 use crate::life::Lives;
 use crate::lineage::Lineage;
+use crate::members::Members;
 use crate::memory::Memory;
 use crate::recover::new_hash_seed;
 use crate::scan::Source;
@@ -56,11 +57,15 @@ fn open_volumes(config: &Config, volumes: Vec<Volume>) -> Result<Background, Err
     let opened = volumes.into_iter().map(|volume| adopt(volume, config));
     let opened = opened.collect::<Result<Vec<_>, _>>()?;
     let layout = alike(&opened)?;
-    let mut void = Void::default();
-    for opened in opened.iter().filter(|_| layout.bucket_bytes >= void::BUCKET_BYTES_MIN) {
-        void.merge(&Void::read(&*opened.device)?);
+    let (mut void, mut sources) = (Void::default(), Vec::new());
+    for (number, opened) in (0..).zip(&opened) {
+        let said = match layout.bucket_bytes >= void::BUCKET_BYTES_MIN {
+            true => Void::read(&*opened.device)?,
+            false => Void::default(),
+        };
+        void.merge(&said);
+        sources.push(opened.source(number, said.members));
     }
-    let sources: Vec<_> = (0..).zip(&opened).map(|(n, opened)| opened.source(n)).collect();
     let settings = tierce_lockfree::Config::default();
     let cpus = config.cpus.unwrap_or(settings.cpus);
     let settings = settings
@@ -176,6 +181,13 @@ fn alike(opened: &[Opened]) -> Result<Layout, Error> {
         let device = first.device.name().to_string();
         return Err(Error::SmallBuckets { device, bucket_bytes });
     }
+    let uuid = |o: &Opened| o.writer.superblock().uuid;
+    for (number, one) in opened.iter().enumerate() {
+        if let Some(other) = opened[..number].iter().find(|other| uuid(other) == uuid(one)) {
+            let name = |o: &Opened| o.device.name().to_string();
+            return Err(Error::Twice { device: name(one), other: name(other) });
+        }
+    }
     match opened.iter().find(|other| shape(other) != shape(first)) {
         None => Ok(first.layout),
         Some(other) => Err(Error::Geometry {
@@ -208,7 +220,7 @@ fn streams(config: &Config, tables: &[DeviceTable], cpus: u32) -> usize {
 }
 
 impl Opened {
-    fn source(&self, number: u8) -> Source {
+    fn source(&self, number: u8, members: Members) -> Source {
         let first = self.table.geometry.first_bucket().get();
         let chain: HashSet<_> = self.table.chain.iter().copied().collect();
         // Before the first prio write nothing was handed out. From then on gen 0 says nothing:
@@ -223,6 +235,7 @@ impl Opened {
             index: DeviceIndex::new(number),
             device: Arc::clone(&self.device),
             uuid: self.writer.superblock().uuid.0,
+            members,
             seq: self.writer.superblock().seq,
             gens: self.table.gens.iter().map(|(_, gen_)| gen_).collect(),
             buckets: self.table.geometry.buckets().filter(is_data).collect(),

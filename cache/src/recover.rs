@@ -31,16 +31,17 @@
 //!
 //! # Power loss
 //!
-//! Steps 1 to 3 write nothing. Step 4 is as if the buckets that it makes go went in their turn.
+//! Steps 1 to 3 write nothing, unless the cache is made of other devices than the last time
+//! ([`crate::members`]) or everything is cold. Step 4 is as if the buckets that it makes go went in their turn.
 //!
 //! # What is cold
 //!
 //! A bucket whose header is damaged, or whose records are of another hash seed, is left as it is: it
 //! is reused in its turn.
 //!
-//! A bucket that the device cannot read, or of another version of the format, might hold the newest
-//! record of any key, so nothing that is older may count: everything is cold, for good
-//! ([`crate::void`]), also what has been known by then.
+//! A bucket that the device cannot read, or of another version of the format, or on a device that
+//! is missing, might hold the newest record of any key, so nothing that is older may count:
+//! everything is cold, for good ([`crate::void`]), also what has been known by then.
 //!
 //! # Progress
 //!
@@ -51,6 +52,7 @@ use crate::engine::{Disk, Engine};
 use crate::error::Error;
 use crate::index::{Index, KeyHash, Location};
 use crate::layout::{Entry, Kind};
+use crate::members::{Change, Members, Uuid, compare};
 use crate::scan::{self, Cold, Source, Surveyed, Unknown};
 use crate::void;
 use crate::warm::Met;
@@ -122,7 +124,9 @@ impl Engine {
                 self.start_cold(sources, &why)?;
                 Ok(Recovered::default())
             }
-            Err(Cold::Unknown(why)) => Err(why.into()),
+            // Nor are several devices so small.
+            Err(Cold::Unknown(Unknown::Read(error))) => Err(error.into()),
+            Err(Cold::Unknown(why)) => Err(Error::Unknown { why: why.to_string() }),
         }
     }
 
@@ -130,14 +134,15 @@ impl Engine {
         let stopped = || self.warm.is_stopped();
         let void = self.void().clone();
         let mut buckets = scan::survey(sources, &self.layout, &void, stopped)?;
+        // Relaxed: nobody else writes before the recovery is over.
+        self.ticks.store(clock(sources, &buckets), Ordering::Relaxed);
+        self.join(sources, &mut buckets)?;
         if let Some(newest) = buckets.iter().max_by_key(|found| found.header.life) {
             let seed = newest.header.hash_seed;
             buckets.retain(|found| found.header.hash_seed == seed);
             let _ = self.hash_seed.set(seed);
         }
         buckets.sort_unstable_by_key(|found| std::cmp::Reverse(found.newest));
-        // Relaxed: nobody else writes before the recovery is over.
-        self.ticks.store(clock(sources, &buckets), Ordering::Relaxed);
         for found in &buckets {
             self.lives.found(found.bucket, found.header.life);
             self.lineage.found_dead(found.bucket.id(), found.dead.clone());
@@ -153,6 +158,52 @@ impl Engine {
             read = next.end;
         }
         Ok(recovered)
+    }
+
+    /// Compares the devices with those of the last time, see [`crate::members`].
+    fn join(&self, sources: &[Source], buckets: &mut Vec<Surveyed>) -> Result<(), Cold> {
+        if self.layout.bucket_bytes < void::BUCKET_BYTES_MIN {
+            return Ok(()); // one alone, see `open.rs`
+        }
+        let here: Vec<_> = sources.iter().map(|source| source.uuid).collect();
+        let said: Vec<_> = sources.iter().map(|source| source.members.clone()).collect();
+        let change = compare(&here, &said, &self.void());
+        let name = |number: usize| sources[number].device.name().to_string();
+        let strangers = match change {
+            _ if cfg!(tierce_mutant = "any_members") => return Ok(()),
+            Change::Nothing => {
+                self.void().members = said[0].clone();
+                return Ok(());
+            }
+            Change::Missing(uuid) => {
+                let uuid = tierce_core::record::Uuid(uuid);
+                return Err(Cold::Unknown(Unknown::Missing { device: name(0), uuid }));
+            }
+            Change::Behind(number) => {
+                return Err(Cold::Unknown(Unknown::Behind { device: name(number) }));
+            }
+            Change::Some(strangers) => strangers,
+        };
+        let strangers: Vec<_> = strangers.into_iter().map(|number| here[number]).collect();
+        buckets.retain(|found| !strangers.contains(&found.header.uuid));
+        Ok(self.say(sources, &strangers)?)
+    }
+
+    /// Has all devices say, durably, that they are used together from now on, and that what is on
+    /// some of them does not count.
+    fn say(&self, sources: &[Source], strangers: &[Uuid]) -> Result<(), tierce_io::Error> {
+        // Relaxed: as in `find`. Numbers of earlier runs are below it.
+        let run = self.ticks.load(Ordering::Relaxed);
+        let void = {
+            let mut void = self.void();
+            for &uuid in strangers {
+                void.insert(uuid, run - 1);
+            }
+            let uuids = sources.iter().map(|source| source.uuid).collect();
+            void.members = Members { run, uuids };
+            void.clone()
+        };
+        sources.iter().try_for_each(|source| void.write(&*source.device))
     }
 
     /// Which buckets are read next.
@@ -268,20 +319,9 @@ impl Engine {
             }
         }
         // Relaxed: as in `find`, whose clock is above this one if it came so far.
-        let ticks = self.ticks.fetch_max(clock(sources, &[]), Ordering::Relaxed);
-        let ticks = ticks.max(clock(sources, &[]));
-        let void = {
-            let mut void = self.void();
-            for source in sources {
-                // Numbers of earlier runs are below the clock.
-                void.insert(source.uuid, ticks - 1);
-            }
-            void.clone()
-        };
-        for source in sources {
-            void.write(&*source.device)?;
-        }
-        Ok(())
+        self.ticks.fetch_max(clock(sources, &[]), Ordering::Relaxed);
+        let all: Vec<_> = sources.iter().map(|source| source.uuid).collect();
+        Ok(self.say(sources, &all)?)
     }
 
     /// Buckets that the start-up has taken for the prio reserve are gone: what that means for older
@@ -341,7 +381,7 @@ mod tests {
     use crate::{Cache, Config, Error, Put, Recover};
     use std::sync::Arc;
     use tierce_core::Policy;
-    use tierce_io::{Fault, FaultKind, Operation, Sim};
+    use tierce_io::{DeviceExt, Fault, FaultKind, Operation, Sim};
 
     const BUCKET: u32 = 16 << 10;
 
@@ -429,6 +469,39 @@ mod tests {
         let cache = Cache::open_on(&config(), vec![sim]).expect("opens");
         for n in 0..200_u32 {
             assert!(cache.contains(&n.to_le_bytes()).expect("a key"), "{n}");
+        }
+    }
+
+    /// One bucket's header is of another version, or has a flag: it may hold anything.
+    #[test]
+    fn a_bucket_of_another_version_leaves_the_cache_cold_for_good() {
+        const VERSION_AT: usize = 16;
+        const INCOMPAT_AT: usize = 20;
+        for (at, value) in [(VERSION_AT, 1), (VERSION_AT, 3), (INCOMPAT_AT, 1)] {
+            let sim = formatted(0, 640, BUCKET);
+            let cache = Cache::open_on(&config(), vec![sim.clone()]).expect("opens");
+            cache.insert(b"key", b"value").expect("room");
+            let place = cache.engine().index.get(cache.engine().hash(b"key").expect("a key"));
+            let bucket = place.expect("it is there").bucket;
+            let life = cache.engine().lives.get(bucket.id()).number;
+            let start = cache.engine().layout.start(bucket.bucket());
+            cache.insert_durable(b"another", &[7; 14_500]).expect("room");
+            cache.close().expect("closes");
+
+            let mut block = sim.read_at(start, 512).expect("readable").to_vec();
+            block[at] = value;
+            let sum = crate::layout::checksum(life, &block[8..64]);
+            block[..8].copy_from_slice(&sum.get().to_le_bytes());
+            sim.write_at(start, &block).expect("writable");
+            let cache = meanwhile(&sim);
+            cache.recovered().expect("it starts empty");
+            assert!(!cache.contains(b"another").expect("a key"), "byte {at} is {value}");
+            cache.insert(b"new", b"value").expect("room");
+            cache.close().expect("closes");
+            // That bucket is still there, and does not matter any more.
+            let cache = Cache::open_on(&config(), vec![sim]).expect("opens");
+            assert_eq!(cache.get(b"new").expect("readable").as_deref(), Some(&b"value"[..]));
+            assert_eq!(cache.stats().entries, 1);
         }
     }
 }

@@ -8,11 +8,11 @@
 //!
 //! A bucket counts if its header is of this device, this bucket and the gen that the table has.
 
-use crate::error::Error;
 use crate::index::KeyHash;
 use crate::layout::{
     BucketHeader, Dead, Entry, Footer, Header, Layout, Record, decode_footer, newest_of,
 };
+use crate::members::{Members, Uuid};
 use crate::void::Void;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,7 +29,9 @@ const READERS: usize = 16;
 pub(crate) struct Source {
     pub(crate) index: DeviceIndex,
     pub(crate) device: Arc<dyn Device>,
-    pub(crate) uuid: [u8; 16],
+    pub(crate) uuid: Uuid,
+    /// What it says of the cache's devices.
+    pub(crate) members: Members,
     /// The superblock's seq in this run.
     pub(crate) seq: u64,
     /// Gens by bucket.
@@ -86,22 +88,15 @@ pub(crate) enum Unknown {
         crate::layout::VERSION
     )]
     Version { device: String, bucket: u32, version: u32, incompat: u32 },
+    #[error("{device}: was last used together with the device {uuid}, which is not here")]
+    Missing { device: String, uuid: tierce_core::record::Uuid },
+    #[error("{device}: was not there when the other devices were used last, or is an old copy")]
+    Behind { device: String },
 }
 
 impl From<tierce_io::Error> for Cold {
     fn from(error: tierce_io::Error) -> Self {
         Self::Unknown(error.into())
-    }
-}
-
-impl From<Unknown> for Error {
-    fn from(unknown: Unknown) -> Self {
-        match unknown {
-            Unknown::Read(error) => error.into(),
-            Unknown::Version { device, bucket, version, incompat } => {
-                Self::Version { device, bucket, found: (version, incompat) }
-            }
-        }
     }
 }
 

@@ -363,32 +363,33 @@ fn formatted(seed: u64) -> Vec<Arc<Sim>> {
     (0..1 + seed % 2).map(new).collect()
 }
 
-fn settings(seed: u64, draws: &mut Draws) -> (Config, Policy) {
+fn settings(seed: u64, draws: &mut Draws) -> (Config, Policy, u32) {
     let policy = [Policy::Fifo, Policy::Random, Policy::Lru][draws.below(3) as usize];
+    let sample = (seed / 2 % 3) as u32;
     let config = Config::new("sim")
         .policy(policy)
         .cpus(2)
         .streams(1 + seed as usize % 3)
         .reinsert_after((seed / 3 % 4) as u8)
-        .lru_sample((seed / 2 % 3) as u32)
+        .lru_sample(sample)
         .segment_bytes(2048 << draws.below(4))
         .memory_bytes([0, 32 << 10, 1 << 20][draws.below(3) as usize])
         .space_timeout(Duration::from_secs(20));
-    (config, policy)
+    (config, policy, sample)
 }
 
 fn explore(seed: u64, counts: Counts) -> Counts {
     let mut draws = Draws::new(seed);
     let mut sims = formatted(seed);
     let devices = sims.len() as u64;
-    let (config, policy) = settings(seed, &mut draws);
+    let (config, policy, sample) = settings(seed, &mut draws);
     let keys = (0..KEYS).map(|_| Key::default()).collect();
     let second = Second::default();
     second.set(1000);
     let config = config.clock(second.clock());
     let mut run = Run { seed, draws, keys, next_version: 1, second, bytes_written: 0, counts };
     run.counts.policies[policy as usize] += 1;
-    run.counts.sampled += u64::from(policy == Policy::Lru && seed / 2 % 3 > 0);
+    run.counts.sampled += u64::from(policy == Policy::Lru && sample > 0);
     for life in 0..LIVES {
         if run.below(6) == 0 {
             run.second.set(run.second.get() - 30);

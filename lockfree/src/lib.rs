@@ -33,6 +33,8 @@
 //!   executable specification.
 //! * **What happens** can be counted (`stats.rs`, `latency.rs`) and listened to (`events.rs`).
 //! * **Copies** on several devices are allocated all or nothing (`set.rs`).
+//! * **A batch is more than the lists hold**: the rest is kept in stock (`device/stock.rs`), from
+//!   where whoever allocates fetches it.
 //! * `device.rs` is one device's share of all that, `allocator.rs` what users see, `start.rs`
 //!   how it begins. `sync.rs` is the only file that names atomics, so that the models of
 //!   `loom-tests` run this very code.
@@ -44,7 +46,7 @@
 //! | pin, begin_read, open, validate, mark_dirty, dropping a guard | lock-free or better |
 //! | sectors of an open bucket | lock-free |
 //! | try_alloc from this CPU's cells | wait-free |
-//! | try_alloc from the shared queues | lock-free |
+//! | try_alloc from the shared queues | lock-free; fetching from stock tries a lock and waits for nobody |
 //! | alloc_until, alloc_on | waits for a bucket; woken by release, failure, close, deadline |
 //! | allocating, releasing, giving back while somebody waits in line | a short lock |
 //! | wait_for | waits for buckets, and for who waits so for the same reserve since before |

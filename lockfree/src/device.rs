@@ -17,6 +17,7 @@ use crate::table::Table;
 use crate::wait::{Sleepers, Waits};
 use crate::watch::Watches;
 use std::collections::VecDeque;
+use tierce_core::reserve::REFILL_ORDER;
 use tierce_core::{BucketIndex, DeviceIndex, Geometry, Mark, Reserve, Sizes, Snapshot};
 pub(crate) use wake::Hunger;
 
@@ -470,8 +471,9 @@ impl Device {
                 Some(bucket)
             });
         }
+        let mut lists = REFILL_ORDER.as_slice();
         while let Some(&bucket) = ready.front()
-            && let Ok(reserve) = self.reserves.release(bucket)
+            && let Ok(reserve) = self.reserves.release_next(bucket, &mut lists)
         {
             ready.pop_front();
             released(bucket, reserve);

@@ -68,6 +68,7 @@ pub mod error;
 pub mod future;
 pub mod gc;
 pub mod gens;
+pub mod huge_pages;
 pub mod latency;
 #[cfg(tierce_loom)]
 #[doc(hidden)]
@@ -95,7 +96,6 @@ mod counter;
 mod device;
 mod events;
 mod hint;
-mod huge_pages;
 mod owner;
 mod rescale;
 mod ring;

@@ -94,7 +94,7 @@
 //! | `stream.rs` | buckets are filled record by record, and who waits for what |
 //! | `life.rs` | a bucket between memory and device |
 //! | `layout.rs` | the bytes in a bucket |
-//! | `index.rs` | where each key's value is: 12 bytes per place |
+//! | `index.rs`, `table.rs`, `packed.rs` | where each key's value is: 12 bytes, and few beside them |
 //! | `fetch.rs` | reading a record: from memory, a write buffer, or the device |
 //! | `memory.rs` | copies in memory, and why nothing old is served from them |
 //! | `recover.rs`, `scan.rs`, `open.rs` | coming back warm |
@@ -111,10 +111,11 @@
 //!
 //! # Memory
 //!
-//! Up to [`Config::write_buffer_bytes`] for values on their way to the device, up to
-//! [`Config::memory_bytes`] (none unless told) for copies of what is read or was inserted lately,
-//! and the index. A copy saves the read of the device, nothing else: what is in the cache does not
-//! depend on it. [`Stats`] says how much of each is in use.
+//! Up to [`Config::write_buffer_bytes`] for values on their way to the device, kept when it is not
+//! needed; up to [`Config::memory_bytes`] (none unless told) for copies of what is read or was
+//! inserted lately; and about 16 bytes per entry for the index. A copy saves the read of the device,
+//! nothing else: what is in the cache does not depend on it. [`Stats`] says how much of each is in
+//! use.
 //!
 //! With [`Config::reinsert_after`] what was hit is written anew before its bucket goes, and with
 //! [`Config::lru_sample`] the bucket that goes is the least recently used of a few at random: both
@@ -149,11 +150,13 @@ mod lineage;
 mod members;
 mod memory;
 mod open;
+mod packed;
 mod recover;
 mod reinsert;
 mod scan;
 mod spread;
 mod stream;
+mod table;
 #[cfg(test)]
 mod testing;
 mod void;

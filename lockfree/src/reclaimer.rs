@@ -45,6 +45,7 @@ use crate::device::Device;
 use crate::events::event;
 use crate::prio_write::PrioWrite;
 use crate::sync::{Arc, Ordering};
+use crate::table::Invalidated;
 use crate::victims::lru::Lru;
 use crate::victims::{self, Pass};
 use std::collections::VecDeque;
@@ -430,20 +431,25 @@ impl Reclaimer {
             far: &far,
             write_early: false,
             wanted: room,
-            taken: |bucket, invalidated: crate::table::Invalidated| {
-                allocator.gc_state().note_gc_gen(invalidated.after.gc_gen());
-                free_inc.push_back(bucket);
-                let sectors = u32::from(invalidated.after.sectors()) << shift;
-                event!(
-                    TRACE,
-                    "invalidate",
-                    device = device.index(),
-                    bucket = bucket,
-                    sectors = sectors
-                );
+            taken: |taken: &[Invalidated]| {
+                let most = taken.iter().map(|taken| taken.after.gc_gen()).max();
+                allocator.gc_state().note_gc_gen(most.unwrap_or(0));
+                free_inc.extend(taken.iter().map(|taken| taken.bucket));
+                let sectors = |taken: &Invalidated| u32::from(taken.after.sectors()) << shift;
+                for taken in taken {
+                    event!(
+                        TRACE,
+                        "invalidate",
+                        device = device.index(),
+                        bucket = taken.bucket,
+                        sectors = sectors(taken)
+                    );
+                }
                 if let Some(events) = events {
-                    let bucket = BucketId::new(device.index(), bucket);
-                    events.push(Event::Invalidated { bucket, sectors });
+                    events.extend(taken.iter().map(|taken| Event::Invalidated {
+                        bucket: BucketId::new(device.index(), taken.bucket),
+                        sectors: sectors(taken),
+                    }));
                 }
             },
         };

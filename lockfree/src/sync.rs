@@ -92,6 +92,18 @@ mod imp {
         }
     }
 
+    /// A break before the next look at what another thread is about to change: short at first.
+    /// Who has looked for about 0.1 ms sleeps between looks, so that the other one gets a CPU.
+    pub(crate) fn look_again(looks: &mut u32) {
+        const SHORT_BREAKS: u32 = 2000;
+        if *looks < SHORT_BREAKS {
+            *looks += 1;
+            core::hint::spin_loop();
+        } else {
+            std::thread::sleep(std::time::Duration::from_micros(50));
+        }
+    }
+
     /// How many threads can run at once.
     pub(crate) fn cpus() -> usize {
         std::thread::available_parallelism().map_or(1, core::num::NonZero::get)
@@ -183,6 +195,11 @@ mod imp {
         *unparked = false;
     }
 
+    /// See the twin: to the checker every look is the last for now.
+    pub(crate) fn look_again(_looks: &mut u32) {
+        yield_now();
+    }
+
     pub(crate) fn cpus() -> usize {
         2
     }
@@ -239,6 +256,11 @@ mod imp {
 
     pub(crate) fn park_until(_deadline: Option<Instant>) {
         shuttle::thread::park();
+    }
+
+    /// See the twin: to the checker every look is the last for now.
+    pub(crate) fn look_again(_looks: &mut u32) {
+        yield_now();
     }
 
     pub(crate) fn cpus() -> usize {

@@ -27,6 +27,7 @@ impl Drop for Popped<'_> {
 impl Space for Stack {
     const NAME: &'static str = "stack";
     type Bucket<'a> = Popped<'a>;
+    type Extent<'a> = std::convert::Infallible;
 
     fn start(full: &Full) -> Self {
         Self { free: Mutex::new(full.buckets().map(|bucket| bucket.get()).collect()) }

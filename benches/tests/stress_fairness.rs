@@ -21,6 +21,7 @@ impl Space for Copy {
     const SECTORS: bool = Locked::SECTORS;
     const READS: bool = Locked::READS;
     type Bucket<'a> = <Locked as Space>::Bucket<'a>;
+    type Extent<'a> = <Locked as Space>::Extent<'a>;
 
     fn start(full: &Full) -> Self {
         Self(Locked::start(full))
@@ -40,8 +41,11 @@ impl Space for Copy {
     fn reclaim_until(&self, stop: &AtomicBool) {
         self.0.reclaim_until(stop);
     }
-    fn sectors(&self, write: &SectorWrite) -> Option<u32> {
+    fn sectors(&self, write: &SectorWrite) -> Option<Self::Extent<'_>> {
         self.0.sectors(write)
+    }
+    fn sectors_of(extent: &Self::Extent<'_>) -> u32 {
+        Locked::sectors_of(extent)
     }
     fn pointer(bucket: &Self::Bucket<'_>) -> Option<BucketRef> {
         Locked::pointer(bucket)

@@ -3,6 +3,9 @@
 //! Whoever asks first is served first, also when he asks for more than is free just then: a large
 //! value is not overtaken by small ones for ever. Nothing is dropped when memory is short; who
 //! inserts waits, or is told so if he asked not to wait.
+//!
+//! What was used is kept for the next one, as much as is free: from malloc every thread would get
+//! memory of his own, which nobody else gets when it is freed, several times the budget in all.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -20,6 +23,9 @@ pub(crate) struct Budget {
 #[derive(Debug)]
 struct State {
     free: usize,
+    /// Memory that was used before, at most `free` bytes.
+    spare: Vec<Vec<u8>>,
+    spare_bytes: usize,
     line: VecDeque<Waiting>,
     next_ticket: u64,
 }
@@ -32,6 +38,14 @@ struct Waiting {
 }
 
 impl State {
+    /// Gives back memory that others have a right to now.
+    fn trim(&mut self) {
+        while self.spare_bytes > self.free {
+            let spare = self.spare.pop().map_or(0, |spare| spare.capacity());
+            self.spare_bytes -= spare;
+        }
+    }
+
     /// Whoever is first can be served?
     fn first_waker(&self) -> Option<Waker> {
         self.line.front().filter(|first| first.bytes <= self.free).map(|first| first.waker.clone())
@@ -40,7 +54,13 @@ impl State {
 
 impl Budget {
     pub(crate) fn new(total: usize) -> Arc<Self> {
-        let state = State { free: total, line: VecDeque::new(), next_ticket: 0 };
+        let state = State {
+            free: total,
+            spare: Vec::new(),
+            spare_bytes: 0,
+            line: VecDeque::new(),
+            next_ticket: 0,
+        };
         Arc::new(Self { total, state: Mutex::new(state) })
     }
 
@@ -54,7 +74,7 @@ impl Budget {
         let mut state = self.lock();
         (state.line.is_empty() && bytes <= state.free).then(|| {
             state.free -= bytes;
-            Permit { budget: Arc::clone(self), bytes }
+            Permit { budget: Arc::clone(self), bytes, used: Vec::new() }
         })
     }
 
@@ -97,7 +117,7 @@ impl Future for Take {
             if state.line.is_empty() && self.bytes <= state.free {
                 state.free -= self.bytes;
                 drop(state);
-                return Poll::Ready(Permit { budget, bytes: self.bytes });
+                return Poll::Ready(Permit { budget, bytes: self.bytes, used: Vec::new() });
             }
             let ticket = state.next_ticket;
             state.next_ticket += 1;
@@ -116,7 +136,7 @@ impl Future for Take {
             if let Some(next) = next {
                 next.wake();
             }
-            return Poll::Ready(Permit { budget, bytes: self.bytes });
+            return Poll::Ready(Permit { budget, bytes: self.bytes, used: Vec::new() });
         }
         if let Some(own) = state.line.iter_mut().find(|waiting| waiting.ticket == ticket) {
             own.waker.clone_from(context.waker());
@@ -144,12 +164,39 @@ impl Drop for Take {
 pub(crate) struct Permit {
     budget: Arc<Budget>,
     bytes: usize,
+    /// What it was used for, when it is given back.
+    used: Vec<u8>,
+}
+
+impl Permit {
+    /// Memory for `capacity` bytes.
+    pub(crate) fn memory(&self, capacity: usize) -> Vec<u8> {
+        let mut state = self.budget.lock();
+        let fitting = state.spare.iter().rposition(|spare| spare.capacity() >= capacity);
+        let spare = fitting.map(|at| state.spare.swap_remove(at));
+        state.spare_bytes -= spare.as_ref().map_or(0, Vec::capacity);
+        state.trim();
+        drop(state);
+        spare.unwrap_or_else(|| Vec::with_capacity(capacity))
+    }
+
+    /// Gives back the permit and memory that it was for.
+    pub(crate) fn give_back(mut self, mut memory: Vec<u8>) {
+        memory.clear();
+        self.used = memory;
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        let used = std::mem::take(&mut self.used);
         let mut state = self.budget.lock();
         state.free += self.bytes;
+        // What nobody used takes no memory.
+        if used.capacity() > 0 && state.spare_bytes + used.capacity() <= state.free {
+            state.spare_bytes += used.capacity();
+            state.spare.push(used);
+        }
         let next = state.first_waker();
         drop(state);
         if let Some(next) = next {
@@ -216,5 +263,29 @@ mod tests {
         assert_eq!(woken.0.load(Ordering::Relaxed), 1);
         assert!(poll(&mut small, &woken).is_some());
         drop(held);
+    }
+
+    #[test]
+    fn memory_is_used_again_and_never_more_than_there_is() {
+        let budget = Budget::new(1000);
+        let spare_bytes = || budget.lock().spare_bytes;
+        let take = |bytes| {
+            let permit = budget.try_take(bytes).expect("it is free");
+            let memory = permit.memory(bytes);
+            (permit, memory)
+        };
+        let (permit, memory) = take(400);
+        let first = memory.as_ptr();
+        permit.give_back(memory);
+        let (permit, mut memory) = take(300);
+        assert_eq!(memory.as_ptr(), first, "the same again");
+        memory.extend([7; 300]);
+        permit.give_back(memory);
+        assert_eq!(spare_bytes(), 400);
+        // It does not fit, and there is no room for both.
+        let (permit, memory) = take(700);
+        assert_eq!((spare_bytes(), memory.len()), (0, 0));
+        permit.give_back(memory);
+        assert_eq!((spare_bytes(), budget.used()), (700, 0));
     }
 }

@@ -94,7 +94,7 @@
 //! | `stream.rs` | buckets are filled record by record, and who waits for what |
 //! | `life.rs` | a bucket between memory and device |
 //! | `layout.rs` | the bytes in a bucket |
-//! | `index.rs` | where each key's value is: 12 bytes per place |
+//! | `index.rs`, `table.rs`, `packed.rs` | where each key's value is: 12 bytes, and few beside them |
 //! | `fetch.rs` | reading a record: from memory, a write buffer, or the device |
 //! | `memory.rs` | copies in memory, and why nothing old is served from them |
 //! | `recover.rs`, `scan.rs`, `open.rs` | coming back warm |
@@ -105,21 +105,31 @@
 //! | `spread.rs` | values that do not fit what is left of a bucket, or a bucket |
 //! | `budget.rs`, `flights.rs`, `block.rs` | waiting: for memory, for who fetches the same key, without a runtime |
 //! | `collector.rs` | garbage collection: a thread that sleeps until it is due |
+//! | `stats.rs`, `metrics.rs`, `events.rs` | what is counted, and what can be listened to |
 //!
 //! Buckets are reused by the allocator's policy. A bucket that is reused makes all pointers into
 //! it stale at once; they are removed when they are met, at the latest by the garbage collection.
 //!
 //! # Memory
 //!
-//! Up to [`Config::write_buffer_bytes`] for values on their way to the device, up to
-//! [`Config::memory_bytes`] (none unless told) for copies of what is read or was inserted lately,
-//! and the index. A copy saves the read of the device, nothing else: what is in the cache does not
-//! depend on it. [`Stats`] says how much of each is in use.
+//! Up to [`Config::write_buffer_bytes`] for values on their way to the device, kept when it is not
+//! needed; up to [`Config::memory_bytes`] (none unless told) for copies of what is read or was
+//! inserted lately; and about 16 bytes per entry for the index. A copy saves the read of the device,
+//! nothing else: what is in the cache does not depend on it. [`Stats`] says how much of each is in
+//! use.
 //!
 //! With [`Config::reinsert_after`] what was hit is written anew before its bucket goes, and with
 //! [`Config::lru_sample`] the bucket that goes is the least recently used of a few at random: both
 //! together withstand scans and loops that are longer than the cache, for more writes
 //! (`benches/results/traces.md` of the repository has figures).
+//!
+//! # What can be seen
+//!
+//! [`Cache::stats`] has everything that is counted, of the cache and of each device; with the feature
+//! `serde` it can be serialised, and with the feature `metrics` a `Metrics` hands it to whichever
+//! recorder of the crate `metrics` is installed, under documented names. Nothing is counted for it
+//! twice: a get costs the same with the feature and without. With the feature `tracing` requests,
+//! flushes, garbage collections, the recovery and failures are spans and events of that crate.
 //!
 //! # Threads
 //!
@@ -132,12 +142,15 @@ pub mod clock;
 pub mod codec;
 pub mod config;
 pub mod error;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 pub mod stats;
 
 mod block;
 mod budget;
 mod collector;
 mod engine;
+mod events;
 mod evict;
 mod fetch;
 mod flights;
@@ -149,11 +162,13 @@ mod lineage;
 mod members;
 mod memory;
 mod open;
+mod packed;
 mod recover;
 mod reinsert;
 mod scan;
 mod spread;
 mod stream;
+mod table;
 #[cfg(test)]
 mod testing;
 mod void;
@@ -164,4 +179,6 @@ pub use clock::Clock;
 pub use codec::{BadCode, Code};
 pub use config::{Config, Put, Recover, WhenFull};
 pub use error::Error;
-pub use stats::Stats;
+#[cfg(feature = "metrics")]
+pub use metrics::Metrics;
+pub use stats::{DeviceStats, Stats};

@@ -194,7 +194,15 @@ struct Segment {
     start: u32,
     bytes: Vec<u8>,
     submitted: bool,
-    _permit: Option<Permit>,
+    permit: Option<Permit>,
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        if let Some(permit) = self.permit.take() {
+            permit.give_back(std::mem::take(&mut self.bytes));
+        }
+    }
 }
 
 /// A bucket that is being filled, or written.
@@ -264,8 +272,11 @@ impl Life {
         let mut state = lock(&self.state);
         let number = state.next_segment;
         state.next_segment += 1;
-        let bytes = Vec::with_capacity(capacity);
-        state.segments.push(Segment { number, start, bytes, submitted: false, _permit: permit });
+        let bytes = match &permit {
+            Some(permit) => permit.memory(capacity),
+            None => Vec::with_capacity(capacity),
+        };
+        state.segments.push(Segment { number, start, bytes, submitted: false, permit });
     }
 
     /// Appends to the segment that is being filled.

@@ -24,7 +24,8 @@ const PAGE: &str = "report.html";
 pub(crate) struct Args {
     #[command(subcommand)]
     report: Option<Report>,
-    /// What to measure [default: all, and then quickly].
+    /// What to measure, or single figures as P13 or entries [default: all, and then quickly].
+    #[arg(ignore_case = true)]
     what: Vec<What>,
     /// About two minutes: no 16 Mi buckets, fewer threads, short samples.
     #[arg(long)]
@@ -82,7 +83,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 fn plan(args: &Args) -> Plan {
-    let sections = asked::sections(&args.what);
+    let (sections, only) = asked::named(&args.what);
     let everything_quickly = args.what.is_empty() && args.seconds.is_none();
     let plan = if args.quick || everything_quickly { Plan::quick() } else { Plan::full() };
     Plan {
@@ -90,6 +91,7 @@ fn plan(args: &Args) -> Plan {
         threads: args.threads.clone(),
         buckets: args.buckets.iter().map(|buckets| buckets.0).collect(),
         sections,
+        only,
         ..plan
     }
 }

@@ -34,6 +34,7 @@ impl Drop for Queued<'_> {
 impl Space for FifoQueue {
     const NAME: &'static str = "fifo-queue";
     type Bucket<'a> = Queued<'a>;
+    type Extent<'a> = std::convert::Infallible;
 
     fn start(full: &Full) -> Self {
         let buckets = ArrayQueue::new(full.nbuckets as usize);

@@ -12,7 +12,7 @@ use super::space::{Full, SectorWrite, Space, SpaceCounts};
 use parking_lot::{Condvar, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tierce_core::Reserve;
-use tierce_lockfree::{Allocation, BucketRef};
+use tierce_lockfree::{Allocation, BucketRef, Extent};
 
 /// The product behind one lock.
 ///
@@ -63,6 +63,21 @@ impl Drop for Held<'_> {
     }
 }
 
+/// Sectors of an open bucket of a [`Locked`]. The lock is not held while they are written.
+#[derive(Debug)]
+pub struct Written<'a> {
+    space: &'a Locked,
+    /// Nothing once it was dropped.
+    extent: Option<Extent<'a>>,
+}
+
+impl Drop for Written<'_> {
+    fn drop(&mut self) {
+        let _state = self.space.state.lock();
+        self.extent = None;
+    }
+}
+
 impl Locked {
     fn take(&self, state: &mut State) -> Option<Held<'_>> {
         let bucket = self.inner.try_alloc();
@@ -90,6 +105,7 @@ impl Space for Locked {
     const SECTORS: bool = true;
     const READS: bool = true;
     type Bucket<'a> = Held<'a>;
+    type Extent<'a> = Written<'a>;
 
     fn start(full: &Full) -> Self {
         Self {
@@ -141,9 +157,13 @@ impl Space for Locked {
         }
     }
 
-    fn sectors(&self, write: &SectorWrite) -> Option<u32> {
+    fn sectors(&self, write: &SectorWrite) -> Option<Written<'_>> {
         let _state = self.state.lock();
-        self.inner.sectors(write)
+        Some(Written { space: self, extent: Some(self.inner.sectors(write)?) })
+    }
+
+    fn sectors_of(extent: &Written<'_>) -> u32 {
+        extent.extent.as_ref().map_or(0, Extent::sectors)
     }
 
     fn pointer(bucket: &Held<'_>) -> Option<BucketRef> {

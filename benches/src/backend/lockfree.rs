@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tierce_core::{BucketId, DeviceIndex, Gen, Reserve};
-use tierce_lockfree::{Allocation, Allocator, BucketRef, Config, DeviceTable, Gc, Gens};
+use tierce_lockfree::{Allocation, Allocator, BucketRef, Config, DeviceTable, Extent, Gc, Gens};
 use tierce_lockfree::{Reclaimer, SectorRequest, Step, WaitFor, WritePoint};
 
 /// How long a reclaimer sleeps before it looks whether the measurement is over.
@@ -96,6 +96,7 @@ impl Space for Lockfree {
     const SECTORS: bool = true;
     const READS: bool = true;
     type Bucket<'a> = Allocation<'a>;
+    type Extent<'a> = Extent<'a>;
 
     fn start(full: &Full) -> Self {
         Self::start_with(full, Config::default())
@@ -130,11 +131,15 @@ impl Space for Lockfree {
         }
     }
 
-    fn sectors(&self, write: &SectorWrite) -> Option<u32> {
+    #[inline]
+    fn sectors(&self, write: &SectorWrite) -> Option<Extent<'_>> {
         let request = SectorRequest::new(8).write_point(WritePoint::new(write.write_point));
         let request = request.stream(write.inode, write.offset);
-        let extent = self.allocator.try_alloc_sectors(&request).expect("the device works")?;
-        Some(extent.sectors())
+        self.allocator.try_alloc_sectors(&request).expect("the device works")
+    }
+
+    fn sectors_of(extent: &Extent<'_>) -> u32 {
+        extent.sectors()
     }
 
     fn pointer(bucket: &Allocation<'_>) -> Option<BucketRef> {

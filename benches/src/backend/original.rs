@@ -62,6 +62,20 @@ impl Drop for Held<'_> {
     }
 }
 
+/// Sectors of an open bucket of an [`Original`]. The lock is not held while they are written.
+#[derive(Debug)]
+pub struct Written<'a> {
+    space: &'a Original,
+    bucket: BucketId,
+    sectors: u32,
+}
+
+impl Drop for Written<'_> {
+    fn drop(&mut self) {
+        self.space.state.lock().set.unpin(self.bucket).expect("the extent is pinned");
+    }
+}
+
 impl Original {
     fn take(&self, state: &mut State) -> Option<Held<'_>> {
         let taken = state.set.alloc_on(DeviceIndex::FIRST, Reserve::None).ready();
@@ -99,6 +113,7 @@ impl Space for Original {
     const SECTORS: bool = true;
     const READS: bool = true;
     type Bucket<'a> = Held<'a>;
+    type Extent<'a> = Written<'a>;
 
     fn start(full: &Full) -> Self {
         let mut options = Options::bcache();
@@ -162,15 +177,16 @@ impl Space for Original {
         }
     }
 
-    fn sectors(&self, write: &SectorWrite) -> Option<u32> {
+    fn sectors(&self, write: &SectorWrite) -> Option<Written<'_>> {
         let mut request = Write::new(write.inode, write.offset, 8);
         request.write_point = write.write_point.into();
         let mut state = self.state.lock();
         let extent = state.set.alloc_sectors(request).expect("8 sectors are asked for").ready()?;
-        drop(state);
-        // The data would be written here, without the lock.
-        self.state.lock().set.unpin(extent.bucket).expect("the extent is pinned");
-        Some(extent.sectors)
+        Some(Written { space: self, bucket: extent.bucket, sectors: extent.sectors })
+    }
+
+    fn sectors_of(extent: &Written<'_>) -> u32 {
+        extent.sectors
     }
 
     fn pointer(bucket: &Held<'_>) -> Option<BucketRef> {

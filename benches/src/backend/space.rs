@@ -172,6 +172,13 @@ pub trait Space: Sync + Sized {
     where
         Self: 'a;
 
+    /// Sectors of an open bucket in somebody's hands. Dropping it lets them go: what was written
+    /// is findable, and the bucket may be reused when its turn comes. `Infallible` where there
+    /// are none.
+    type Extent<'a>
+    where
+        Self: 'a;
+
     /// Starts on such a device. Nothing is free before [`reclaim`](Self::reclaim).
     fn start(full: &Full) -> Self;
 
@@ -193,10 +200,16 @@ pub trait Space: Sync + Sized {
         let _ = stop;
     }
 
-    /// Takes 8 sectors of an open bucket and lets them go again; how many it got.
-    fn sectors(&self, write: &SectorWrite) -> Option<u32> {
+    /// Takes 8 sectors of an open bucket; nothing if no bucket is free.
+    fn sectors(&self, write: &SectorWrite) -> Option<Self::Extent<'_>> {
         let _ = write;
         None
+    }
+
+    /// How many sectors it got.
+    fn sectors_of(extent: &Self::Extent<'_>) -> u32 {
+        let _ = extent;
+        0
     }
 
     /// The pointer to a bucket, if reads are checked by gens.

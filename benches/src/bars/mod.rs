@@ -63,6 +63,16 @@ use crate::measure::{Load, Subject, Turns, take_turns};
 /// CPUs kept busy by others above which a row counts as disturbed.
 pub const DISTURBED: f64 = 0.15;
 
+/// The bars, by name.
+///
+/// ```
+/// assert!(tierce_bench::bars::NAMES.contains(&"P1"));
+/// ```
+pub const NAMES: &[&str] = &[
+    "P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P9", "P10", "P11", "P12", "P13", "entries",
+    "P14", "P15", "P16", "P17",
+];
+
 /// What was measured.
 ///
 /// ```
@@ -259,6 +269,7 @@ fn buckets_name(nbuckets: u32) -> String {
 mod tests {
     use super::*;
     use std::cell::Cell;
+    use std::collections::BTreeSet;
 
     /// The machine slows down to a quarter while the measurement runs. Turns are taken in the
     /// same state of it, so ratios are right; one subject after the other would be told apart.
@@ -289,11 +300,20 @@ mod tests {
     }
 
     #[test]
+    fn every_bar_has_its_name() {
+        let all = of_product().into_iter().chain(of_space::<Lockfree>());
+        let all: BTreeSet<_> = all.map(|(name, ..)| name).collect();
+        assert_eq!(all, NAMES.iter().copied().collect());
+    }
+
+    #[test]
     fn plans_choose_bars_threads_and_buckets() {
         let plan = Plan { sections: vec![Section::Passes], ..Plan::quick() };
         assert!(plan.covers("P5", Section::Passes) && !plan.covers("P1", Section::Alloc));
         let plan = Plan { only: vec!["p1".to_owned()], threads: vec![3], ..Plan::quick() };
         assert!(plan.covers("P1", Section::Alloc) && !plan.covers("P2", Section::Alloc));
+        let both = Plan { sections: vec![Section::Passes], ..plan.clone() };
+        assert!(both.covers("P5", Section::Passes) && both.covers("P1", Section::Alloc));
         let results = Results::default();
         let bench = Bench { plan: &plan, results, done: 0, of: 0, progress: &|_| {} };
         assert_eq!(bench.threads(&[1, 2], &[4]), [3]);

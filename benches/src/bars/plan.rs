@@ -55,10 +55,10 @@ pub struct Plan {
     pub threads: Vec<usize>,
     /// Numbers of buckets instead of each bar's own, likewise.
     pub buckets: Vec<u32>,
-    /// The sections to measure; all if there are none.
+    /// The sections to measure. All, if neither a section nor a bar is named.
     #[serde(skip)]
     pub sections: Vec<Section>,
-    /// The bars to measure, as "P4"; all of the sections if there are none.
+    /// Bars to measure besides, as "P4".
     pub only: Vec<String>,
 }
 
@@ -102,8 +102,8 @@ impl Plan {
     }
 
     pub(super) fn covers(&self, bar: &str, section: Section) -> bool {
-        let named = self.only.iter().any(|only| only.eq_ignore_ascii_case(bar));
-        (self.only.is_empty() || named)
-            && (self.sections.is_empty() || self.sections.contains(&section))
+        let everything = self.only.is_empty() && self.sections.is_empty();
+        let is_named = self.only.iter().any(|only| only.eq_ignore_ascii_case(bar));
+        everything || is_named || self.sections.contains(&section)
     }
 }

@@ -4,52 +4,71 @@ use clap::ValueEnum;
 use clap::builder::PossibleValue;
 use std::str::FromStr;
 use std::time::Duration;
-use tierce_bench::bars::Section;
+use tierce_bench::bars::{NAMES, Section};
 
-/// A section, or all of them.
+/// A section, a bar, or everything.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum What {
     All,
     Only(Section),
+    Bar(&'static str),
 }
+
+const SECTIONS: [Section; 11] = [
+    Section::Alloc,
+    Section::Tail,
+    Section::Steady,
+    Section::Passes,
+    Section::Sectors,
+    Section::Hit,
+    Section::Prio,
+    Section::Open,
+    Section::Memory,
+    Section::Cache,
+    Section::Idle,
+];
+
+const NAMED: [What; SECTIONS.len() + 1 + NAMES.len()] = {
+    let mut named = [What::All; SECTIONS.len() + 1 + NAMES.len()];
+    let mut number = 0;
+    while number < SECTIONS.len() {
+        named[number] = What::Only(SECTIONS[number]);
+        number += 1;
+    }
+    number = 0;
+    while number < NAMES.len() {
+        named[SECTIONS.len() + 1 + number] = What::Bar(NAMES[number]);
+        number += 1;
+    }
+    named
+};
 
 impl ValueEnum for What {
     fn value_variants<'a>() -> &'a [Self] {
-        const ALL: &[What] = &[
-            What::Only(Section::Alloc),
-            What::Only(Section::Tail),
-            What::Only(Section::Steady),
-            What::Only(Section::Passes),
-            What::Only(Section::Sectors),
-            What::Only(Section::Hit),
-            What::Only(Section::Prio),
-            What::Only(Section::Open),
-            What::Only(Section::Memory),
-            What::Only(Section::Cache),
-            What::Only(Section::Idle),
-            What::All,
-        ];
-        ALL
+        &NAMED
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         match self {
             Self::All => Some(PossibleValue::new("all").help("Everything")),
             Self::Only(section) => section.to_possible_value(),
+            // The help of each section names its bars.
+            Self::Bar(name) => Some(PossibleValue::new(*name).hide(true)),
         }
     }
 }
 
-/// Empty for all.
-pub(super) fn sections(what: &[What]) -> Vec<Section> {
-    if what.contains(&What::All) {
-        return Vec::new();
+/// Sections and bars; both empty for everything.
+pub(super) fn named(what: &[What]) -> (Vec<Section>, Vec<String>) {
+    let (mut sections, mut bars) = (Vec::new(), Vec::new());
+    for what in what {
+        match what {
+            What::All => return (Vec::new(), Vec::new()),
+            What::Only(section) => sections.push(*section),
+            What::Bar(name) => bars.push((*name).to_owned()),
+        }
     }
-    let only = |what: &What| match what {
-        What::All => None,
-        What::Only(section) => Some(*section),
-    };
-    what.iter().filter_map(only).collect()
+    (sections, bars)
 }
 
 /// A number of buckets, with Ki or Mi.
@@ -103,8 +122,13 @@ mod tests {
 
     #[test]
     fn all_is_everything() {
-        assert_eq!(sections(&[What::Only(Section::Tail), What::All]), []);
-        assert_eq!(sections(&[What::Only(Section::Tail)]), [Section::Tail]);
+        let nothing_named = (vec![], vec![]);
+        assert_eq!(named(&[What::Only(Section::Tail), What::Bar("P1"), What::All]), nothing_named);
+        let some = named(&[What::Only(Section::Tail), What::Bar("P1")]);
+        assert_eq!(some, (vec![Section::Tail], vec!["P1".to_owned()]));
+        assert_eq!(What::from_str("p13", true), Ok(What::Bar("P13")));
+        assert_eq!(What::from_str("tail", true), Ok(What::Only(Section::Tail)));
+        assert!(What::value_variants().contains(&What::All));
     }
 
     #[test]

@@ -37,6 +37,9 @@ struct Key {
     flushed: u64,
     /// All from `flushed` on.
     versions: BTreeMap<u64, Option<Stored>>,
+    /// Not found after a power loss, maybe because its time was over: then it is not known which
+    /// version it is that will be there again if the clock is set back.
+    is_unsure: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +58,7 @@ impl Key {
     /// What the newest version is now, older ones are gone for good.
     fn settle(&mut self, version: u64) {
         self.flushed = version;
+        self.is_unsure = false;
         self.versions.retain(|&v, _| v >= version);
     }
 }
@@ -209,6 +213,7 @@ impl Run {
         let version = self.next_version;
         self.next_version += 1;
         self.keys[key as usize].versions.insert(version, stored);
+        self.keys[key as usize].is_unsure = false;
         version
     }
 
@@ -250,7 +255,7 @@ impl Run {
     fn flush(&mut self, cache: &Cache) -> bool {
         let done = cache.flush().is_ok();
         if done {
-            for key in &mut self.keys {
+            for key in self.keys.iter_mut().filter(|key| !key.is_unsure) {
                 let (version, _) = key.newest();
                 key.settle(version);
             }
@@ -270,7 +275,11 @@ impl Run {
                 continue;
             }
             let after = cache.stats();
-            let key = &self.keys[number as usize];
+            let key = &mut self.keys[number as usize];
+            let is_over = |stored: &Option<Stored>| {
+                stored.is_some_and(|stored| stored.end <= self.second.get())
+            };
+            key.is_unsure = key.versions.values().any(is_over);
             self.counts.misses += 1;
             self.counts.expired += after.expired - before.expired;
             let only = key.versions.len() == 1 && key.flushed == key.newest().0;

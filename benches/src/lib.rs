@@ -29,6 +29,7 @@ pub mod bars;
 pub mod error;
 pub mod kernels;
 pub mod kill;
+pub mod loop_device;
 pub mod measure;
 pub mod peer;
 pub mod replay;
@@ -39,4 +40,5 @@ pub mod workload;
 
 pub use backend::{Insertion, Store, StoreStats};
 pub use error::{Error, Place};
+pub use loop_device::LoopDevice;
 pub use trace::{Format, Op, Request, Target, Trace};

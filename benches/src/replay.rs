@@ -30,9 +30,11 @@
 //! [`Settings::namespace`], so what an earlier run left in a cache is not met.
 
 mod outcome;
+mod watch;
 mod worker;
 
 pub use outcome::Outcome;
+pub use watch::{Interval, Watch};
 
 use crate::backend::Store;
 use crate::error::Error;
@@ -41,6 +43,7 @@ use crate::trace::{Op, Request};
 use crate::value::mix;
 use outcome::Tally;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 use worker::Worker;
@@ -72,6 +75,8 @@ pub struct Settings {
     /// The version of each thread's first insert: above all that earlier runs of the same
     /// namespace on the same cache used. Without [`verify`](Self::verify) hits may be theirs.
     pub first_version: u64,
+    /// Is told what happens while it happens, if there is one.
+    pub watch: Option<Arc<Watch>>,
 }
 
 impl Default for Settings {
@@ -83,6 +88,7 @@ impl Default for Settings {
             requests: None,
             namespace: 0,
             first_version: 0,
+            watch: None,
         }
     }
 }

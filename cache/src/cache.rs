@@ -5,6 +5,7 @@ use crate::codec::Code;
 use crate::config::{Config, Put};
 use crate::engine::{Engine, Reads};
 use crate::error::Error;
+use crate::events::{event, in_span, span};
 use crate::open;
 use crate::stats::Stats;
 use std::future::Future;
@@ -92,8 +93,8 @@ impl Cache {
     /// [`Error::Geometry`], [`Error::SmallBuckets`], [`Error::Twice`], [`Error::Unknown`],
     /// [`Error::Space`] for settings out of range, [`Error::Thread`].
     pub fn open(config: Config) -> Result<Self, Error> {
-        let space_timeout = config.space_timeout;
-        Ok(Self { background: open::open(&config)?, space_timeout, types: PhantomData })
+        let _span = span!(INFO, "recovery");
+        Ok(Self::on(open::open(&config)?, &config))
     }
 
     /// Opens the cache on devices that are open already, for who brings devices of his own. The
@@ -118,8 +119,15 @@ impl Cache {
     ///
     /// As [`open`](Self::open).
     pub fn open_on(config: &Config, devices: Vec<Arc<dyn Device>>) -> Result<Self, Error> {
-        let space_timeout = config.space_timeout;
-        Ok(Self { background: open::open_on(config, devices)?, space_timeout, types: PhantomData })
+        let _span = span!(INFO, "recovery");
+        Ok(Self::on(open::open_on(config, devices)?, config))
+    }
+
+    fn on(background: Background, config: &Config) -> Self {
+        let engine = &background.engine;
+        let (entries, buckets) = (engine.index.len(), engine.lives.count());
+        event!(INFO, "recovered", entries = entries, buckets = buckets);
+        Self { background, space_timeout: config.space_timeout, types: PhantomData }
     }
 
     /// Waits until it is known what is on the devices; without [`Config::recover`] it is.
@@ -197,7 +205,7 @@ impl<K: Code + ?Sized, V: Code + ?Sized> Cache<K, V> {
 
     async fn get_by(&self, key: &K, reads: Reads) -> Result<Option<V::Owned>, Error> {
         let mut value = Vec::new();
-        let hit = self.engine().get(&key.encode(), &mut value, reads).await?;
+        let hit = self.get_bytes(key, &mut value, reads).await?;
         Ok(if hit { Some(V::decode(value)?) } else { None })
     }
 
@@ -209,7 +217,19 @@ impl<K: Code + ?Sized, V: Code + ?Sized> Cache<K, V> {
     /// [`Error::EmptyKey`].
     pub fn get_into(&self, key: &K, value: &mut Vec<u8>) -> Result<bool, Error> {
         value.clear();
-        block_on(self.engine().get(&key.encode(), value, Reads::Here))
+        block_on(self.get_bytes(key, value, Reads::Here))
+    }
+
+    async fn get_bytes(&self, key: &K, value: &mut Vec<u8>, reads: Reads) -> Result<bool, Error> {
+        in_span!(TRACE, "get", async {
+            let hit = self.engine().get(&key.encode(), value, reads).await?;
+            match hit {
+                true => event!(TRACE, "hit", bytes = value.len()),
+                false => event!(TRACE, "miss"),
+            }
+            Ok(hit)
+        })
+        .await
     }
 
     /// Whether the index holds `key` and its bucket has not been reused. Nothing is read from the
@@ -258,7 +278,7 @@ impl<K: Code + ?Sized, V: Code + ?Sized> Cache<K, V> {
     ///
     /// As [`insert`](Self::insert), without [`Error::TimedOut`].
     pub async fn insert_async(&self, key: &K, value: &V, put: &Put) -> Result<(), Error> {
-        self.engine().insert(&key.encode(), &value.encode(), put).await
+        in_span!(TRACE, "insert", self.engine().insert(&key.encode(), &value.encode(), put)).await
     }
 
     /// As [`insert`](Self::insert), and durable when it returns. Several at the same time share the
@@ -289,7 +309,7 @@ impl<K: Code + ?Sized, V: Code + ?Sized> Cache<K, V> {
     ///
     /// As [`remove`](Self::remove).
     pub async fn remove_async(&self, key: &K) -> Result<bool, Error> {
-        self.engine().remove(&key.encode()).await
+        in_span!(TRACE, "remove", self.engine().remove(&key.encode())).await
     }
 
     /// As [`remove`](Self::remove), and durable when it returns.
@@ -386,7 +406,7 @@ impl<K: Code + ?Sized, V: Code + ?Sized> Cache<K, V> {
     ///
     /// As [`flush`](Self::flush).
     pub async fn flush_async(&self) -> Result<(), Error> {
-        self.engine().flush().await
+        in_span!(DEBUG, "flush", self.engine().flush()).await
     }
 }
 

@@ -1,6 +1,7 @@
 //! Garbage collection over the index: a thread that sleeps until one is due.
 
 use crate::engine::Engine;
+use crate::events::{event, span};
 use std::time::{Duration, Instant};
 use tierce_core::Mark;
 use tierce_core::geometry::SECTOR_BYTES;
@@ -25,16 +26,22 @@ pub(crate) fn run(engine: &Engine) {
 /// One collection: every entry is marked, stale ones are removed. Requests go on; a shard of the
 /// index is locked while it is looked at.
 pub(crate) fn collect(engine: &Engine) {
+    let _span = span!(DEBUG, "gc");
     let Ok(gc) = engine.allocator().begin_gc() else { return };
+    let (mut entries, mut removed) = (0_u64, 0_u64);
     engine.index.retain(|location| {
         let sectors = location.bytes.div_ceil(SECTOR_BYTES);
         let marked = gc.mark(location.bucket, sectors, Mark::Reclaimable);
         // A stale entry stays until its bucket's new gen is durable, see `lineage.rs`.
         let may_come_back = engine.lives.may_come_back(location.bucket)
             && !cfg!(tierce_mutant = "index_forgets_early");
-        matches!(marked, Marked::Live) || may_come_back
+        let is_kept = matches!(marked, Marked::Live) || may_come_back;
+        entries += 1;
+        removed += u64::from(!is_kept);
+        is_kept
     });
     gc.finish();
+    event!(DEBUG, "collected", entries = entries, removed = removed);
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::config::{Config, Put, WhenFull};
 use crate::error::Error;
+use crate::events::event;
 use crate::flights::Flights;
 use crate::index::{Index, KeyHash, Location};
 use crate::layout::{BucketHeader, GRAIN, Kind, Layout, Record};
@@ -123,6 +124,7 @@ impl Owner for Engine {
     }
 
     fn failed(&self, life: &Life, error: tierce_io::Error) {
+        event!(ERROR, "write_failed", device = life.bucket.device(), cause = error);
         self.counters.write_errors.add_one();
         // Relaxed: told by a flush that comes later, which waits for the life's lock.
         self.devices[life.bucket.device().as_usize()].lost.store(true, Ordering::Relaxed);
@@ -480,6 +482,7 @@ impl Engine {
                         (None, WhenFull::Fail) => return Err(Error::Full),
                         (None, WhenFull::Wait) => {
                             self.counters.memory_waits.add_one();
+                            event!(DEBUG, "memory_wait", bytes = wanted);
                             self.budget.take(wanted).await
                         }
                     };

@@ -2,6 +2,7 @@
 //! down, see [`crate::lineage`] and [`crate::void`].
 
 use crate::engine::{Disk, Engine};
+use crate::events::event;
 use crate::layout::Dead;
 use crate::void::Void;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -19,6 +20,7 @@ impl Engine {
         device: DeviceIndex,
         buckets: &[BucketIndex],
     ) -> Result<(), tierce_io::Error> {
+        event!(DEBUG, "evicted", device = device, buckets = buckets.len());
         let ids = buckets.iter().map(|&bucket| BucketId::new(device, bucket)).collect();
         let _one_at_a_time = self.evicting.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = self.lineage.evict(&ids, &self.lives, &self.layout);

@@ -1,6 +1,7 @@
 //! From where an entry's record is to the record: memory, the write buffer, or the device.
 
 use crate::engine::{Engine, Reads};
+use crate::events::event;
 use crate::index::{KeyHash, Location};
 use crate::layout::{Kind, Record};
 use crate::life::LifeWord;
@@ -62,9 +63,13 @@ impl Engine {
             Reads::Here => device.perform(request),
             Reads::Elsewhere => device.submit(request).await,
         };
-        let Ok(buffer) = buffer else {
-            self.counters.read_errors.add_one();
-            return None;
+        let buffer = match buffer {
+            Ok(buffer) => buffer,
+            Err(error) => {
+                self.counters.read_errors.add_one();
+                event!(WARN, "read_failed", device = location.bucket.device(), cause = error);
+                return None;
+            }
         };
         if let Some(allocator) = self.allocator.get() {
             allocator.account_io((bytes as u32) / SECTOR_BYTES);

@@ -105,6 +105,7 @@
 //! | `spread.rs` | values that do not fit what is left of a bucket, or a bucket |
 //! | `budget.rs`, `flights.rs`, `block.rs` | waiting: for memory, for who fetches the same key, without a runtime |
 //! | `collector.rs` | garbage collection: a thread that sleeps until it is due |
+//! | `stats.rs`, `metrics.rs`, `events.rs` | what is counted, and what can be listened to |
 //!
 //! Buckets are reused by the allocator's policy. A bucket that is reused makes all pointers into
 //! it stale at once; they are removed when they are met, at the latest by the garbage collection.
@@ -122,6 +123,14 @@
 //! together withstand scans and loops that are longer than the cache, for more writes
 //! (`benches/results/traces.md` of the repository has figures).
 //!
+//! # What can be seen
+//!
+//! [`Cache::stats`] has everything that is counted, of the cache and of each device; with the feature
+//! `serde` it can be serialised, and with the feature `metrics` a `Metrics` hands it to whichever
+//! recorder of the crate `metrics` is installed, under documented names. Nothing is counted for it
+//! twice: a get costs the same with the feature and without. With the feature `tracing` requests,
+//! flushes, garbage collections, the recovery and failures are spans and events of that crate.
+//!
 //! # Threads
 //!
 //! One per device that makes buckets free again, one for garbage collection, and what performs the
@@ -133,12 +142,15 @@ pub mod clock;
 pub mod codec;
 pub mod config;
 pub mod error;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 pub mod stats;
 
 mod block;
 mod budget;
 mod collector;
 mod engine;
+mod events;
 mod evict;
 mod fetch;
 mod flights;
@@ -167,4 +179,6 @@ pub use clock::Clock;
 pub use codec::{BadCode, Code};
 pub use config::{Config, Put, Recover, WhenFull};
 pub use error::Error;
-pub use stats::Stats;
+#[cfg(feature = "metrics")]
+pub use metrics::Metrics;
+pub use stats::{DeviceStats, Stats};

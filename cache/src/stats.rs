@@ -2,6 +2,7 @@
 
 use crate::engine::Engine;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tierce_core::Reserve;
 
 /// A count of events.
 #[derive(Debug, Default)]
@@ -146,6 +147,67 @@ pub struct Stats {
     pub rescales: u64,
     /// Times that somebody had to wait for a bucket.
     pub space_waits: u64,
+    /// Each device, in the order of the configuration.
+    pub devices: Vec<DeviceStats>,
+}
+
+/// One device of a cache at about one instant.
+///
+/// ```
+/// use tierce_cache::{Cache, Config};
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("cache");
+/// # let options = tierce_io::FormatOptions::default().size(Some(64 << 20)).bucket(64 << 10);
+/// # tierce_io::format(&path, &options)?;
+/// let stats = Cache::open(Config::new(&path))?.stats();
+/// assert_eq!(stats.devices[0].nbuckets, 1024);
+/// assert_eq!(stats.devices[0].waiters, 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct DeviceStats {
+    /// What it is called in errors.
+    pub name: String,
+    /// Buckets.
+    pub nbuckets: u64,
+    /// Free buckets for the next write of gens and prios.
+    pub free_prio: u64,
+    /// Free buckets for what is written anew before its bucket goes.
+    pub free_moving_gc: u64,
+    /// Free buckets for values.
+    pub free_none: u64,
+    /// Buckets that were chosen to be reused and are not free yet.
+    pub free_inc: u64,
+    /// Writers that wait for a bucket just now.
+    pub waiters: u64,
+    /// Times that somebody had to wait for a bucket.
+    pub space_waits: u64,
+    /// Buckets invalidated.
+    pub invalidated: u64,
+    /// Writes of the gens and prios that became durable.
+    pub prio_writes: u64,
+    /// Buckets discarded.
+    pub discards: u64,
+}
+
+impl DeviceStats {
+    fn of(name: String, device: &tierce_lockfree::DeviceStats) -> Self {
+        Self {
+            name,
+            nbuckets: device.nbuckets.into(),
+            free_prio: device.free_of(Reserve::Prio),
+            free_moving_gc: device.free_of(Reserve::MovingGc),
+            free_none: device.free_of(Reserve::None),
+            free_inc: device.free_inc,
+            waiters: device.waiters,
+            space_waits: device.alloc_wait_total,
+            invalidated: device.invalidate_total,
+            prio_writes: device.prio_write_total,
+            discards: device.discard_total,
+        }
+    }
 }
 
 impl Stats {
@@ -197,6 +259,10 @@ impl Stats {
             gc_runs: allocator.as_ref().map_or(0, |allocator| allocator.gc_total),
             rescales: allocator.as_ref().map_or(0, |allocator| allocator.rescale_total),
             space_waits: devices().map(|device| device.alloc_wait_total).sum(),
+            devices: devices()
+                .zip(&engine.devices)
+                .map(|(device, disk)| DeviceStats::of(disk.device.name().to_string(), device))
+                .collect(),
         }
     }
 }

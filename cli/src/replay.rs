@@ -1,15 +1,19 @@
 //! `tierce replay`: runs a trace, or a generated workload, through a cache and says how it did.
 
+mod every;
+
 use anyhow::{Context, anyhow, bail, ensure};
 use bytesize::ByteSize;
+use every::Every;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tierce_bench::backend::Tierce;
 use tierce_bench::measure::LatencySummary;
-use tierce_bench::replay::{self, Outcome, Settings};
+use tierce_bench::replay::{self, Outcome, Settings, Watch};
 use tierce_bench::workload::{ValueSizes, Zipf, ZipfSettings};
 use tierce_bench::{Error, Format, Request, Store, Trace};
 use tierce_cache::Config;
@@ -63,6 +67,11 @@ pub(crate) struct Args {
     /// Check every hit byte for byte against the latest version written.
     #[arg(long)]
     verify: bool,
+    /// Print a line every so many seconds: gets, hits, inserts and bytes written per second, the
+    /// slowest of a hundred gets and inserts, free buckets by reserve, buckets reused, waits, and
+    /// memory.
+    #[arg(long, value_name = "SECONDS")]
+    every: Option<Every>,
     /// Write the figures to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -91,7 +100,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         "--device is given {} times, wanted once: a cache has one device as yet",
         args.device.len()
     );
-    let settings = settings(args);
+    let watch = Arc::<Watch>::default();
+    let settings = settings(args, &watch);
     settings.validate()?;
     // Whatever can be refused is, before a cache is made.
     let trace = args.trace.as_deref().map(|path| Trace::open(path, args.format)).transpose()?;
@@ -101,9 +111,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         Some(device) => Tierce::open(config(device, args))?,
         None => temporary(args)?,
     };
-    let outcome = match trace {
-        Some(trace) => from_trace(&store, trace, &settings)?,
-        None => generated(&store, args, &settings)?,
+    let run = || match trace {
+        Some(trace) => from_trace(&store, trace, &settings),
+        None => generated(&store, args, &settings),
+    };
+    let outcome = match args.every {
+        Some(every) => every::told(every, &store, &watch, run)?,
+        None => run()?,
     };
     store.close()?;
     print!("{}", table(&outcome));
@@ -113,12 +127,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     judge(&outcome)
 }
 
-fn settings(args: &Args) -> Settings {
+fn settings(args: &Args, watch: &Arc<Watch>) -> Settings {
     let mut settings = Settings::default();
     settings.threads = args.threads;
     settings.page_bytes = args.pages.map(|size| size.as_u64());
     settings.verify = args.verify;
     settings.requests = args.requests;
+    settings.watch = args.every.map(|_| Arc::clone(watch));
     // Another number for each run: a cache that keeps its content must not mix runs up.
     settings.namespace = RandomState::new().hash_one(0);
     settings
@@ -173,7 +188,7 @@ fn temporary(args: &Args) -> anyhow::Result<Tierce> {
 fn from_trace(store: &Tierce, trace: Trace, settings: &Settings) -> Result<Outcome, Error> {
     let position = trace.position();
     let length = settings.requests.unwrap_or_else(|| position.length());
-    let bar = bar(length);
+    let bar = bar(length, settings);
     let mut taken = 0;
     replay::run(store, trace, settings, &mut |requests| {
         taken += requests;
@@ -191,14 +206,17 @@ fn generated(store: &Tierce, args: &Args, settings: &Settings) -> Result<Outcome
     workload.seed = args.seed;
     let requests: Box<dyn Iterator<Item = Result<Request, Error>>> =
         Box::new(Zipf::new(&workload)?);
-    let bar = bar(workload.requests);
+    let bar = bar(workload.requests, settings);
     bar.set_message("requests");
     replay::run(store, requests, settings, &mut |requests| bar.inc(requests))
         .inspect(|_| bar.finish_and_clear())
 }
 
-/// Seen on a terminal only.
-fn bar(length: u64) -> ProgressBar {
+/// Seen on a terminal only, and not between lines that say more.
+fn bar(length: u64, settings: &Settings) -> ProgressBar {
+    if settings.watch.is_some() {
+        return ProgressBar::hidden();
+    }
     let template = "{bar:40} {percent:>3} %  {msg}  {elapsed} of {duration}";
     let style = ProgressStyle::with_template(template);
     ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))

@@ -71,6 +71,29 @@ fn the_built_in_workload_gives_figures_and_leaves_nothing() {
 }
 
 #[test]
+fn a_line_is_printed_every_so_often_and_at_the_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = replay(directory.path(), &["--requests", "30000", "--every", "0.05"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let heading = text.lines().next().unwrap();
+    for column in ["gets/s", "hits %", "inserts/s", "write MB/s", "get p99", "free none", "waits/s"]
+    {
+        assert!(heading.contains(column), "{column} in {heading}");
+    }
+    let is_line = |line: &&str| line.trim_start().starts_with(|c: char| c.is_ascii_digit());
+    let (table, _) = text.split_once("\nrequests ").unwrap();
+    let lines: Vec<_> = table.lines().filter(is_line).collect();
+    assert!(!lines.is_empty(), "{text}");
+    let all_same_length = lines.iter().all(|line| line.chars().count() == heading.chars().count());
+    assert!(all_same_length, "{text}");
+    assert!(text.contains("requests         30,000"), "the figures follow: {text}");
+
+    let complaint = complaint(directory.path(), &["--every", "0"]);
+    assert!(complaint.contains("wanted 0.01 to 3600 seconds"), "{complaint}");
+}
+
+#[test]
 fn a_trace_is_replayed_by_objects_and_by_pages() {
     let directory = tempfile::tempdir().unwrap();
     let trace = trace(directory.path(), 3_000);

@@ -24,8 +24,9 @@
 //! * **Garbage collection** (`gc.rs`) collects its findings in shadows and publishes them with
 //!   one CAS per bucket, while invalidation goes on.
 //! * **The reclaimer** (`reclaimer.rs`) ages buckets (`ageing.rs`, `rescale.rs`), chooses victims
-//!   (`victims/`: by LRU in one pass
-//!   over all words, with vector instructions, or of a few at random), has the gens written (`prio_write.rs`, `set_records.rs`) and releases what has become safe.
+//!   (`victims/`: by LRU in one pass over all words, with vector instructions, or of a few at
+//!   random), has the gens written (`prio_write.rs`, `set_records.rs`) and releases what has
+//!   become safe.
 //! * **Some gens advance without waiting**: unused buckets (`unused.rs`), freed index nodes,
 //!   whose owner holds prio writes back (`prio_block.rs`); `ahead.rs` keeps what is durable for
 //!   them. `moving.rs` chooses what is worth moving out of nearly empty buckets.

@@ -232,20 +232,73 @@ fn failing_tells_everybody_the_cause() {
     everybody_is_told(end, |error| error.to_string() == "device 0 has failed: a dead cell");
 }
 
+const WAITERS: usize = 32;
+/// Who comes when somebody is getting in line may not see him yet, once each.
+const OVERTAKES: u64 = 4;
+
+/// So many in line, everything being held.
+fn line_up(allocator: &Allocator, waiters: usize) -> Vec<AllocFuture<'_>> {
+    let mut line: Vec<_> =
+        (0..waiters).map(|_| allocator.alloc_on(DEVICE, Reserve::None)).collect();
+    for waiter in &mut line {
+        assert!(poll_raw(waiter).is_pending(), "everything is held");
+    }
+    line
+}
+
+/// The same of batches that are more than the lists hold: what one of those who come later takes
+/// from stock to the lists goes to those in line as well.
+#[test]
+fn batches_go_to_who_waits_first() {
+    let (allocator, mut reclaimer) = start(2);
+    for _ in 0..20 {
+        let all = drain(&allocator);
+        // Behind those who are looked at there is always somebody.
+        let mut line = line_up(&allocator, 2 * WAITERS);
+        let (overtakes, newcomers) = (AtomicU64::new(0), Barrier::new(3));
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    newcomers.wait();
+                    // Relaxed (all): counts and a request, nothing is published with them.
+                    while !stop.load(Ordering::Relaxed) {
+                        if let Some(bucket) = allocator.try_alloc(Reserve::None).expect("in use") {
+                            overtakes.fetch_add(1, Ordering::Relaxed);
+                            bucket.written();
+                        }
+                    }
+                });
+            }
+            newcomers.wait();
+            for (place, waiter) in line.iter_mut().take(WAITERS).enumerate() {
+                let got = loop {
+                    if let Poll::Ready(got) = poll_raw(waiter) {
+                        break got.expect("in use");
+                    }
+                    match reclaimer.step() {
+                        Step::Wait(WaitFor::Gc) => allocator.begin_gc().expect("no other").finish(),
+                        step => assert!(matches!(step, Step::Wait(_)), "{step:?}"),
+                    }
+                };
+                let overtaken = overtakes.load(Ordering::Relaxed);
+                got.written();
+                assert!(overtaken <= OVERTAKES, "number {place} was overtaken {overtaken} times");
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        drop((line, all));
+    }
+}
+
 /// P16: 32 wait, others try all the time without waiting, and one bucket goes round. Who waits is
 /// served in the order of arrival, and nobody who comes later gets a bucket before.
 #[test]
 fn nobody_who_waits_is_overtaken() {
-    const WAITERS: usize = 32;
-    const OVERTAKES: u64 = 8;
     let (allocator, _reclaimer) = start(2);
     let mut all = drain(&allocator);
     for _ in 0..20 {
-        let mut line: Vec<_> =
-            (0..WAITERS).map(|_| allocator.alloc_on(DEVICE, Reserve::None)).collect();
-        for waiter in &mut line {
-            assert!(poll_raw(waiter).is_pending(), "everything is held");
-        }
+        let mut line = line_up(&allocator, WAITERS);
         // How many allocations of those who came later succeeded.
         let (overtakes, newcomers) = (AtomicU64::new(0), Barrier::new(3));
         let stop = AtomicBool::new(false);

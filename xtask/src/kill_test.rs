@@ -12,7 +12,7 @@ const BINARY: &str = "tierce-kill-test";
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// How often to kill
+    /// How often to kill, on a file and on a loop device each
     #[arg(long, default_value_t = 5)]
     pub(crate) rounds: u64,
 }
@@ -23,7 +23,7 @@ pub(crate) fn exists() -> bool {
     programs.join(format!("{BINARY}.rs")).is_file() || programs.join(BINARY).is_dir()
 }
 
-/// Runs it. The last line in which it says `N rounds` counts, so that a program that did nothing
+/// Runs it. What it says at the end of each medium counts, so that a program that did nothing
 /// does not pass.
 pub(crate) fn run(options: &Options) -> Result<Outcome> {
     ensure!(exists(), "{BINARY} is not part of tierce-bench");
@@ -43,7 +43,17 @@ pub(crate) fn run(options: &Options) -> Result<Outcome> {
     if !output.status.success() {
         return Ok(Outcome::broken(output.status.to_string()));
     }
-    let done = tally::numbers_before(&output.text, " rounds", "rounds").next_back().unwrap_or(0);
-    ensure!(done >= options.rounds, "{done} rounds were run, wanted {rounds}");
-    Ok(Outcome::suite(done, 0, "rounds"))
+    let done = |medium| {
+        let counts = tally::numbers_before(&output.text, medium, "rounds:");
+        counts.last().unwrap_or(0)
+    };
+    let (on_file, on_loop) = (done("a file: "), done("a loop device: "));
+    let skipped = output.text.contains("skipped: no loop device");
+    ensure!(on_file >= options.rounds, "{on_file} rounds on a file were run, wanted {rounds}");
+    ensure!(
+        skipped || on_loop >= options.rounds,
+        "{on_loop} rounds on a loop device were run, wanted {rounds}"
+    );
+    let note = if skipped { "rounds; no loop device" } else { "rounds, half on a loop device" };
+    Ok(Outcome::suite(on_file + on_loop, 0, note))
 }

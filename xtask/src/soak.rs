@@ -19,7 +19,7 @@ const SEQUENCES: u64 = 10_000;
 const SCHEDULES: u64 = 100_000;
 /// Preemptions per model. The time grows steeply with it.
 const LOOM_BOUND: u32 = 5;
-/// Kills of the replay.
+/// Kills on a file, and as many on a loop device.
 const KILL_ROUNDS: u64 = 200;
 /// Histories with power losses.
 const CRASH_SEEDS: u64 = 20_000;

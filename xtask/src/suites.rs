@@ -136,11 +136,11 @@ pub(crate) fn doctests() -> Result<Outcome> {
     Ok(outcome(&output, &tally, left_out(&tally)))
 }
 
-/// The unit tests of lockfree with its feature on, which no other stage compiles.
+/// The unit tests of lockfree and cache with their features on, which no other stage compiles.
 pub(crate) fn features() -> Result<Outcome> {
-    let tests = Tests::select(["-p", "tierce-lockfree", "--lib", "--features", "tracing"]);
-    let (output, tally) = tests.run(Show::OnFailure, None)?;
-    Ok(outcome(&output, &tally, "with tracing".to_owned()))
+    let packages = ["-p", "tierce-lockfree", "-p", "tierce-cache", "--lib", "--all-features"];
+    let (output, tally) = Tests::select(packages).run(Show::OnFailure, None)?;
+    Ok(outcome(&output, &tally, "with metrics and tracing".to_owned()))
 }
 
 /// The stress tests, integration tests whose name begins with `stress`, each told by

@@ -38,6 +38,12 @@ impl Tierce {
         Ok(Self { cache, value_bytes_max })
     }
 
+    /// The cache itself.
+    #[must_use]
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
     /// Makes everything durable and closes it.
     ///
     /// # Errors

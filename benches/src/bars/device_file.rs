@@ -1,21 +1,26 @@
 //! What device bars are measured on: a sparse file, or a loop device over one in memory.
 
+use crate::loop_device::LoopDevice;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// Where sparse files go: `TIERCE_BENCH_DIR`, or the directory for temporary files.
 fn directory() -> PathBuf {
     std::env::var_os("TIERCE_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from)
 }
 
-/// A sparse file, removed when dropped, and maybe a loop device over it.
+/// A sparse file, removed when dropped, or a loop device.
 #[derive(Debug)]
 pub(super) struct DeviceFile {
-    file: PathBuf,
-    device: Option<PathBuf>,
+    place: Place,
     /// How settings name it.
     pub(super) name: &'static str,
+}
+
+#[derive(Debug)]
+enum Place {
+    File(PathBuf),
+    Loop(LoopDevice),
 }
 
 impl DeviceFile {
@@ -23,40 +28,31 @@ impl DeviceFile {
     pub(super) fn on_disk(bytes: u64) -> std::io::Result<Self> {
         let file = directory().join(format!("tierce-bars-{}", std::process::id()));
         File::create(&file)?.set_len(bytes)?;
-        Ok(Self { file, device: None, name: "file" })
+        Ok(Self { place: Place::File(file), name: "file" })
     }
 
     /// A loop device over a file in memory, which shows what software costs.
     pub(super) fn in_memory(bytes: u64) -> std::io::Result<Self> {
         let file = PathBuf::from(format!("/dev/shm/tierce-bars-{}", std::process::id()));
-        File::create(&file)?.set_len(bytes)?;
-        let mut own = Self { file, device: None, name: "loop over tmpfs" };
-        let losetup = Command::new("losetup")
-            .args(["--find", "--show", "--direct-io=on", "--sector-size", "4096"])
-            .arg(&own.file)
-            .output()?;
-        if !losetup.status.success() {
-            let said = String::from_utf8_lossy(&losetup.stderr);
-            return Err(std::io::Error::other(format!("losetup: {}", said.trim())));
-        }
-        own.device = Some(String::from_utf8_lossy(&losetup.stdout).trim().into());
-        Ok(own)
+        let options = ["--direct-io=on", "--sector-size", "4096"];
+        let place = Place::Loop(LoopDevice::new(&file, bytes, &options)?);
+        Ok(Self { place, name: "loop over tmpfs" })
     }
 
     pub(super) fn path(&self) -> &Path {
-        self.device.as_deref().unwrap_or(&self.file)
+        match &self.place {
+            Place::File(file) => file,
+            Place::Loop(device) => device.path(),
+        }
     }
 }
 
 impl Drop for DeviceFile {
     fn drop(&mut self) {
-        if let Some(device) = &self.device
-            && let Err(error) = Command::new("losetup").arg("-d").arg(device).status()
+        if let Place::File(file) = &self.place
+            && let Err(error) = std::fs::remove_file(file)
         {
-            eprintln!("{} is not detached: {error}", device.display());
-        }
-        if let Err(error) = std::fs::remove_file(&self.file) {
-            eprintln!("{} is not removed: {error}", self.file.display());
+            eprintln!("{} is not removed: {error}", file.display());
         }
     }
 }

@@ -1,14 +1,15 @@
 //! Kills a cache in mid-run, again and again, and checks what it serves afterwards: the rounds,
 //! and, started by them, the process that is killed. See [`tierce_bench::kill`].
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
+use tierce_bench::LoopDevice;
 use tierce_bench::backend::Tierce;
 use tierce_bench::kill::worker::{self, Load};
 use tierce_bench::kill::{CacheFile, Settings, run};
@@ -32,9 +33,21 @@ enum Command {
     Worker(WorkerArgs),
 }
 
+/// What the cache lies on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Medium {
+    /// A file in this directory.
+    File,
+    /// A loop device over such a file; left out, and said so, where none can be had.
+    Loop,
+}
+
 #[derive(Debug, Args)]
 struct TestArgs {
-    /// How many times to kill.
+    /// What the cache lies on.
+    #[arg(long, value_delimiter = ',', default_value = "file,loop")]
+    on: Vec<Medium>,
+    /// How many times to kill, on each.
     #[arg(long, default_value_t = 5)]
     rounds: u32,
     /// What the random choices start from.
@@ -56,6 +69,10 @@ struct WorkerArgs {
     #[arg(long)]
     seed: u64,
 }
+
+/// 1024 buckets, so that a round reuses them.
+const CACHE_BYTES: u64 = 64 << 20;
+const BUCKET_BYTES: u32 = 64 << 10;
 
 /// A file that is removed with this.
 struct Temporary(PathBuf);
@@ -81,18 +98,37 @@ fn main() -> ExitCode {
     })
 }
 
-/// 1024 buckets of 64 KiB, so that a round reuses buckets.
 fn test(args: &TestArgs) -> Result<ExitCode, Failure> {
-    let file = Temporary(format!("tierce-kill-test-{}.img", std::process::id()).into());
-    let format = FormatOptions::default().size(Some(64 << 20)).bucket(64 << 10);
-    tierce_io::format(&file.0, &format)?;
-    let subject = CacheFile::new(std::env::current_exe()?, &file.0);
+    let mut wrong = 0;
+    for medium in &args.on {
+        let name = PathBuf::from(format!("tierce-kill-test-{}.img", std::process::id()));
+        wrong += match medium {
+            Medium::File => {
+                let file = Temporary(name);
+                kill(args, "a file", &file.0, Some(CACHE_BYTES))?
+            }
+            Medium::Loop => match LoopDevice::new(&name, CACHE_BYTES, &["--direct-io=on"]) {
+                Ok(device) => kill(args, "a loop device", device.path(), None)?,
+                Err(error) => {
+                    println!("skipped: no loop device: {error}");
+                    0
+                }
+            },
+        };
+    }
+    Ok(if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// All rounds on what is at `path`. Returns how much was wrong.
+fn kill(args: &TestArgs, medium: &str, path: &Path, size: Option<u64>) -> Result<u64, Failure> {
+    tierce_io::format(path, &FormatOptions::default().size(size).bucket(BUCKET_BYTES))?;
+    let subject = CacheFile::new(std::env::current_exe()?, path);
     let mut settings = Settings::default();
     settings.rounds = args.rounds;
     settings.load.seed = args.seed;
-    let checked = run(&subject, &settings, &mut |round| println!("{round}"))?;
-    println!("{} rounds: {checked}", args.rounds);
-    Ok(if checked.wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let checked = run(&subject, &settings, &mut |round| println!("{medium}, {round}"))?;
+    println!("{medium}: {} rounds: {checked}", args.rounds);
+    Ok(checked.wrong)
 }
 
 fn work(args: &WorkerArgs) -> Result<(), Failure> {

@@ -1,12 +1,14 @@
 //! One thread's share of the keys: runs their operations in order and checks what comes back.
 
 use super::outcome::Tally;
+use super::watch::Watched;
 use super::{Access, Settings};
 use crate::backend::{Insertion, Store};
 use crate::error::Error;
 use crate::trace::Op;
 use crate::value::Derived;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// How often the store is asked how much it holds, in operations.
@@ -26,6 +28,7 @@ pub(super) struct Worker<'a, S> {
     /// For each key that has a value: which one. Kept only to verify.
     latest: HashMap<u64, Derived>,
     tally: Tally,
+    watched: Option<Arc<Watched>>,
 }
 
 impl<'a, S: Store> Worker<'a, S> {
@@ -41,6 +44,7 @@ impl<'a, S: Store> Worker<'a, S> {
             version: settings.first_version,
             latest: HashMap::new(),
             tally: Tally::default(),
+            watched: settings.watch.as_ref().map(|watch| watch.thread()),
         }
     }
 
@@ -84,6 +88,9 @@ impl<'a, S: Store> Worker<'a, S> {
         let elapsed = start.elapsed();
         let hit = hit.map_err(Error::store("get a value from the cache"))?;
         self.count_access(access, hit);
+        if let Some(watched) = &self.watched {
+            watched.get(elapsed);
+        }
         if hit {
             self.tally.hit.record(elapsed);
             self.check(access.key);
@@ -105,6 +112,9 @@ impl<'a, S: Store> Worker<'a, S> {
         self.tally.accesses += 1;
         self.tally.access_bytes += access.size;
         self.tally.hits += u64::from(hit);
+        if let Some(watched) = &self.watched {
+            watched.access(hit);
+        }
         self.tally.hit_bytes += if hit { access.size } else { 0 };
     }
 
@@ -120,7 +130,11 @@ impl<'a, S: Store> Worker<'a, S> {
 
         let start = Instant::now();
         let insertion = self.store.insert(&self.key, &self.value);
-        self.tally.insert.record(start.elapsed());
+        let elapsed = start.elapsed();
+        self.tally.insert.record(elapsed);
+        if let Some(watched) = &self.watched {
+            watched.insert(elapsed);
+        }
         self.tally.inserted_bytes += access.size;
         match insertion.map_err(Error::store("insert a value into the cache"))? {
             Insertion::Stored if self.verify => drop(self.latest.insert(access.key, value)),

@@ -94,8 +94,14 @@ impl Device {
     pub(super) fn restock(&self) -> bool {
         let Some(mut stock) = self.stock.try_lock() else { return false };
         let before = stock.len();
+        if before == 0 {
+            drop(stock);
+            self.ring_if_hungry(ROOM);
+            return false;
+        }
         let sleepers = self.release_all(&mut stock, |bucket, on| self.note(bucket, on));
         let left = stock.len();
+        // Whoever is woken may run at once, and want it.
         drop(stock);
         drop(sleepers);
         if left == 0 && !cfg!(tierce_mutant = "restock_unrung") {

@@ -131,7 +131,9 @@ impl Space for Lockfree {
         }
     }
 
-    #[inline]
+    // Always, as where somebody calls it himself: an extent that is handed on through memory, in
+    // other pieces than it is read in, costs as much as an atomic operation.
+    #[inline(always)]
     fn sectors(&self, write: &SectorWrite) -> Option<Extent<'_>> {
         let request = SectorRequest::new(8).write_point(WritePoint::new(write.write_point));
         let request = request.stream(write.inode, write.offset);

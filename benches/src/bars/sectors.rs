@@ -1,10 +1,10 @@
-//! P7: 8 sectors of an open bucket are taken, opening buckets included, reclaiming not: it fills the
-//! lists between samples.
+//! P7: 8 sectors of an open bucket are taken, opening buckets included, reclaiming not: it fills
+//! the lists between samples.
 //!
 //! The bar is for *taking*: batches of 64 extents are taken and kept, in memory that is there
 //! already, and let go between batches, which is not timed. Each batch is timed by the wall clock,
-//! which costs a third of a nanosecond per extent; the CPU's would cost several. Beside it stands, without
-//! a bar, what it costs to take each and let it go at once.
+//! which costs a third of a nanosecond per extent; the CPU's would cost several. Beside it stands,
+//! without a bar, what it costs to take each and let it go at once.
 
 use super::Bench;
 use super::row::{Better, Figure, Goal};

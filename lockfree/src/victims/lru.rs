@@ -185,8 +185,8 @@ impl Search<'_> {
         }
     }
 
-    /// Sets the limit, up to which there are `rank` of the sample, and bounds below it, with about as
-    /// many in between. Returns the limit.
+    /// Sets the limit, up to which there are `rank` of the sample, and bounds below it, with about
+    /// as many in between. Returns the limit.
     fn set_bounds(&self, sample: &mut [Rank], rank: usize) -> Rank {
         let (limit, ranges) = (limit(sample, rank), self.bounds.len());
         let below = rank.min(sample.len());

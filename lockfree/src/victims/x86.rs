@@ -1,6 +1,7 @@
 //! A scan with the 256-bit vectors of x86, eight words at a time.
 //!
-//! There are three pieces of unsafe code: a hint, a call that needs a processor with AVX2, and the loads.
+//! There are three kinds of unsafe code: hints, a call that needs a processor with AVX2, and the
+//! loads.
 //!
 //! # Why the loads are sound
 //!

@@ -5,7 +5,7 @@ use crate::codec::Code;
 use crate::config::{Config, Put};
 use crate::engine::{Engine, Reads};
 use crate::error::Error;
-use crate::events::{event, in_span, span};
+use crate::events::{event, in_span};
 use crate::open;
 use crate::stats::Stats;
 use std::future::Future;
@@ -32,19 +32,38 @@ pub struct Cache<K: ?Sized = [u8], V: ?Sized = [u8]> {
 #[derive(Debug)]
 pub(crate) struct Background {
     pub(crate) engine: Arc<Engine>,
+    /// What comes back while the cache is used, and ends with the threads.
+    pub(crate) recovery: Option<JoinHandle<Result<Threads, Error>>>,
+    pub(crate) threads: Option<Threads>,
+}
+
+/// What runs as long as the cache is open and recovered.
+#[derive(Debug)]
+pub(crate) struct Threads {
     pub(crate) pipelines: Vec<Pipeline>,
-    pub(crate) collector: Option<JoinHandle<()>>,
+    pub(crate) collector: JoinHandle<()>,
 }
 
 impl Background {
+    /// Ends the recovery, wherever it is. An error: it had failed.
+    fn end_recovery(&mut self) -> Result<(), Error> {
+        let Some(recovery) = self.recovery.take() else { return Ok(()) };
+        self.engine.warm.stop();
+        match recovery.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
+            Ok(threads) => self.threads = Some(threads),
+            Err(Error::Space(tierce_lockfree::Error::Closed)) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     fn stop(&mut self) -> Result<(), Error> {
-        self.engine.allocator.close();
-        if let Some(collector) = self.collector.take()
-            && let Err(panic) = collector.join()
-        {
+        let Some(Threads { pipelines, collector }) = self.threads.take() else { return Ok(()) };
+        self.engine.allocator().close();
+        if let Err(panic) = collector.join() {
             std::panic::resume_unwind(panic);
         }
-        let ended = self.pipelines.drain(..).map(Pipeline::close).collect::<Vec<_>>();
+        let ended = pipelines.into_iter().map(Pipeline::close).collect::<Vec<_>>();
         ended.into_iter().collect::<Result<(), _>>().map_err(Error::from)
     }
 }
@@ -52,23 +71,30 @@ impl Background {
 impl Drop for Background {
     fn drop(&mut self) {
         // What went wrong was told to those who waited; `close` is for those who want to know.
-        self.engine.allocator.close();
+        self.engine.warm.stop();
+        if let Some(Ok(Ok(threads))) = self.recovery.take().map(JoinHandle::join) {
+            self.threads = Some(threads);
+        }
+        if let Some(allocator) = self.engine.allocator.get() {
+            allocator.close();
+        }
         self.engine.forget();
     }
 }
 
 impl Cache {
     /// Opens the cache on the devices of `config`, which must have been formatted. It comes back
-    /// as it was: see the [crate] for what survives what. Blocks until it is known what is there.
+    /// as it was: see the [crate] for what survives what. Blocks until it is known what is there,
+    /// unless [`Config::recover`] says otherwise.
     ///
     /// # Errors
     ///
     /// [`Error::Io`] says why a device was refused, and nothing on it was changed;
-    /// [`Error::Geometry`], [`Error::SmallBuckets`], [`Error::Space`] for settings out of range,
-    /// [`Error::Thread`].
+    /// [`Error::Geometry`], [`Error::SmallBuckets`], [`Error::Twice`], [`Error::Unknown`],
+    /// [`Error::Space`] for settings out of range, [`Error::Thread`].
     pub fn open(config: Config) -> Result<Self, Error> {
-        let _span = span!(INFO, "recovery");
-        Ok(Self::on(open::open(&config)?, &config))
+        let space_timeout = config.space_timeout;
+        Ok(Self { background: open::open(&config)?, space_timeout, types: PhantomData })
     }
 
     /// Opens the cache on devices that are open already, for who brings devices of his own. The
@@ -93,15 +119,38 @@ impl Cache {
     ///
     /// As [`open`](Self::open).
     pub fn open_on(config: &Config, devices: Vec<Arc<dyn Device>>) -> Result<Self, Error> {
-        let _span = span!(INFO, "recovery");
-        Ok(Self::on(open::open_on(config, devices)?, config))
+        let space_timeout = config.space_timeout;
+        Ok(Self { background: open::open_on(config, devices)?, space_timeout, types: PhantomData })
     }
 
-    fn on(background: Background, config: &Config) -> Self {
-        let engine = &background.engine;
-        let (entries, buckets) = (engine.index.len(), engine.lives.count());
-        event!(INFO, "recovered", entries = entries, buckets = buckets);
-        Self { background, space_timeout: config.space_timeout, types: PhantomData }
+    /// Waits until it is known what is on the devices; without [`Config::recover`] it is.
+    ///
+    /// ```
+    /// # use tierce_cache::{Cache, Config, Recover};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("cache");
+    /// # let options = tierce_io::FormatOptions::default().size(Some(64 << 20)).bucket(64 << 10);
+    /// # tierce_io::format(&path, &options)?;
+    /// let cache = Cache::open(Config::new(&path).recover(Recover::WaitMeanwhile))?;
+    /// cache.recovered()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open) that come late then. Nothing can be written, and nothing that
+    /// was not known is found.
+    pub fn recovered(&self) -> Result<(), Error> {
+        block_on(self.recovered_async())
+    }
+
+    /// As [`recovered`](Self::recovered).
+    ///
+    /// # Errors
+    ///
+    /// As [`recovered`](Self::recovered).
+    pub async fn recovered_async(&self) -> Result<(), Error> {
+        self.engine().warm.over().await
     }
 
     /// The same cache for keys and values of other types. What was stored as something else is
@@ -177,7 +226,8 @@ impl<K: Code + ?Sized, V: Code + ?Sized> Cache<K, V> {
     }
 
     /// Whether the index holds `key` and its bucket has not been reused. Nothing is read from the
-    /// device, so a following [`get`](Self::get) can still miss. It does not count as a use.
+    /// device, so a following [`get`](Self::get) can still miss. It does not count as a use. While
+    /// the cache is [recovering](Config::recover), what is not known is not there.
     ///
     /// # Errors
     ///
@@ -196,7 +246,8 @@ impl<K: Code + ?Sized, V: Code + ?Sized> Cache<K, V> {
     /// # Errors
     ///
     /// [`Error::TooLarge`], [`Error::EmptyKey`], [`Error::Full`] or [`Error::TimedOut`] if there is
-    /// no room, [`Error::Space`] if no device works. An older value of the key stays.
+    /// no room, [`Error::Space`] if no device works, [`Error::Recovering`] if it is not known yet
+    /// what is there. An older value of the key stays.
     pub fn insert(&self, key: &K, value: &V) -> Result<(), Error> {
         self.insert_with(key, value, &Put::new())
     }
@@ -207,7 +258,10 @@ impl<K: Code + ?Sized, V: Code + ?Sized> Cache<K, V> {
     ///
     /// As [`insert`](Self::insert).
     pub fn insert_with(&self, key: &K, value: &V, put: &Put) -> Result<(), Error> {
-        self.in_time(self.insert_async(key, value, put))
+        self.in_time(self.insert_async(key, value, put)).unwrap_or_else(|| {
+            self.engine().counters.failed_inserts.add_one();
+            Err(self.late())
+        })
     }
 
     /// As [`insert_with`](Self::insert_with). Dropped before it is ready, it may have stored the
@@ -239,7 +293,7 @@ impl<K: Code + ?Sized, V: Code + ?Sized> Cache<K, V> {
     /// As [`insert`](Self::insert): that a key was removed has to be written, too. Then it was not
     /// removed.
     pub fn remove(&self, key: &K) -> Result<bool, Error> {
-        self.in_time(self.remove_async(key))
+        self.in_time(self.remove_async(key)).unwrap_or_else(|| Err(self.late()))
     }
 
     /// As [`remove`](Self::remove).
@@ -280,7 +334,9 @@ impl<K: Code + ?Sized, V: Code + ?Sized> Cache<K, V> {
     ///
     /// # Errors
     ///
-    /// What `fill` returns, and those of [`get`](Self::get) and [`insert`](Self::insert).
+    /// What `fill` returns, and those of [`get`](Self::get) and [`insert`](Self::insert). While
+    /// the cache is [recovering](Config::recover) nothing is filled: what is not found waits as an
+    /// insert does.
     pub fn get_with<E: From<Error>>(
         &self,
         key: &K,
@@ -306,11 +362,13 @@ impl<K: Code + ?Sized, V: Code + ?Sized> Cache<K, V> {
         V::Owned: std::borrow::Borrow<V>,
     {
         use std::borrow::Borrow;
-        let hash = self.engine().hash(&key.encode())?;
         loop {
             if let Some(value) = self.get_async(key).await? {
                 return Ok(value);
             }
+            // It could not be stored, and may be there.
+            self.engine().recovered().await?;
+            let hash = self.engine().hash(&key.encode())?;
             let Some(_leader) = self.engine().flights.lead(hash) else {
                 self.engine().flights.landed(hash).await;
                 continue;
@@ -351,10 +409,17 @@ impl<K: ?Sized, V: ?Sized> Cache<K, V> {
         &self.background.engine
     }
 
-    fn in_time<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let deadline = Instant::now().checked_add(self.space_timeout);
+    fn in_time<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        block_until(work, Instant::now().checked_add(self.space_timeout))
+    }
+
+    /// Why something took too long.
+    fn late(&self) -> Error {
         let waited_ms = self.space_timeout.as_millis();
-        block_until(work, deadline).unwrap_or(Err(Error::TimedOut { waited_ms }))
+        match self.engine().warm.is_over() {
+            true => Error::TimedOut { waited_ms },
+            false => self.engine().warm.recovering(),
+        }
     }
 
     /// Counters and gauges.
@@ -363,19 +428,25 @@ impl<K: ?Sized, V: ?Sized> Cache<K, V> {
         Stats::of(self.engine())
     }
 
-    /// Bytes of the longest value that can be stored under a key of `key_bytes` bytes.
+    /// Bytes of the longest value that can be stored under a key of `key_bytes` bytes: those of a
+    /// bucket, unless the key fills one nearly. 0 also if no value can be.
     #[must_use]
     pub fn value_bytes_max(&self, key_bytes: usize) -> usize {
-        self.engine().value_bytes_max(key_bytes)
+        self.engine().value_bytes_max(key_bytes).unwrap_or(0)
     }
 
     /// Makes everything durable and stops the background threads. Dropping a cache stops them
-    /// too, without the flush: what was in memory is lost, what was written is found again.
+    /// too, without the flush: what was in memory is lost, what was written is found again. A cache
+    /// that is still [recovering](Config::recover) gives that up.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] with what a background thread or the flush ran into.
+    /// [`Error::Io`] with what a background thread or the flush ran into; what the recovery did.
     pub fn close(mut self) -> Result<(), Error> {
+        self.background.end_recovery()?;
+        if self.background.threads.is_none() {
+            return Ok(()); // nothing was written
+        }
         let flushed = block_on(self.engine().flush());
         self.background.stop().and(flushed)
     }

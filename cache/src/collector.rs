@@ -14,7 +14,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// Collects whenever it is due, until the allocator is closed.
 pub(crate) fn run(engine: &Engine) {
     let mut last: Option<Instant> = None;
-    while engine.allocator.wait_gc_due(None) {
+    while engine.allocator().wait_gc_due(None) {
         if let Some(pause) = last.and_then(|at| PAUSE.checked_sub(at.elapsed())) {
             std::thread::sleep(pause);
         }
@@ -27,7 +27,7 @@ pub(crate) fn run(engine: &Engine) {
 /// index is locked while it is looked at.
 pub(crate) fn collect(engine: &Engine) {
     let _span = span!(DEBUG, "gc");
-    let Ok(gc) = engine.allocator.begin_gc() else { return };
+    let Ok(gc) = engine.allocator().begin_gc() else { return };
     let (mut entries, mut removed) = (0_u64, 0_u64);
     engine.index.retain(|location| {
         let sectors = location.bytes.div_ceil(SECTOR_BYTES);
@@ -59,7 +59,7 @@ mod tests {
     fn in_between(engine: &Engine) -> usize {
         let mut count = 0;
         engine.index.retain(|location| {
-            let is_stale = engine.allocator.begin_read().open(location.bucket).is_none();
+            let is_stale = engine.allocator().begin_read().open(location.bucket).is_none();
             count += usize::from(is_stale && engine.lives.may_come_back(location.bucket));
             true
         });

@@ -1,5 +1,6 @@
 //! What can be set.
 
+use crate::clock::Clock;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tierce_core::Policy;
@@ -27,6 +28,26 @@ pub struct Config {
     pub(crate) when_full: WhenFull,
     pub(crate) reinsert_after: u8,
     pub(crate) lru_sample: u32,
+    pub(crate) recover: Recover,
+    pub(crate) clock: Clock,
+}
+
+/// What a cache does until it is known what is on its devices.
+///
+/// ```
+/// assert_eq!(tierce_cache::Recover::default(), tierce_cache::Recover::First);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Recover {
+    /// It is not open before.
+    #[default]
+    First,
+    /// It is open. A get of a key of which nothing is known yet is a miss, counted as
+    /// [`Stats::misses_recovering`](crate::Stats::misses_recovering).
+    MissMeanwhile,
+    /// It is open. A get of a key of which nothing is known yet waits until something is.
+    WaitMeanwhile,
 }
 
 /// What an insert does while there is no memory for it, or no bucket.
@@ -40,7 +61,9 @@ pub enum WhenFull {
     /// It waits.
     #[default]
     Wait,
-    /// It returns [`Error::Full`](crate::Error::Full), nothing is stored.
+    /// It returns [`Error::Full`](crate::Error::Full), nothing is stored. While the cache is
+    /// [recovering](Recover) it returns [`Error::Recovering`](crate::Error::Recovering), and so do
+    /// removes and flushes.
     Fail,
 }
 
@@ -64,8 +87,9 @@ impl Put {
         Self { ttl: None, write_point: None }
     }
 
-    /// It expires after so long, by the system's clock. If the clock jumps, so does the end; an
-    /// expired entry is a miss from then on.
+    /// It expires after so long, by the [`Clock`]: when that shows so much more than at the insert,
+    /// gets miss. If the clock jumps, so does the end; if it jumps back, the entry is there again,
+    /// as long as its bucket is.
     #[must_use]
     pub const fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
@@ -98,6 +122,8 @@ impl Config {
             when_full: WhenFull::Wait,
             reinsert_after: 0,
             lru_sample: 0,
+            recover: Recover::First,
+            clock: Clock::system(),
         }
     }
 
@@ -211,6 +237,43 @@ impl Config {
     #[must_use]
     pub fn streams(self, streams: usize) -> Self {
         Self { streams: Some(streams.max(1)), ..self }
+    }
+
+    /// Whether the cache is open at once, and comes back while it is used already; otherwise it is
+    /// opened when all of it is known.
+    ///
+    /// Buckets are read from the newest to the oldest, and a get finds what is known by then. It is
+    /// never older than what it would find later: a value is known when no bucket that was not read
+    /// can hold a newer one, or that the key was removed. [`contains`](crate::Cache::contains) says
+    /// `true` for what is known. Inserts, removes and flushes wait for the end, with
+    /// [`WhenFull::Fail`] they return [`Error::Recovering`](crate::Error::Recovering);
+    /// [`recovered`](crate::Cache::recovered) waits for nothing else. Whatever goes wrong meanwhile
+    /// is returned by all of these.
+    ///
+    /// ```
+    /// # use tierce_cache::{Cache, Config};
+    /// use tierce_cache::Recover;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("cache");
+    /// # let options = tierce_io::FormatOptions::default().size(Some(64 << 20)).bucket(64 << 10);
+    /// # tierce_io::format(&path, &options)?;
+    /// let cache = Cache::open(Config::new(&path).recover(Recover::MissMeanwhile))?;
+    /// let maybe = cache.get(b"key")?; // at once
+    /// cache.insert(b"key", b"value")?; // when all is known
+    /// let stats = cache.stats();
+    /// assert_eq!(stats.recovered_buckets, stats.recovery_buckets);
+    /// # assert_eq!(maybe, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn recover(self, recover: Recover) -> Self {
+        Self { recover, ..self }
+    }
+
+    /// By which clock entries [expire](Put::ttl); otherwise by the system's.
+    #[must_use]
+    pub fn clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
     }
 
     /// Where the cache is.

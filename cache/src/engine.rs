@@ -18,6 +18,7 @@
 //! reused meanwhile, is damaged, belongs to another key, or has expired is a miss.
 
 use crate::budget::Budget;
+use crate::clock::Clock;
 use crate::config::{Config, Put, WhenFull};
 use crate::error::Error;
 use crate::events::event;
@@ -31,9 +32,9 @@ use crate::spread::{self, Part};
 use crate::stats::Counters;
 use crate::stream::{Need, Room, Streams, longest_value, space};
 use crate::void::Void;
+use crate::warm::{Progress, Warm};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
-use std::time::{SystemTime, UNIX_EPOCH};
 use tierce_core::geometry::SECTOR_BYTES;
 use tierce_core::{DeviceIndex, Reserve};
 use tierce_io::{Device, Request};
@@ -42,7 +43,9 @@ use tierce_lockfree::Allocator;
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Engine {
-    pub(crate) allocator: Arc<Allocator>,
+    /// Not there before it is known what is on the devices: then nothing can be handed out.
+    pub(crate) allocator: OnceLock<Arc<Allocator>>,
+    pub(crate) warm: Warm,
     pub(crate) index: Index,
     pub(crate) memory: Memory,
     pub(crate) lives: Lives,
@@ -52,10 +55,13 @@ pub(crate) struct Engine {
     pub(crate) devices: Vec<Disk>,
     pub(crate) layout: Layout,
     pub(crate) budget: Arc<Budget>,
-    pub(crate) hash_seed: u64,
+    /// Where hashes of keys start; the devices say it if something is on them.
+    pub(crate) hash_seed: OnceLock<u64>,
     pub(crate) streams: Streams,
     /// The next version, and the next life's number.
-    pub(crate) clock: AtomicU64,
+    pub(crate) ticks: AtomicU64,
+    /// By which entries expire.
+    pub(crate) clock: Clock,
     pub(crate) when_full: WhenFull,
     /// Hits from which on an entry is written anew before its bucket goes; 0: none is.
     pub(crate) reinsert_after: u8,
@@ -90,6 +96,20 @@ pub(crate) enum Reads {
     Elsewhere,
 }
 
+/// What a look-up found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Found {
+    /// The value.
+    Hit,
+    /// Where the index leads to there is no value of the key.
+    Miss,
+    /// The index leads nowhere.
+    Nothing,
+}
+
+/// Whoever writes has waited for it.
+const RECOVERED: &str = "the recovery is over";
+
 /// What there is in a bucket's stead when a value is spread: at least so much is worth a part.
 const PART_BYTES_MIN: usize = 4096;
 
@@ -100,7 +120,7 @@ impl Owner for Engine {
 
     fn wrote(&self, bytes: u64) {
         self.counters.device_bytes_written.add(bytes);
-        self.allocator.account_io((bytes / u64::from(SECTOR_BYTES)) as u32);
+        self.allocator().account_io((bytes / u64::from(SECTOR_BYTES)) as u32);
     }
 
     fn failed(&self, life: &Life, error: tierce_io::Error) {
@@ -108,7 +128,7 @@ impl Owner for Engine {
         self.counters.write_errors.add_one();
         // Relaxed: told by a flush that comes later, which waits for the life's lock.
         self.devices[life.bucket.device().as_usize()].lost.store(true, Ordering::Relaxed);
-        self.allocator.fail(life.bucket.device(), Arc::new(error));
+        self.allocator().fail(life.bucket.device(), Arc::new(error));
     }
 }
 
@@ -128,11 +148,30 @@ impl Engine {
     /// A number that no other life and no other version has.
     pub(crate) fn tick(&self) -> u64 {
         // Relaxed: only that they differ and grow matters; the shard's lock orders versions.
-        self.clock.fetch_add(1, Ordering::Relaxed)
+        self.ticks.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// The allocator of whoever writes.
+    pub(crate) fn allocator(&self) -> &Arc<Allocator> {
+        self.allocator.get().expect(RECOVERED)
+    }
+
+    /// The hash of a key. An error also as long as it is not known where hashes start.
     pub(crate) fn hash(&self, key: &[u8]) -> Result<KeyHash, Error> {
-        if key.is_empty() { Err(Error::EmptyKey) } else { Ok(KeyHash::of(self.hash_seed, key)) }
+        if key.is_empty() {
+            return Err(Error::EmptyKey);
+        }
+        let seed = self.hash_seed.get().ok_or_else(|| self.warm.recovering())?;
+        Ok(KeyHash::of(*seed, key))
+    }
+
+    /// Waits until it is known what is on the devices: before that nothing is written.
+    pub(crate) async fn recovered(&self) -> Result<(), Error> {
+        match (self.warm.progress(), self.when_full) {
+            (Progress::Over, _) => Ok(()),
+            (Progress::Step(_), WhenFull::Fail) => Err(self.warm.recovering()),
+            _ => self.warm.over().await,
+        }
     }
 
     // ---- reading
@@ -144,43 +183,65 @@ impl Engine {
         value: &mut Vec<u8>,
         reads: Reads,
     ) -> Result<bool, Error> {
-        let hash = self.hash(key)?;
-        let hit = self.look_up(hash, key, value, reads).await;
+        let found = loop {
+            // Before the look-up: see `Warm`.
+            let progress = self.warm.progress();
+            let found = match self.hash(key) {
+                Ok(hash) => (self.look_up(hash, key, value, reads).await, Some(hash)),
+                Err(Error::Recovering { .. }) => (Found::Nothing, None),
+                Err(error) => return Err(error),
+            };
+            let (Found::Nothing, hash) = found else { break found.0 };
+            match progress {
+                Progress::Over => break Found::Miss,
+                _ if hash.is_some_and(|hash| self.warm.is_gone(hash)) => break Found::Miss,
+                Progress::Step(step) if self.warm.gets_wait() => self.warm.after(step).await,
+                _ => break Found::Nothing,
+            }
+        };
         let counters = &self.counters;
-        if hit { &counters.hits } else { &counters.misses }.add_one();
-        Ok(hit)
+        match found {
+            Found::Hit => counters.hits.add_one(),
+            Found::Miss => counters.misses.add_one(),
+            Found::Nothing => {
+                counters.misses.add_one();
+                counters.misses_recovering.add_one();
+            }
+        }
+        Ok(found == Found::Hit)
     }
 
-    async fn look_up(&self, hash: KeyHash, key: &[u8], value: &mut Vec<u8>, reads: Reads) -> bool {
-        // Before the look-up: see `tierce_lockfree::readers`.
-        let read = self.allocator.begin_read();
+    async fn look_up(&self, hash: KeyHash, key: &[u8], value: &mut Vec<u8>, reads: Reads) -> Found {
+        let read = self.begin_read();
         let found = match self.reinsert_after {
             0 => self.index.get(hash),
             _ => self.index.hit(hash),
         };
-        let Some(location) = found else { return false };
+        let Some(location) = found else { return Found::Nothing };
         let Some(begun) = self.begin(read, location.bucket) else {
             self.counters.stale.add_one();
             self.forget_stale(hash, location);
-            return false;
+            return Found::Miss;
         };
         let life = self.lives.get(location.bucket.id());
-        let Some(fetched) = self.fetch(hash, location, life, reads).await else { return false };
+        let Some(fetched) = self.fetch(hash, location, life, reads).await else {
+            return Found::Miss;
+        };
         if !self.was_there(begun, location.bucket, life.number) {
             self.forget_stale(hash, location);
-            return false;
+            return Found::Miss;
         }
         let Some(record) = fetched.record(life.number) else {
             self.counters.corrupt.add_one();
-            return false;
+            return Found::Miss;
         };
         if record.key != key {
             self.counters.other_key.add_one();
-            return false;
+            return Found::Miss;
         }
-        if record.expires != 0 && record.expires <= now_ms() {
+        if self.clock.is_past(record.expires) {
             self.counters.expired.add_one();
-            return false;
+            return Found::Miss;
         }
         match record.kind {
             Kind::Value => value.extend_from_slice(record.value),
@@ -188,14 +249,14 @@ impl Engine {
                 if !self.gather(record.value, value, reads).await {
                     value.clear();
                     self.counters.stale.add_one();
-                    return false;
+                    return Found::Miss;
                 }
             }
-            Kind::Tombstone | Kind::Part => return false,
+            Kind::Tombstone | Kind::Part => return Found::Miss,
         }
         let place = Place { life: life.number, offset: location.offset };
         self.keep(hash, place, &fetched, &record);
-        true
+        Found::Hit
     }
 
     /// Drops an entry whose bucket was reused, as soon as that is durable. Other entries that lead to
@@ -210,8 +271,11 @@ impl Engine {
     }
 
     pub(crate) fn contains(&self, key: &[u8]) -> Result<bool, Error> {
-        let hash = self.hash(key)?;
-        let read = self.allocator.begin_read();
+        let hash = match self.hash(key) {
+            Err(Error::Recovering { .. }) => return Ok(false),
+            hash => hash?,
+        };
+        let read = self.begin_read();
         let location = self.index.get(hash);
         Ok(location.is_some_and(|location| self.begin(read, location.bucket).is_some()))
     }
@@ -228,16 +292,19 @@ impl Engine {
     }
 
     async fn store(&self, key: &[u8], value: &[u8], put: &Put) -> Result<(), Error> {
-        let hash = self.hash(key)?;
         let largest = self.value_bytes_max(key.len());
-        if value.len() > largest {
+        if largest.is_none_or(|largest| value.len() > largest) {
             let bytes = key.len() as u64 + value.len() as u64;
-            let largest = (key.len() + largest) as u64;
+            let longest_key = self.alone(0).unwrap_or_default();
+            let largest = largest.map_or(longest_key, |largest| key.len() + largest) as u64;
             return Err(Error::TooLarge { bytes, largest });
         }
-        let expires = put.ttl.map_or(0, |ttl| {
-            now_ms().saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)).max(1)
-        });
+        if key.is_empty() {
+            return Err(Error::EmptyKey);
+        }
+        self.recovered().await?;
+        let hash = self.hash(key)?;
+        let expires = put.ttl.map_or(0, |ttl| self.clock.end(ttl));
         let stream = self.streams.choose(put.write_point.unwrap_or_else(this_thread));
         let record = Record { kind: Kind::Value, version: 0, expires, key, value };
         self.store_record(stream, hash, record, None).await?;
@@ -255,7 +322,7 @@ impl Engine {
         moved: Option<Location>,
     ) -> Result<(), Error> {
         let bytes = space(record.key.len(), record.value.len(), self.layout.grain);
-        if self.is_better_spread(stream, bytes) {
+        if self.can_spread(record.key.len()) && self.is_better_spread(stream, bytes) {
             let pointers = self.scatter(stream, record.value).await?;
             let record = Record { kind: Kind::Spread, value: &pointers, ..record };
             return self.put(stream, hash, record, moved).await;
@@ -263,15 +330,24 @@ impl Engine {
         self.put(stream, hash, record, moved).await
     }
 
-    /// Bytes of the longest value for a key so long.
-    pub(crate) fn value_bytes_max(&self, key: usize) -> usize {
+    /// Bytes of the longest value for a key so long; `None` if the key itself is too long.
+    pub(crate) fn value_bytes_max(&self, key: usize) -> Option<usize> {
         // A value may be as long as a bucket: it is spread over two or more.
-        let pointers = spread::BYTES * 64;
-        let room = self.layout.record_max() as usize;
-        if room < crate::layout::RECORD_BYTES + key + pointers + GRAIN as usize {
-            return room.saturating_sub(crate::layout::RECORD_BYTES + key + GRAIN as usize);
+        match self.can_spread(key) {
+            true => Some(self.layout.bucket_bytes as usize),
+            false => self.alone(key),
         }
-        self.layout.bucket_bytes as usize
+    }
+
+    /// Bytes of the longest value that fits one record with a key so long.
+    fn alone(&self, key: usize) -> Option<usize> {
+        let head = crate::layout::RECORD_BYTES + GRAIN as usize;
+        (self.layout.record_max() as usize).checked_sub(head)?.checked_sub(key)
+    }
+
+    /// Whether a record has room for a key so long and pointers to the parts of a value.
+    fn can_spread(&self, key: usize) -> bool {
+        self.alone(key).is_some_and(|room| room >= spread::BYTES * 64)
     }
 
     /// Whether a record so long does not fit a bucket, or would leave more than an eighth of one
@@ -351,6 +427,10 @@ impl Engine {
     }
 
     pub(crate) async fn remove(&self, key: &[u8]) -> Result<bool, Error> {
+        if key.is_empty() {
+            return Err(Error::EmptyKey);
+        }
+        self.recovered().await?;
         let hash = self.hash(key)?;
         if self.index.get(hash).is_none() {
             return Ok(false);
@@ -415,26 +495,26 @@ impl Engine {
     async fn open_bucket(&self, stream: usize) -> Result<(), Error> {
         let is_survivor = stream == self.streams.survivors();
         let reserve = if is_survivor { Reserve::MovingGc } else { Reserve::None };
-        let Some(device) = self.allocator.most_free(reserve) else {
+        let Some(device) = self.allocator().most_free(reserve) else {
             if is_survivor {
                 return Err(Error::Full);
             }
             // None works: the first one says why.
             return self
-                .allocator
+                .allocator()
                 .alloc_on(DeviceIndex::FIRST, reserve)
                 .await
                 .map(drop)
                 .map_err(Error::from);
         };
         let allocation = match self.when_full {
-            WhenFull::Wait if !is_survivor => self.allocator.alloc_on(device, reserve).await?,
+            WhenFull::Wait if !is_survivor => self.allocator().alloc_on(device, reserve).await?,
             _ => {
-                let found = self.allocator.try_alloc_on(device, reserve)?;
+                let found = self.allocator().try_alloc_on(device, reserve)?;
                 found.ok_or(Error::Full)?
             }
         };
-        let allocation = allocation.into_owned(&self.allocator);
+        let allocation = allocation.into_owned(self.allocator());
         let bucket = allocation.bucket_ref();
         let disk = &self.devices[bucket.device().as_usize()];
         let number = self.tick();
@@ -443,14 +523,14 @@ impl Engine {
             bucket: bucket.bucket().get(),
             gen_: bucket.gen_().get(),
             life: number,
-            hash_seed: self.hash_seed,
+            hash_seed: *self.hash_seed.get().expect(RECOVERED),
         };
         let owner: Arc<dyn Owner> = self.own();
         let life = Life::new(allocation, number, self.layout, Arc::clone(&disk.device), owner);
         // Entered before it is installed: keys that point into it come only after that.
         self.lives.open(&life);
         if self.streams.install(stream, &life, header) {
-            self.allocator.note_opened(bucket.device());
+            self.allocator().note_opened(bucket.device());
         } else {
             life.give_back();
         }
@@ -461,6 +541,7 @@ impl Engine {
 
     /// Everything that was acknowledged before becomes durable.
     pub(crate) async fn flush(&self) -> Result<(), Error> {
+        self.recovered().await?;
         self.streams.submit();
         for life in self.lives.buffered() {
             life.written().await;
@@ -469,9 +550,11 @@ impl Engine {
             let flushed = disk.device.submit(Request::Flush).await;
             // Relaxed: set before the lives above were confirmed.
             if disk.lost.swap(false, Ordering::Relaxed) {
+                // Relaxed: a flag. Whoever hears this need not hear of the flush as well.
+                disk.told.store(true, Ordering::Relaxed);
                 // Why is what the device failed with.
                 let device = DeviceIndex::new(number);
-                self.allocator.try_alloc_on(device, Reserve::None).map(drop)?;
+                self.allocator().try_alloc_on(device, Reserve::None).map(drop)?;
                 return Err(Error::Lost { device: disk.name() });
             }
             // What was written to a device that cannot be flushed any more is lost, which is told
@@ -491,12 +574,6 @@ impl Disk {
     pub(crate) fn name(&self) -> String {
         self.device.name().to_string()
     }
-}
-
-/// Milliseconds since 1970. A clock that jumps makes entries expire earlier or later, nothing else.
-pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A number by which threads are spread over streams.

@@ -34,6 +34,15 @@ pub enum Error {
         /// How long the insert waited.
         waited_ms: u128,
     },
+    /// The cache was opened to [recover meanwhile](crate::Recover), it is not known yet what is on
+    /// its devices, and it was told not to wait, or that took too long. Nothing was changed.
+    #[error("the cache is still recovering: {known} of {buckets} buckets are known")]
+    Recovering {
+        /// Buckets of which it is known what they hold.
+        known: u64,
+        /// Buckets that may hold something.
+        buckets: u64,
+    },
     /// The device has failed, or the cache was closed.
     #[error(transparent)]
     Space(#[from] tierce_lockfree::Error),
@@ -63,6 +72,22 @@ pub enum Error {
         device: String,
         /// Bytes of a bucket.
         bucket_bytes: u32,
+    },
+    /// What is on the device may be newer than what is found, and there is no place on buckets below
+    /// 16 KiB to note that none of it counts any more. With larger ones the cache starts empty
+    /// instead. Format the device anew.
+    #[error("{why}: format the device anew")]
+    Unknown {
+        /// What it is, and where.
+        why: String,
+    },
+    /// A device and a copy of it.
+    #[error("{device}: has the same uuid as {other}: one is a copy, or named twice")]
+    Twice {
+        /// The device.
+        device: String,
+        /// The other one.
+        other: String,
     },
     /// A stored key or value is not of the type that was asked for.
     #[error("a stored entry is of another type: {0}")]

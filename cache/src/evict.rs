@@ -41,7 +41,7 @@ impl Engine {
             own = own.and(written);
             changed.clear();
             for (other, error) in lost {
-                self.allocator.fail(other, Arc::new(error));
+                self.allocator().fail(other, Arc::new(error));
                 // It will not come back, so it is as if all of its buckets went now.
                 let noted = self.lineage.noted().into_iter();
                 let gone = noted.filter(|id| id.device() == other).collect();
@@ -111,7 +111,7 @@ impl Engine {
         (lost, own)
     }
 
-    fn void(&self) -> MutexGuard<'_, Void> {
+    pub(crate) fn void(&self) -> MutexGuard<'_, Void> {
         // No code that can panic runs under the lock.
         self.void.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -131,7 +131,7 @@ impl Engine {
             }
             match void.write(&*disk.device) {
                 Err(error) if number == teller => return Err(error),
-                Err(error) => self.allocator.fail(number, Arc::new(error)),
+                Err(error) => self.allocator().fail(number, Arc::new(error)),
                 Ok(()) => {}
             }
         }

@@ -71,7 +71,9 @@ impl Engine {
                 return None;
             }
         };
-        self.allocator.account_io((bytes as u32) / SECTOR_BYTES);
+        if let Some(allocator) = self.allocator.get() {
+            allocator.account_io((bytes as u32) / SECTOR_BYTES);
+        }
         Some(Fetched::Read(buffer, (location.offset - start) as usize))
     }
 
@@ -87,7 +89,7 @@ impl Engine {
         let Some(parts) = spread::decode(pointers) else { return false };
         for part in parts {
             let Part { location, life: number } = part;
-            let read = self.allocator.begin_read();
+            let read = self.begin_read();
             let Some(begun) = self.begin(read, location.bucket) else { return false };
             let life = self.lives.get(location.bucket.id());
             let place = Place { life: number, offset: location.offset };

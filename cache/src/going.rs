@@ -26,9 +26,15 @@ pub(crate) enum Begun<'a> {
 }
 
 impl Engine {
+    /// What a read begins with, before the key is looked up: see `tierce_lockfree::readers`. `None`
+    /// while nothing is reused, as the cache is recovering ([`crate::recover`]).
+    pub(crate) fn begin_read(&self) -> Option<Read<'_>> {
+        self.allocator.get().map(|allocator| allocator.begin_read())
+    }
+
     /// Begins to read `bucket`; `None` if its content is gone.
-    pub(crate) fn begin<'a>(&self, read: Read<'a>, bucket: BucketRef) -> Option<Begun<'a>> {
-        match read.open(bucket) {
+    pub(crate) fn begin<'a>(&self, read: Option<Read<'a>>, bucket: BucketRef) -> Option<Begun<'a>> {
+        match read.and_then(|read| read.open(bucket)) {
             Some(open) => Some(Begun::Current(open)),
             None => self.lives.may_come_back(bucket).then_some(Begun::Going),
         }

@@ -89,6 +89,13 @@ impl Shard<'_> {
         old.map(|old| old.location(scale))
     }
 
+    /// Puts `location` there if there is nothing.
+    pub(crate) fn enter(&mut self, hash: KeyHash, location: Location) {
+        let tag = hash.tag();
+        let new = Packed::new(tag, location, self.scale);
+        self.table.insert(tag, |old| old.unwrap_or(new));
+    }
+
     /// Takes the entry away, if it is there and `wanted` says so.
     pub(crate) fn remove_if(
         &mut self,
@@ -160,12 +167,6 @@ impl Index {
     pub(crate) fn bytes(&self) -> usize {
         let tables = self.shards.iter().map(|shard| Self::lock(shard).bytes());
         tables.sum::<usize>() + size_of_val(&*self.shards)
-    }
-
-    /// Makes room in `shard` for `entries` more at once, so that it does not grow several times, one
-    /// after the other.
-    pub(crate) fn reserve(&self, shard: usize, entries: usize) {
-        Self::lock(&self.shards[shard]).reserve(entries);
     }
 
     pub(crate) const fn shards() -> usize {

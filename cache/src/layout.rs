@@ -12,8 +12,9 @@
 //! * **records**: values, tombstones (a key was removed) and parts (of a value that is spread over
 //!   several buckets). A record begins at a multiple of [`GRAIN`] bytes; a write that ends early is
 //!   filled up to the block, and the next record begins at a block.
-//! * **summary** and **footer**: where each record is, its key's hash, its version. Written when
-//!   the bucket is full. A bucket without one was being written when the cache ended; its records
+//! * **summary** and **footer**: where each record is, its key's hash, its version; and the newest
+//!   of these versions, which tells before the summary is read how new its records can be. Written
+//!   when the bucket is full. A bucket without one was being written when the cache ended; its records
 //!   are found by reading them one after the other.
 //! * **dead records**: a bit for every place where a record can begin: its value must not come back
 //!   at a restart, see [`crate::lineage`]. Written in place, each sector standing for itself.
@@ -23,6 +24,11 @@
 //! Every life of a bucket has a 64-bit number that no other life of any bucket has. Checksums of
 //! records, footer and dead sectors start from it, so what an earlier life left behind is never
 //! taken for this one's, though the gen has only 8 bits.
+//!
+//! # Other versions of this format
+//!
+//! A header of another version, or with a flag that is not known, begins as ours does, up to the
+//! life's number. What else is in such a bucket nobody can tell ([`Header::Unknown`]).
 //!
 //! Everything is little-endian.
 
@@ -43,7 +49,8 @@ const HEADER_MAGIC: u64 = 0x6564_6165_6863_7274; // "trcheade"
 const FOOTER_MAGIC: u64 = 0x7465_6f6f_6663_7274;
 const DEAD_MAGIC: u32 = 0x6461_6564; // "dead"
 const RECORD_MAGIC: u16 = 0x6372; // "rc"
-const VERSION: u32 = 1;
+/// 2: the footer says which version is the newest.
+pub(crate) const VERSION: u32 = 2;
 
 /// A checksum that starts from a life's number.
 pub(crate) fn checksum(life: u64, bytes: &[u8]) -> U64 {
@@ -149,23 +156,44 @@ impl BucketHeader {
         out[..64].copy_from_slice(raw.as_bytes());
     }
 
-    /// `None` if it is none, is damaged, or uses what this version does not know: whatever was in
-    /// the bucket is not there any more.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let (raw, _) = RawHeader::ref_from_prefix(bytes).ok()?;
-        let known = raw.magic.get() == HEADER_MAGIC
-            && raw.version.get() == VERSION
-            && raw.incompat.get() == 0
+    /// What the first block of a bucket says.
+    pub(crate) fn decode(bytes: &[u8]) -> Header {
+        let Ok((raw, _)) = RawHeader::ref_from_prefix(bytes) else { return Header::None };
+        let is_whole = raw.magic.get() == HEADER_MAGIC
             && raw.checksum == checksum(raw.life.get(), &raw.as_bytes()[8..]);
-        known.then_some(())?;
-        Some(Self {
+        let (true, Ok(gen_)) = (is_whole, u8::try_from(raw.gen_.get())) else {
+            return Header::None;
+        };
+        let header = Self {
             uuid: raw.uuid,
             bucket: raw.bucket.get(),
-            gen_: u8::try_from(raw.gen_.get()).ok()?,
+            gen_,
             life: raw.life.get(),
             hash_seed: raw.hash_seed.get(),
-        })
+        };
+        match (raw.version.get(), raw.incompat.get()) {
+            (VERSION, 0) => Header::Known(header),
+            (version, incompat) => Header::Unknown { header, version, incompat },
+        }
     }
+}
+
+/// What the first block of a bucket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Header {
+    /// No header, or a damaged one: whatever was in the bucket is not there any more.
+    None,
+    /// One that this code writes, too.
+    Known(BucketHeader),
+    /// One of another version, or with flags that this code does not know.
+    Unknown {
+        /// What all versions say.
+        header: BucketHeader,
+        /// Ours is 2.
+        version: u32,
+        /// Ours is 0.
+        incompat: u32,
+    },
 }
 
 /// What a record is.
@@ -303,6 +331,7 @@ struct RawFooter {
     records: U32,
     unused: U32,
     summary_checksum: U64,
+    newest: U64,
 }
 
 /// Summary and footer of a life, to be written from [`Layout::summary`] on.
@@ -330,6 +359,7 @@ pub(crate) fn encode_summary(layout: &Layout, life: u64, entries: &[Entry]) -> V
         records: U32::new(entries.len() as u32),
         unused: U32::ZERO,
         summary_checksum: checksum(life, &out[start..]),
+        newest: U64::new(newest_of(entries)),
     };
     footer.checksum = checksum(life, &footer.as_bytes()[8..]);
     out.extend_from_slice(footer.as_bytes());
@@ -337,7 +367,12 @@ pub(crate) fn encode_summary(layout: &Layout, life: u64, entries: &[Entry]) -> V
     out
 }
 
-/// What a footer says: how many records the summary before it has.
+/// The highest version of all.
+pub(crate) fn newest_of(entries: &[Entry]) -> u64 {
+    entries.iter().map(|entry| entry.version).max().unwrap_or(0)
+}
+
+/// What a footer says of the summary before it.
 pub(crate) fn decode_footer(layout: &Layout, life: u64, block: &[u8]) -> Option<Footer> {
     let (raw, _) = RawFooter::ref_from_prefix(block).ok()?;
     let valid = raw.magic.get() == FOOTER_MAGIC
@@ -345,13 +380,16 @@ pub(crate) fn decode_footer(layout: &Layout, life: u64, block: &[u8]) -> Option<
         && raw.checksum == checksum(life, &raw.as_bytes()[8..]);
     let records = raw.records.get() as usize;
     let fits = records * SUMMARY_ENTRY_BYTES <= layout.footer as usize;
-    (valid && fits).then_some(Footer { records, checksum: raw.summary_checksum.get() })
+    let (checksum, newest) = (raw.summary_checksum.get(), raw.newest.get());
+    (valid && fits).then_some(Footer { records, newest, checksum })
 }
 
 /// See [`decode_footer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Footer {
     pub(crate) records: usize,
+    /// The highest version of a record in the bucket.
+    pub(crate) newest: u64,
     checksum: u64,
 }
 
@@ -507,20 +545,20 @@ mod tests {
             BucketHeader { uuid: [3; 16], bucket: 99, gen_: 255, life: 1 << 50, hash_seed: 5 };
         let mut block = [0xFF; 512];
         header.encode(&mut block);
-        assert_eq!(BucketHeader::decode(&block), Some(header));
+        assert_eq!(BucketHeader::decode(&block), Header::Known(header));
         for bit in 0..64 * 8 {
             let mut bad = block;
             bad[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(BucketHeader::decode(&bad), None, "bit {bit}");
+            assert_eq!(BucketHeader::decode(&bad), Header::None, "bit {bit}");
         }
-        assert_eq!(BucketHeader::decode(&block[..63]), None);
+        assert_eq!(BucketHeader::decode(&block[..63]), Header::None);
     }
 
     #[test]
     fn summaries_come_back() {
         let entry = |n: u32| Entry {
             hash: u64::from(n) << 40,
-            version: 5,
+            version: 5 + u64::from(n ^ 1),
             offset: 512 + 16 * n,
             bytes: 16,
             kind: Kind::Tombstone,
@@ -531,6 +569,7 @@ mod tests {
         let (summary, footer) = bytes.split_at(bytes.len() - 512);
         let footer = decode_footer(&LAYOUT, 7, footer).expect("a footer");
         let summary = &summary[summary.len() - footer.summary_bytes()..];
+        assert_eq!((footer.records, footer.newest), (100, 104));
         assert_eq!(footer.entries(&LAYOUT, 7, summary), Some(entries));
         let mut bad = summary.to_vec();
         bad[0] ^= 1;

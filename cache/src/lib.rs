@@ -32,6 +32,60 @@
 //! * A device that fails takes its share of the entries with it: they become misses. The others
 //!   go on.
 //!
+//! # Coming back
+//!
+//! [`Cache::open`] returns when it is known what is on the devices: seconds for ten million entries.
+//! With [`Config::recover`] it returns at once, and gets are answered as far as the answer is known:
+//!
+//! ```
+//! use tierce_cache::{Cache, Config, Recover};
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("cache");
+//! # let options = tierce_io::FormatOptions::default().size(Some(64 << 20)).bucket(64 << 10);
+//! # tierce_io::format(&path, &options)?;
+//! let cache = Cache::open(Config::new(&path).recover(Recover::MissMeanwhile))?;
+//! assert_eq!(cache.get(b"key")?, None); // at once: not there, or not known yet
+//! cache.insert(b"key", b"value")?; // waits until all is known
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Faults
+//!
+//! What happens when something is not as it should be. Whatever the cause, a miss is counted by its
+//! reason in [`Stats`]; "cold" says that nothing that was on the devices counts any more, now and
+//! later, of which the `log` facade is warned.
+//!
+//! | what | then |
+//! |---|---|
+//! | an empty key | [`Error::EmptyKey`], of every operation |
+//! | an empty value | is a value |
+//! | a key or value that is too large | [`Error::TooLarge`], nothing is written, an older value stays; [`Cache::value_bytes_max`] says how large. A get or remove of such a key finds nothing |
+//! | a key or value of another type than was stored | [`Error::Code`] |
+//! | inserts and removes of a key at the same time | one after the other, in some order; every get that begins later, and every restart, finds the same end |
+//! | no memory or no bucket | the insert waits, at most [`Config::space_timeout`]: [`Error::TimedOut`]; or it is told at once ([`WhenFull::Fail`]): [`Error::Full`]. An older value stays |
+//! | a future that is dropped | its insert or remove took place or not; nothing is left behind |
+//! | a device that fails a write or flush | it is out of use. A flush says once that something was lost. Its entries are misses or can still be read, inserts go to the others; without others they return [`Error::Space`] with the cause |
+//! | a device that fails a read | a miss |
+//! | damaged bytes | a miss; of a header: the bucket's entries are misses |
+//! | a device that failed, at the next start | nothing of it counts if the others went on without it |
+//! | a bucket that cannot be read at open | cold: it may have held what is newer than anything else |
+//! | a device that can be neither read nor written at open | the open fails; while [recovering](Recover) every insert, remove and flush does, and gets miss |
+//! | opened twice | the second one is refused: [`Error::Io`], in use |
+//! | a device named twice, or with a copy of itself | [`Error::Twice`] |
+//! | devices of other bucket or block sizes than the first | [`Error::Geometry`]; nothing is changed, as whenever an open fails |
+//! | buckets with no room for records, or several devices with buckets below 16 KiB | [`Error::SmallBuckets`] |
+//! | a device that became shorter, is not formatted, or holds somebody else's data | [`Error::Io`] says what was found and wanted |
+//! | a device that was formatted anew | is empty |
+//! | a device is missing | cold: it may have held what is newer |
+//! | a device that is new, of another cache, or was left out meanwhile | it is used, nothing of what is on it counts |
+//! | an old copy of a device in its stead | cold |
+//! | the devices in another order | as before, but values in parts (larger than fits the rest of a bucket) are misses |
+//! | another version of the cache's format, older or newer, or flags that are not known | cold |
+//! | a version of the superblock that is not known | [`Error::Io`] |
+//! | the [clock](Clock) jumps forwards | entries with a time to live expire earlier |
+//! | it jumps backwards, also across a restart | they expire later; what had expired and is still stored is there again, unless it was overwritten or removed |
+//! | a power loss or kill, at any time, also while recovering | as promised above |
+//!
 //! # How it works
 //!
 //! | file | read it to learn |
@@ -43,10 +97,11 @@
 //! | `index.rs`, `table.rs`, `packed.rs` | where each key's value is: 12 bytes, and few beside them |
 //! | `fetch.rs` | reading a record: from memory, a write buffer, or the device |
 //! | `memory.rs` | copies in memory, and why nothing old is served from them |
-//! | `recover.rs`, `open.rs` | coming back warm |
+//! | `recover.rs`, `scan.rs`, `open.rs` | coming back warm |
+//! | `warm.rs` | requests while it comes back |
 //! | `lineage.rs`, `evict.rs` | why what was removed or overwritten never comes back |
 //! | `reinsert.rs`, `going.rs` | what was hit outlives its bucket; what is about to go is read |
-//! | `void.rs` | what a device that failed may not bring back |
+//! | `void.rs`, `members.rs` | what a device that failed, or was not there, may not bring back |
 //! | `spread.rs` | values that do not fit what is left of a bucket, or a bucket |
 //! | `budget.rs`, `flights.rs`, `block.rs` | waiting: for memory, for who fetches the same key, without a runtime |
 //! | `collector.rs` | garbage collection: a thread that sleeps until it is due |
@@ -83,6 +138,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cache;
+pub mod clock;
 pub mod codec;
 pub mod config;
 pub mod error;
@@ -103,21 +159,25 @@ mod index;
 mod layout;
 mod life;
 mod lineage;
+mod members;
 mod memory;
 mod open;
 mod packed;
 mod recover;
 mod reinsert;
+mod scan;
 mod spread;
 mod stream;
 mod table;
 #[cfg(test)]
 mod testing;
 mod void;
+mod warm;
 
 pub use cache::Cache;
+pub use clock::Clock;
 pub use codec::{BadCode, Code};
-pub use config::{Config, Put, WhenFull};
+pub use config::{Config, Put, Recover, WhenFull};
 pub use error::Error;
 #[cfg(feature = "metrics")]
 pub use metrics::Metrics;

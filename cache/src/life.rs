@@ -122,6 +122,11 @@ impl Lives {
         self.number(bucket).is_some()
     }
 
+    /// All buckets.
+    pub(crate) fn nbuckets(&self) -> u64 {
+        self.words.iter().map(|words| words.len() as u64).sum()
+    }
+
     /// How many buckets have a life: looks at all.
     pub(crate) fn count(&self) -> u64 {
         // Relaxed: a statistic.

@@ -137,6 +137,12 @@ impl Lineage {
         lock(&self.dead).remove(&id);
     }
 
+    /// Nothing that was noted counts.
+    pub(crate) fn clear(&self) {
+        self.notes.iter().for_each(|notes| lock(notes).clear());
+        lock(&self.dead).clear();
+    }
+
     /// Bytes of memory that the notes take, about.
     pub(crate) fn bytes(&self) -> usize {
         let notes = |shard: &Mutex<Notes>| {

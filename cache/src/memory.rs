@@ -142,8 +142,8 @@ impl Lifecycle<KeyHash, Arc<Copied>> for Evictions {
 }
 
 /// A [`KeyHash`] needs no hashing.
-#[derive(Default)]
-struct Hashed(u64);
+#[derive(Debug, Default)]
+pub(crate) struct Hashed(u64);
 
 impl Hasher for Hashed {
     fn write_u64(&mut self, hash: u64) {

@@ -1,29 +1,32 @@
-//! Opening: devices, their state, what their buckets say, and the threads.
+//! Opening: devices and their state at once, then what their buckets say ([`crate::recover`]), and
+//! the threads: before the cache is open, or while it is used already.
 
 use crate::budget::Budget;
-use crate::cache::Background;
+use crate::cache::{Background, Threads};
 use crate::collector;
-use crate::config::Config;
+use crate::config::{Config, Recover};
 use crate::engine::{Disk, Engine};
 use crate::error::Error;
+use crate::events::{event, span};
 use crate::flights::Flights;
 use crate::index::Index;
 use crate::layout::Layout;
 use crate::life::Lives;
 use crate::lineage::Lineage;
+use crate::members::Members;
 use crate::memory::Memory;
-use crate::recover::{self, Scan, Source};
+use crate::recover::new_hash_seed;
+use crate::scan::Source;
 use crate::stats::Counters;
 use crate::stream::Streams;
 use crate::void::{self, Void};
+use crate::warm::Warm;
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
-use tierce_core::{BucketIndex, DeviceIndex, Geometry, Mark, Sizes};
-use tierce_io::{
-    Device, DeviceExt, Evicted, OpenOptions, Owner, Pipeline, StateWriter, Volume, Work,
-};
+use tierce_core::{BucketIndex, DeviceIndex, Geometry, Sizes};
+use tierce_io::{Device, Evicted, OpenOptions, Owner, Pipeline, StateWriter, Volume, Work};
 use tierce_lockfree::{Allocator, DeviceTable, Reclaimer, Startup};
 
 /// A device that is open, not yet a cache's.
@@ -55,7 +58,15 @@ fn open_volumes(config: &Config, volumes: Vec<Volume>) -> Result<Background, Err
     let opened = volumes.into_iter().map(|volume| adopt(volume, config));
     let opened = opened.collect::<Result<Vec<_>, _>>()?;
     let layout = alike(&opened)?;
-    let (scan, clock, void) = found(&opened, &layout)?;
+    let (mut void, mut sources) = (Void::default(), Vec::new());
+    for (number, opened) in (0..).zip(&opened) {
+        let said = match layout.bucket_bytes >= void::BUCKET_BYTES_MIN {
+            true => Void::read(&*opened.device)?,
+            false => Void::default(),
+        };
+        void.merge(&said);
+        sources.push(opened.source(number, said.members));
+    }
     let settings = tierce_lockfree::Config::default();
     let cpus = config.cpus.unwrap_or(settings.cpus);
     let settings = settings
@@ -67,21 +78,84 @@ fn open_volumes(config: &Config, volumes: Vec<Volume>) -> Result<Background, Err
         .seed(RandomState::new().hash_one("the seed of the random policy"));
     let (tables, disks): (Vec<_>, Vec<_>) = opened.into_iter().map(Opened::split).unzip();
     let (disks, writers): (Vec<_>, Vec<_>) = disks.into_iter().unzip();
-    let streams = streams(config, &tables, settings.cpus);
-    let mut startup = Allocator::start(settings, tables)?;
-    let engine = Parts { layout, disks, streams, clock, void, scan: &scan };
-    engine.observe(&mut startup);
-    let (allocator, mut reclaimers) = startup.finish();
-    for reclaimer in &mut reclaimers {
-        let here = scan.buckets.iter();
-        let here = here.filter(|found| found.bucket.device() == reclaimer.device());
-        let here = here.map(|found| (found.bucket.bucket().get(), found.header.life)).collect();
-        let nbuckets = allocator.geometry(reclaimer.device()).nbuckets();
-        reclaimer.set_fifo_next(fifo_next(here, nbuckets));
+    let buckets = sources.iter().map(|source| source.buckets.len() as u64).sum();
+    let parts = Parts {
+        layout,
+        disks,
+        streams: streams(config, &tables, cpus),
+        nbuckets: tables.iter().map(|table| table.gens.nbuckets()).collect(),
+        void,
+        warm: Warm::new(config.recover, buckets),
+    };
+    let startup = Allocator::start(settings, tables)?;
+    let start = Start { engine: parts.assemble(config), sources, startup, writers };
+    start.go(config.recover)
+}
+
+/// What is left to do when devices and settings are known to be good.
+struct Start {
+    engine: Arc<Engine>,
+    sources: Vec<Source>,
+    startup: Startup,
+    writers: Vec<StateWriter>,
+}
+
+impl Start {
+    /// Now, or meanwhile.
+    fn go(self, recover: Recover) -> Result<Background, Error> {
+        let engine = Arc::clone(&self.engine);
+        let (recovery, threads) = match recover {
+            Recover::First => (None, Some(self.run()?)),
+            Recover::MissMeanwhile | Recover::WaitMeanwhile => {
+                let thread = std::thread::Builder::new().name("tierce-recover".into());
+                let recovery = thread.spawn(move || self.run()).map_err(|cause| Error::Thread {
+                    thread: "tierce-recover",
+                    cause: Arc::new(cause),
+                })?;
+                (Some(recovery), None)
+            }
+        };
+        Ok(Background { engine, recovery, threads })
     }
-    let engine = engine.assemble(config, allocator);
-    engine.settle(&scan)?;
-    start(engine, reclaimers, writers)
+
+    fn run(self) -> Result<Threads, Error> {
+        let engine = Arc::clone(&self.engine);
+        let _guard = engine.warm.guard();
+        let _span = span!(INFO, "recovery");
+        let threads = self.finish();
+        match &threads {
+            Ok(_) => {
+                let (entries, buckets) = (engine.index.len(), engine.lives.count());
+                event!(INFO, "recovered", entries = entries, buckets = buckets);
+                engine.warm.finish();
+            }
+            Err(error) => {
+                event!(WARN, "recovery_failed", cause = error);
+                engine.warm.fail(error.clone());
+            }
+        }
+        threads
+    }
+
+    fn finish(self) -> Result<Threads, Error> {
+        let Self { engine, sources, mut startup, writers } = self;
+        let recovered = engine.recover(&sources)?;
+        drop(sources);
+        recovered.observe(&mut startup);
+        let (allocator, mut reclaimers) = startup.finish();
+        for reclaimer in &mut reclaimers {
+            let here = recovered.buckets.iter();
+            let here = here.filter(|found| found.bucket.device() == reclaimer.device());
+            let here = here.map(|found| (found.bucket.bucket().get(), found.header.life)).collect();
+            let nbuckets = allocator.geometry(reclaimer.device()).nbuckets();
+            reclaimer.set_fifo_next(fifo_next(here, nbuckets));
+        }
+        engine.hash_seed.get_or_init(new_hash_seed);
+        engine.allocator.set(allocator).expect("nobody else makes one");
+        engine.settle(&recovered)?;
+        drop(recovered);
+        start(engine, reclaimers, writers)
+    }
 }
 
 fn adopt(volume: Volume, config: &Config) -> Result<Opened, Error> {
@@ -116,6 +190,13 @@ fn alike(opened: &[Opened]) -> Result<Layout, Error> {
         let device = first.device.name().to_string();
         return Err(Error::SmallBuckets { device, bucket_bytes });
     }
+    let uuid = |o: &Opened| o.writer.superblock().uuid;
+    for (number, one) in opened.iter().enumerate() {
+        if let Some(other) = opened[..number].iter().find(|other| uuid(other) == uuid(one)) {
+            let name = |o: &Opened| o.device.name().to_string();
+            return Err(Error::Twice { device: name(one), other: name(other) });
+        }
+    }
     match opened.iter().find(|other| shape(other) != shape(first)) {
         None => Ok(first.layout),
         Some(other) => Err(Error::Geometry {
@@ -139,36 +220,6 @@ fn fifo_next(mut found: Vec<(u32, u64)>, nbuckets: u32) -> u32 {
     gaps.max().filter(|&(gap, _)| gap > GAP_MIN).map_or(oldest, |(_, next)| next)
 }
 
-/// What is on the devices, where numbers go on, and which lives do not count.
-fn found(opened: &[Opened], layout: &Layout) -> Result<(Scan, u64, Void), Error> {
-    let has_room = layout.bucket_bytes >= void::BUCKET_BYTES_MIN;
-    let mut void = Void::default();
-    for opened in opened.iter().filter(|_| has_room) {
-        void.merge(&Void::read(&*opened.device)?);
-    }
-    let sources: Vec<_> = (0..).zip(opened).map(|(n, o)| o.source(n)).collect();
-    match recover::scan(&sources, layout) {
-        Ok(mut scan) => {
-            scan.buckets.retain(|found| !void.contains(found.header.uuid, found.header.life));
-            let clock = recover::clock(&sources, &scan);
-            Ok((scan, clock, void))
-        }
-        Err(error) if has_room => {
-            log::warn!("{error}: what it held is not known, so the cache starts empty");
-            let clock = recover::clock(&sources, &Scan::default());
-            for opened in opened {
-                // Numbers of earlier runs are below the clock: see `recover.rs`.
-                void.insert(opened.writer.superblock().uuid.0, clock - 1);
-            }
-            for opened in opened {
-                void.write(&*opened.device)?;
-            }
-            Ok((Scan::default(), clock, void))
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// How many buckets are filled at a time: open buckets are half empty, so not too many of them on
 /// a small device.
 fn streams(config: &Config, tables: &[DeviceTable], cpus: u32) -> usize {
@@ -178,7 +229,7 @@ fn streams(config: &Config, tables: &[DeviceTable], cpus: u32) -> usize {
 }
 
 impl Opened {
-    fn source(&self, number: u8) -> Source<'_> {
+    fn source(&self, number: u8, members: Members) -> Source {
         let first = self.table.geometry.first_bucket().get();
         let chain: HashSet<_> = self.table.chain.iter().copied().collect();
         // Before the first prio write nothing was handed out. From then on gen 0 says nothing:
@@ -191,8 +242,9 @@ impl Opened {
         };
         Source {
             index: DeviceIndex::new(number),
-            device: &*self.device,
+            device: Arc::clone(&self.device),
             uuid: self.writer.superblock().uuid.0,
+            members,
             seq: self.writer.superblock().seq,
             gens: self.table.gens.iter().map(|(_, gen_)| gen_).collect(),
             buckets: self.table.geometry.buckets().filter(is_data).collect(),
@@ -209,49 +261,37 @@ impl Opened {
 }
 
 /// What an engine is made of.
-struct Parts<'a> {
+struct Parts {
     layout: Layout,
     disks: Vec<Disk>,
     streams: usize,
-    clock: u64,
+    nbuckets: Vec<u32>,
     void: Void,
-    scan: &'a Scan,
+    warm: Warm,
 }
 
-impl Parts<'_> {
-    /// Shows the allocator every bucket that holds something. Also one whose records are all
-    /// superseded: it may be what keeps an older record from coming back.
-    fn observe(&self, startup: &mut Startup) {
-        for found in &self.scan.buckets {
-            let sectors = self.scan.sectors(found, &self.layout);
-            startup.observe(found.bucket, sectors, Mark::Reclaimable);
-        }
-    }
-
-    fn assemble(self, config: &Config, allocator: Arc<Allocator>) -> Arc<Engine> {
-        let index = Index::new(self.layout.grain);
+impl Parts {
+    fn assemble(self, config: &Config) -> Arc<Engine> {
         let (segment, memory) = Engine::buffers(config, &self.layout, self.streams);
         // Four segments, or what the longest record takes and one.
         let survivors = (4 * segment).max(self.layout.bucket_bytes + segment) as usize;
-        let streams = Streams::new(self.streams, segment, self.layout.grain);
-        let nbuckets = (0..self.disks.len() as u8)
-            .map(|number| allocator.geometry(DeviceIndex::new(number)).nbuckets());
-        let seed = self.scan.buckets.first().map(|found| found.header.hash_seed);
         let cpus = config.cpus.unwrap_or(tierce_lockfree::Config::default().cpus);
         let engine = Engine {
+            allocator: OnceLock::new(),
+            warm: self.warm,
             memory: Memory::new(config.memory_bytes, cpus as usize),
-            lives: Lives::new(nbuckets),
-            allocator,
-            index,
+            lives: Lives::new(self.nbuckets.into_iter()),
+            index: Index::new(self.layout.grain),
             lineage: Lineage::new(),
             counters: Counters::default(),
             flights: Flights::default(),
             devices: self.disks,
             layout: self.layout,
             budget: Budget::new(memory),
-            hash_seed: seed.unwrap_or_else(|| RandomState::new().hash_one("the seed of a cache")),
-            streams,
-            clock: AtomicU64::new(self.clock),
+            hash_seed: OnceLock::new(),
+            streams: Streams::new(self.streams, segment, self.layout.grain),
+            ticks: AtomicU64::new(1),
+            clock: config.clock.clone(),
             when_full: config.when_full,
             reinsert_after: config.reinsert_after,
             survivors: Budget::new(survivors),
@@ -267,44 +307,6 @@ impl Parts<'_> {
 }
 
 impl Engine {
-    /// Enters what was found. Buckets that the start-up has taken for the prio reserve are gone:
-    /// what that means for older records is written before anything else is.
-    fn settle(&self, scan: &Scan) -> Result<(), Error> {
-        for bucket in &scan.buckets {
-            self.lives.found(bucket.bucket, bucket.header.life);
-            self.lineage.found_dead(bucket.bucket.id(), bucket.dead.clone());
-        }
-        recover::rebuild(scan, &self.layout, &self.index, |newer, older| {
-            let (found, offset) = older;
-            self.lineage.note(newer.bucket.id(), (found.bucket.id(), offset), found.header.life);
-        });
-        let current = |id| self.allocator.snapshot(id).map(|word| word.gen_());
-        let gone = scan
-            .buckets
-            .iter()
-            .filter(|found| current(found.bucket.id()) != Some(found.bucket.gen_()));
-        let gone: Vec<_> = gone.map(|found| found.bucket.id()).collect();
-        for (number, disk) in (0..).zip(&self.devices) {
-            let device = DeviceIndex::new(number);
-            let here = gone.iter().filter(|id| id.device() == device);
-            let here: Vec<_> = here.map(|id| id.bucket()).collect();
-            if here.is_empty() {
-                continue;
-            }
-            self.evict(device, &here)?;
-            // Durable before the headers go, for a cut may come between any two writes.
-            disk.device.flush()?;
-            // Their new gens are not durable yet. Without a header nothing of them comes back.
-            for bucket in &here {
-                let start = self.layout.start(*bucket);
-                disk.device.write_at(start, &vec![0; self.layout.block as usize])?;
-            }
-            disk.device.flush()?;
-            self.gone(device, &here);
-        }
-        Ok(())
-    }
-
     /// The cache ends: what is in memory is dropped.
     pub(crate) fn forget(&self) {
         self.streams.clear();
@@ -339,20 +341,18 @@ fn start(
     engine: Arc<Engine>,
     reclaimers: Vec<Reclaimer>,
     writers: Vec<StateWriter>,
-) -> Result<Background, Error> {
-    let mut background =
-        Background { engine: Arc::clone(&engine), pipelines: Vec::new(), collector: None };
+) -> Result<Threads, Error> {
+    let mut pipelines = Vec::new();
     for (reclaimer, writer) in reclaimers.into_iter().zip(writers) {
         let (device, engine) = (reclaimer.device(), Arc::downgrade(&engine));
         let work = Work::new(reclaimer, writer).with_owner(Hook { device, engine });
-        background.pipelines.push(Pipeline::start_work(work)?);
+        pipelines.push(Pipeline::start_work(work)?);
     }
     let collector = std::thread::Builder::new()
         .name("tierce-gc".into())
         .spawn(move || collector::run(&engine))
         .map_err(|cause| Error::Thread { thread: "tierce-gc", cause: Arc::new(cause) })?;
-    background.collector = Some(collector);
-    Ok(background)
+    Ok(Threads { pipelines, collector })
 }
 
 /// Buckets that may hold data: all but those before `first_bucket`, the journal, and the live prio

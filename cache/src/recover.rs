@@ -1,288 +1,507 @@
 //! Coming back warm: the index is made anew from what the buckets say of themselves.
 //!
+//! # Problem
+//!
+//! A key may have records in many buckets; the newest counts, and it may be in the bucket that is
+//! read last. Still gets are to be answered before all are read ([`crate::warm`]), with nothing that
+//! is old.
+//!
 //! # Protocol
 //!
-//! 1. Every bucket that may hold something is read, many at a time: header, list of dead records,
-//!    footer and summary. It counts if the header is of this device, this bucket and the gen that
-//!    the table has. A bucket without a summary was being filled: its records are read one after
-//!    the other, as far as they are whole.
-//! 2. Records are sorted by key and version. The newest enters the index if it is a value and not
-//!    dead; each is noted as the predecessor of the next newer one ([`crate::lineage`]).
-//! 3. All of these buckets are shown to the allocator (`observe`), before it hands out anything.
+//! 1. *Survey* ([`crate::scan`]): which buckets count, and of each the highest version in it.
+//! 2. The buckets are read in the order of these, from the newest on, some at a time. Then the
+//!    *horizon* is the highest version that a bucket which has not been read can hold, and what
+//!    is above it is *known*: it is entered, by key and from newer to older. What is not waits until
+//!    the horizon is low enough, which it is for all in the end.
+//! 3. The first record of a key that is entered is its newest. If it is a value and not dead, the
+//!    index leads there from now on; otherwise it is noted that there is nothing to be found. Every
+//!    other one is noted as the predecessor of the one before ([`crate::lineage`]).
+//! 4. All of these buckets are shown to the allocator (`observe`), and only then is there an
+//!    allocator at all. What the start-up has taken for the prio reserve is made to go as any other
+//!    bucket is, and the threads are started. Only then does anybody write.
 //!
 //! Versions and numbers of lives go on above everything that was found, and above what earlier runs
 //! can have used: the superblock's seq, which every opening makes durable first, is their upper part.
 //!
+//! # Invariants
+//!
+//! 1. When a record is entered, every newer one of its key has been: those above the horizon are in
+//!    buckets that were read, and none of them waits.
+//! 2. So what the index leads to while the cache recovers is what it leads to when that is over.
+//!
+//! # Power loss
+//!
+//! Steps 1 to 3 write nothing, unless the cache is made of other devices than the last time
+//! ([`crate::members`]) or everything is cold. Step 4 is as if the buckets that it makes go went in their turn.
+//!
 //! # What is cold
 //!
-//! A bucket whose header, summary and records are damaged, of an unknown version, or of another
-//! hash seed is left as it is: it is reused in its turn.
+//! A bucket whose header is damaged, or whose records are of another hash seed, is left as it is: it
+//! is reused in its turn.
 //!
-//! A bucket that the device cannot read might have held the newest record of any key, so nothing
-//! that is older may count: everything is cold, for good ([`crate::void`]).
+//! A bucket that the device cannot read, or of another version of the format, or on a device that
+//! is missing, might hold the newest record of any key, so nothing that is older may count:
+//! everything is cold, for good ([`crate::void`]), also what has been known by then.
+//!
+//! # Progress
+//!
+//! Shards of the index are locked while a few records are entered, never across I/O. Memory is needed
+//! for the records that wait and of the buckets that were read last: [`RECORDS`] or so.
 
+use crate::engine::{Disk, Engine};
+use crate::error::Error;
 use crate::index::{Index, KeyHash, Location};
-use crate::layout::{BucketHeader, Dead, Entry, Kind, Layout, Record, decode_footer};
+use crate::layout::{Entry, Kind};
+use crate::members::{Change, Members, Uuid, compare};
+use crate::scan::{self, Cold, Source, Surveyed, Unknown};
+use crate::void;
+use crate::warm::Met;
+use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::thread::ScopedJoinHandle;
+use std::sync::atomic::Ordering;
+use tierce_core::DeviceIndex;
 use tierce_core::geometry::SECTOR_BYTES;
-use tierce_core::{BucketId, BucketIndex, DeviceIndex, Gen};
-use tierce_io::{Device, DeviceExt};
-use tierce_lockfree::BucketRef;
+use tierce_core::{BucketId, Mark};
+use tierce_io::DeviceExt;
+use tierce_lockfree::Startup;
 
-/// Buckets that are read at a time, over all devices.
-const READERS: usize = 16;
 /// Bits of versions below the superblock's seq.
 const RUN_BITS: u32 = 44;
+/// Records that are entered at a time, about: few enough to fit the processor's caches, enough to
+/// be worth several threads.
+const RECORDS: usize = 1 << 19;
+/// A step is at most so much of what there is, so that something is known soon, and at least so
+/// many buckets, which are read at a time.
+const STEPS: usize = 64;
+const BUCKETS_MIN: usize = 16;
 
-/// A device as it is read.
-pub(crate) struct Source<'a> {
-    pub(crate) index: DeviceIndex,
-    pub(crate) device: &'a dyn Device,
-    pub(crate) uuid: [u8; 16],
-    /// The superblock's seq in this run.
-    pub(crate) seq: u64,
-    /// Gens by bucket.
-    pub(crate) gens: Vec<Gen>,
-    /// Buckets that may hold data.
-    pub(crate) buckets: Vec<BucketIndex>,
+/// A record of a key.
+#[derive(Clone, Copy)]
+struct Record {
+    hash: u64,
+    version: u64,
+    /// The number of its bucket among those that were found.
+    bucket: u32,
+    offset: u32,
+    bytes: u32,
+    kind: Kind,
 }
 
-/// What one bucket says.
-pub(crate) struct Found {
-    pub(crate) bucket: BucketRef,
-    pub(crate) header: BucketHeader,
-    pub(crate) dead: Dead,
-    /// Its part of the entries of all.
-    entries: Range<usize>,
-}
-
-/// What all buckets say.
+/// What is on the devices, as far as the allocator wants to know.
 #[derive(Default)]
-pub(crate) struct Scan {
-    pub(crate) buckets: Vec<Found>,
-    /// Of all buckets, in one piece: it goes back to the system in one piece, too.
-    entries: Vec<Entry>,
+pub(crate) struct Recovered {
+    pub(crate) buckets: Vec<Surveyed>,
+    /// Sectors of records of each that are not dead.
+    sectors: Vec<u32>,
 }
 
-impl Scan {
-    /// The records of a bucket, in its order.
-    fn entries(&self, found: &Found) -> &[Entry] {
-        &self.entries[found.entries.clone()]
-    }
-
-    fn bucket(&self, record: &Sorted) -> &Found {
-        &self.buckets[record.bucket as usize]
-    }
-
-    fn entry(&self, record: &Sorted) -> Entry {
-        self.entries(self.bucket(record))[record.entry as usize]
-    }
-
-    fn add(&mut self, mut found: Found, entries: Vec<Entry>) {
-        let from = self.entries.len();
-        self.entries.extend(entries);
-        found.entries = from..self.entries.len();
-        self.buckets.push(found);
-    }
-
-    /// Sectors of records of a bucket that are not dead.
-    pub(crate) fn sectors(&self, found: &Found, layout: &Layout) -> u32 {
-        let live = self.entries(found).iter().filter(|e| !found.dead.contains(layout, e.offset));
-        let bytes: u64 = live.map(|entry| u64::from(entry.bytes)).sum();
-        (bytes.div_ceil(u64::from(SECTOR_BYTES)) as u32).max(1)
-    }
-}
-
-/// Everything that can be found on the devices.
-///
-/// # Errors
-///
-/// The first bucket that could not be read.
-pub(crate) fn scan(sources: &[Source<'_>], layout: &Layout) -> Result<Scan, tierce_io::Error> {
-    let work: Vec<_> =
-        sources.iter().flat_map(|s| s.buckets.iter().map(move |&bucket| (s, bucket))).collect();
-    let (next, scan) = (AtomicUsize::new(0), Mutex::new(Scan::default()));
-    let read = || {
-        // Relaxed: each number is drawn once, whatever the order.
-        while let Some(&(source, bucket)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if let Some((found, entries)) = read_bucket(source, layout, bucket)? {
-                scan.lock().unwrap_or_else(PoisonError::into_inner).add(found, entries);
-            }
+impl Recovered {
+    /// Shows the allocator every bucket that holds something. Also one whose records are all
+    /// superseded: it may be what keeps an older record from coming back.
+    pub(crate) fn observe(&self, startup: &mut Startup) {
+        for (found, &sectors) in self.buckets.iter().zip(&self.sectors) {
+            startup.observe(found.bucket, sectors, Mark::Reclaimable);
         }
-        Ok::<_, tierce_io::Error>(())
-    };
-    std::thread::scope(|scope| {
-        let readers: Vec<_> = (0..READERS.min(work.len())).map(|_| scope.spawn(read)).collect();
-        let join = |reader: ScopedJoinHandle<'_, _>| {
-            reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        };
-        readers.into_iter().try_for_each(join)
-    })?;
-    let mut scan = scan.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let newest = scan.buckets.iter().max_by_key(|found| found.header.life);
-    if let Some(seed) = newest.map(|found| found.header.hash_seed) {
-        scan.buckets.retain(|found| found.header.hash_seed == seed);
     }
-    Ok(scan)
-}
-
-/// What a bucket says, or `None` if it is cold.
-fn read_bucket(
-    source: &Source<'_>,
-    layout: &Layout,
-    bucket: BucketIndex,
-) -> Result<Option<(Found, Vec<Entry>)>, tierce_io::Error> {
-    let start = layout.start(bucket);
-    let read = |offset: u32, end: u32| {
-        source.device.read_at(start + u64::from(offset), (end - offset) as usize)
-    };
-    let Some(header) = BucketHeader::decode(&read(0, layout.block)?) else { return Ok(None) };
-    let gen_ = source.gens[bucket.as_usize()];
-    if header.uuid != source.uuid || header.bucket != bucket.get() || header.gen_ != gen_.get() {
-        return Ok(None);
-    }
-    let life = header.life;
-    // What most summaries take, in one read with footer and dead records.
-    let guess =
-        layout.footer.saturating_sub((layout.bucket_bytes / 32).next_multiple_of(layout.block));
-    let guess = guess.max(layout.first_record());
-    let tail = read(guess, layout.bucket_bytes)?;
-    let dead = Dead::decode(life, &tail[(layout.dead - guess) as usize..]);
-    let footer_at = (layout.footer - guess) as usize;
-    let sealed = match decode_footer(layout, life, &tail[footer_at..]) {
-        Some(footer) if footer.summary_bytes() > footer_at => {
-            let all = read(layout.summary(footer.records), layout.footer)?;
-            footer.entries(layout, life, &all[all.len() - footer.summary_bytes()..])
-        }
-        Some(footer) => {
-            footer.entries(layout, life, &tail[footer_at - footer.summary_bytes()..footer_at])
-        }
-        None => None,
-    };
-    let entries = match sealed {
-        Some(entries) => entries,
-        None => follow(layout, header, &read(0, layout.footer)?),
-    };
-    let bucket = BucketRef::new(BucketId::new(source.index, bucket), gen_);
-    Ok(Some((Found { bucket, header, dead, entries: 0..0 }, entries)))
-}
-
-/// The records of a bucket that has no summary.
-fn follow(layout: &Layout, header: BucketHeader, bytes: &[u8]) -> Vec<Entry> {
-    let mut entries = Vec::new();
-    let mut at = layout.first_record() as usize;
-    while at < bytes.len() {
-        let Some(record) = Record::decode(header.life, &bytes[at..]) else {
-            // A write ended here, or all of them.
-            let next_block = (at + 1).next_multiple_of(layout.block as usize);
-            if at.is_multiple_of(layout.block as usize) || next_block >= bytes.len() {
-                break;
-            }
-            at = next_block;
-            continue;
-        };
-        let hash = match record.kind {
-            Kind::Part => 0,
-            _ => KeyHash::of(header.hash_seed, record.key).0,
-        };
-        let (version, kind, length) = (record.version, record.kind, record.bytes());
-        entries.push(Entry { hash, version, offset: at as u32, bytes: length, kind });
-        at = (at + length as usize).next_multiple_of(layout.grain as usize);
-    }
-    entries
 }
 
 /// Where versions and lives go on.
-pub(crate) fn clock(sources: &[Source<'_>], scan: &Scan) -> u64 {
+fn clock(sources: &[Source], found: &[Surveyed]) -> u64 {
     let runs = sources.iter().map(|source| source.seq.saturating_mul(1 << RUN_BITS));
-    let lives = scan.buckets.iter().map(|found| found.header.life + 1);
-    let entries = scan.buckets.iter().flat_map(|found| scan.entries(found));
-    let versions = entries.map(|entry| entry.version + 1);
+    let lives = found.iter().map(|found| found.header.life + 1);
+    let versions = found.iter().map(|found| found.newest + 1);
     // The top bit of a life's number is used for something else.
     runs.chain(lives).chain(versions).max().unwrap_or(1).clamp(1, 1 << 62)
 }
 
-/// A record of a key.
-struct Sorted {
-    hash: u64,
-    /// In the scan.
-    bucket: u32,
-    entry: u32,
-}
-
-/// Enters the newest value of every key into the index. `superseded` is told of each record that
-/// has a newer one: the newer's bucket, and the older's with its offset there.
-pub(crate) fn rebuild(
-    scan: &Scan,
-    layout: &Layout,
-    index: &Index,
-    superseded: impl Fn(&Found, (&Found, u32)) + Sync,
-) {
-    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(16);
-    std::thread::scope(|scope| {
-        for worker in 0..workers {
-            let superseded = &superseded;
-            scope.spawn(move || {
-                let shards = Index::shards();
-                let mine = worker * shards / workers..(worker + 1) * shards / workers;
-                // A few shards at a time: sorting needs memory for these only.
-                let mut records = Vec::new();
-                for first in mine.clone().step_by(64) {
-                    let part = first..(first + 64).min(mine.end);
-                    collect(scan, &part, &mut records);
-                    enter(&records, scan, layout, index, superseded);
-                }
-            });
+impl Engine {
+    /// Steps 1 to 3.
+    pub(crate) fn recover(&self, sources: &[Source]) -> Result<Recovered, Error> {
+        match self.find(sources) {
+            Ok(recovered) => Ok(recovered),
+            Err(Cold::Stopped) => Err(tierce_lockfree::Error::Closed.into()),
+            Err(Cold::Unknown(why)) if self.layout.bucket_bytes >= void::BUCKET_BYTES_MIN => {
+                self.start_cold(sources, &why)?;
+                Ok(Recovered::default())
+            }
+            // Nor are several devices so small.
+            Err(Cold::Unknown(Unknown::Read(error))) => Err(error.into()),
+            Err(Cold::Unknown(why)) => Err(Error::Unknown { why: why.to_string() }),
         }
-    });
-}
+    }
 
-/// The records of some shards, by key, newest first.
-fn collect(scan: &Scan, shards: &Range<usize>, records: &mut Vec<Sorted>) {
-    records.clear();
-    for (bucket, found) in (0..).zip(&scan.buckets) {
-        for (entry, record) in (0..).zip(scan.entries(found)) {
-            let in_shards = shards.contains(&KeyHash(record.hash).shard());
-            if record.kind != Kind::Part && in_shards {
-                records.push(Sorted { hash: record.hash, bucket, entry });
+    fn find(&self, sources: &[Source]) -> Result<Recovered, Cold> {
+        let stopped = || self.warm.is_stopped();
+        let void = self.void().clone();
+        let mut buckets = scan::survey(sources, &self.layout, &void, stopped)?;
+        // Relaxed: nobody else writes before the recovery is over.
+        self.ticks.store(clock(sources, &buckets), Ordering::Relaxed);
+        self.join(sources, &mut buckets)?;
+        if let Some(newest) = buckets.iter().max_by_key(|found| found.header.life) {
+            let seed = newest.header.hash_seed;
+            buckets.retain(|found| found.header.hash_seed == seed);
+            let _ = self.hash_seed.set(seed);
+        }
+        buckets.sort_unstable_by_key(|found| std::cmp::Reverse(found.newest));
+        for found in &buckets {
+            self.lives.found(found.bucket, found.header.life);
+            self.lineage.found_dead(found.bucket.id(), found.dead.clone());
+        }
+        let nothing =
+            sources.iter().map(|source| source.buckets.len()).sum::<usize>() - buckets.len();
+        let mut recovered = Recovered { sectors: vec![0; buckets.len()], buckets };
+        let (mut read, mut waiting) = (0, Vec::new());
+        while read < recovered.buckets.len() {
+            self.warm.step((nothing + read) as u64);
+            let next = self.next(&recovered.buckets, read);
+            self.step(sources, &mut recovered, next.clone(), &mut waiting)?;
+            read = next.end;
+        }
+        Ok(recovered)
+    }
+
+    /// Compares the devices with those of the last time, see [`crate::members`].
+    fn join(&self, sources: &[Source], buckets: &mut Vec<Surveyed>) -> Result<(), Cold> {
+        if self.layout.bucket_bytes < void::BUCKET_BYTES_MIN {
+            return Ok(()); // one alone, see `open.rs`
+        }
+        let here: Vec<_> = sources.iter().map(|source| source.uuid).collect();
+        let said: Vec<_> = sources.iter().map(|source| source.members.clone()).collect();
+        let change = compare(&here, &said, &self.void());
+        let name = |number: usize| sources[number].device.name().to_string();
+        let strangers = match change {
+            _ if cfg!(tierce_mutant = "any_members") => return Ok(()),
+            Change::Nothing => {
+                self.void().members = said[0].clone();
+                return Ok(());
+            }
+            Change::Missing(uuid) => {
+                let uuid = tierce_core::record::Uuid(uuid);
+                return Err(Cold::Unknown(Unknown::Missing { device: name(0), uuid }));
+            }
+            Change::Behind(number) => {
+                return Err(Cold::Unknown(Unknown::Behind { device: name(number) }));
+            }
+            Change::Some(strangers) => strangers,
+        };
+        let strangers: Vec<_> = strangers.into_iter().map(|number| here[number]).collect();
+        buckets.retain(|found| !strangers.contains(&found.header.uuid));
+        Ok(self.say(sources, &strangers)?)
+    }
+
+    /// Has all devices say, durably, that they are used together from now on, and that what is on
+    /// some of them does not count.
+    fn say(&self, sources: &[Source], strangers: &[Uuid]) -> Result<(), tierce_io::Error> {
+        // Relaxed: as in `find`. Numbers of earlier runs are below it.
+        let run = self.ticks.load(Ordering::Relaxed);
+        let void = {
+            let mut void = self.void();
+            for &uuid in strangers {
+                void.insert(uuid, run - 1);
+            }
+            let uuids = sources.iter().map(|source| source.uuid).collect();
+            void.members = Members { run, uuids };
+            void.clone()
+        };
+        sources.iter().try_for_each(|source| void.write(&*source.device))
+    }
+
+    /// Which buckets are read next.
+    fn next(&self, buckets: &[Surveyed], from: usize) -> Range<usize> {
+        let most = (buckets.len() / STEPS).max(BUCKETS_MIN);
+        let mut records = 0;
+        let is_enough = |(number, bucket): (usize, &Surveyed)| {
+            records += bucket.records();
+            records > RECORDS && number > 0
+        };
+        let left = &buckets[from..];
+        let enough = left.iter().take(most).enumerate().position(is_enough);
+        from..from + enough.unwrap_or(most.min(left.len()))
+    }
+
+    /// Reads some buckets and enters what is known then. `waiting` is not.
+    fn step(
+        &self,
+        sources: &[Source],
+        recovered: &mut Recovered,
+        range: Range<usize>,
+        waiting: &mut Vec<Record>,
+    ) -> Result<(), Cold> {
+        let stopped = || self.warm.is_stopped();
+        let buckets = &recovered.buckets;
+        let horizon = buckets.get(range.end).map_or(0, |bucket| bucket.newest);
+        let read = scan::records(sources, &self.layout, buckets, range, stopped)?;
+        let mut records = std::mem::take(waiting);
+        for (number, entries) in read {
+            recovered.sectors[number] = self.live_sectors(&buckets[number], &entries);
+            let of_keys = entries.into_iter().filter(|entry| entry.kind != Kind::Part);
+            records.extend(of_keys.map(|entry| Record::of(number as u32, entry)));
+        }
+        if horizon > 0 && !cfg!(tierce_mutant = "recover_below_horizon") {
+            (records, *waiting) = records.into_iter().partition(|record| record.version > horizon);
+        }
+        self.enter_all(&records, buckets);
+        if stopped() { Err(Cold::Stopped) } else { Ok(()) }
+    }
+
+    /// Sectors of records of a bucket that are not dead.
+    fn live_sectors(&self, found: &Surveyed, entries: &[Entry]) -> u32 {
+        let is_live = |entry: &&Entry| !found.dead.contains(&self.layout, entry.offset);
+        let bytes: u64 = entries.iter().filter(is_live).map(|entry| u64::from(entry.bytes)).sum();
+        (bytes.div_ceil(u64::from(SECTOR_BYTES)) as u32).max(1)
+    }
+
+    /// Enters records, each thread those of some shards.
+    fn enter_all(&self, records: &[Record], buckets: &[Surveyed]) {
+        /// Fewer are not worth another thread.
+        const RECORDS_PER_THREAD: usize = 1 << 12;
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from).min(16);
+        let workers = cpus.min(records.len() / RECORDS_PER_THREAD).max(1);
+        let work = |worker: usize| {
+            let shards = Index::shards();
+            let mine = worker * shards / workers..(worker + 1) * shards / workers;
+            let is_mine = |record: &&Record| mine.contains(&KeyHash(record.hash).shard());
+            let mut mine: Vec<_> = records.iter().filter(is_mine).copied().collect();
+            mine.sort_unstable_by_key(|record| (record.hash, std::cmp::Reverse(record.version)));
+            // The records of a shard lie together.
+            for shard in mine.chunk_by(|a, b| KeyHash(a.hash).shard() == KeyHash(b.hash).shard()) {
+                self.enter(shard, buckets);
+            }
+        };
+        std::thread::scope(|scope| {
+            let work = &work;
+            (1..workers).for_each(|worker| drop(scope.spawn(move || work(worker))));
+            work(0);
+        });
+    }
+
+    /// Enters records of one shard, by key, newest first.
+    fn enter(&self, records: &[Record], buckets: &[Surveyed]) {
+        let Some(first) = records.first() else { return };
+        let mut chains = self.warm.chains(KeyHash(first.hash).shard());
+        let mut shard = self.index.shard(KeyHash(first.hash));
+        for key in records.chunk_by(|a, b| a.hash == b.hash) {
+            let hash = KeyHash(key[0].hash);
+            let met = chains.get(hash);
+            let in_index = || shard.get(hash).map(|location| location.bucket.id());
+            let mut newer = met.map(Met::bucket).or_else(in_index);
+            let mut gone = met.is_some_and(|met| met.gone);
+            for record in key {
+                let found = &buckets[record.bucket as usize];
+                let id = found.bucket.id();
+                let is_dead = found.dead.contains(&self.layout, record.offset);
+                match newer {
+                    Some(newer) => {
+                        self.lineage.note(newer, (id, record.offset), found.header.life);
+                        chains.insert(hash, Met::new(id, gone));
+                    }
+                    None if matches!(record.kind, Kind::Value | Kind::Spread) && !is_dead => {
+                        shard.enter(hash, record.location(found));
+                    }
+                    None => {
+                        gone = true;
+                        chains.insert(hash, Met::new(id, gone));
+                    }
+                }
+                newer = Some(id);
             }
         }
     }
-    records.sort_unstable_by_key(|record| record.hash);
-    // Hardly any key has more than one record: versions are looked up for those.
-    for key in records.chunk_by_mut(|a, b| a.hash == b.hash).filter(|key| key.len() > 1) {
-        key.sort_unstable_by_key(|record| std::cmp::Reverse(scan.entry(record).version));
+
+    /// Nothing that is on the devices counts, now or at any later start.
+    fn start_cold(&self, sources: &[Source], why: &Unknown) -> Result<(), Error> {
+        log::warn!("{why}: what it held is not known, so the cache starts empty");
+        self.index.retain(|_| false);
+        self.lineage.clear();
+        for source in sources {
+            for &bucket in &source.buckets {
+                self.lives.end(BucketId::new(source.index, bucket));
+            }
+        }
+        // Relaxed: as in `find`, whose clock is above this one if it came so far.
+        self.ticks.fetch_max(clock(sources, &[]), Ordering::Relaxed);
+        let all: Vec<_> = sources.iter().map(|source| source.uuid).collect();
+        Ok(self.say(sources, &all)?)
+    }
+
+    /// Buckets that the start-up has taken for the prio reserve are gone: what that means for older
+    /// records is written before anything else is.
+    pub(crate) fn settle(&self, recovered: &Recovered) -> Result<(), Error> {
+        let current = |id| self.allocator().snapshot(id).map(|word| word.gen_());
+        let gone = recovered
+            .buckets
+            .iter()
+            .filter(|found| current(found.bucket.id()) != Some(found.bucket.gen_()));
+        let gone: Vec<_> = gone.map(|found| found.bucket.id()).collect();
+        for (number, disk) in (0..).zip(&self.devices) {
+            let device = DeviceIndex::new(number);
+            let here = gone.iter().filter(|id| id.device() == device);
+            let here: Vec<_> = here.map(|id| id.bucket()).collect();
+            if here.is_empty() {
+                continue;
+            }
+            self.evict(device, &here)?;
+            self.behead(disk, &here)?;
+            self.gone(device, &here);
+        }
+        Ok(())
+    }
+
+    /// The new gens of `buckets` are not durable yet. Without a header nothing of them comes back.
+    fn behead(&self, disk: &Disk, buckets: &[tierce_core::BucketIndex]) -> Result<(), Error> {
+        // Durable before the headers go, for a cut may come between any two writes.
+        disk.device.flush()?;
+        for bucket in buckets {
+            let start = self.layout.start(*bucket);
+            disk.device.write_at(start, &vec![0; self.layout.block as usize])?;
+        }
+        Ok(disk.device.flush()?)
     }
 }
 
-fn enter(
-    records: &[Sorted],
-    scan: &Scan,
-    layout: &Layout,
-    index: &Index,
-    superseded: &impl Fn(&Found, (&Found, u32)),
-) {
-    // The records of a shard lie together: it grows once, to what it needs.
-    for shard in records.chunk_by(|a, b| KeyHash(a.hash).shard() == KeyHash(b.hash).shard()) {
-        let keys = shard.chunk_by(|a, b| a.hash == b.hash).count();
-        index.reserve(KeyHash(shard[0].hash).shard(), keys);
+impl Record {
+    fn of(bucket: u32, entry: Entry) -> Self {
+        let Entry { hash, version, offset, bytes, kind } = entry;
+        Self { hash, version, bucket, offset, bytes, kind }
     }
-    for key in records.chunk_by(|a, b| a.hash == b.hash) {
-        let newest = &key[0];
-        let (bucket, entry) = (scan.bucket(newest), scan.entry(newest));
-        let counts = matches!(entry.kind, Kind::Value | Kind::Spread);
-        if counts && !bucket.dead.contains(layout, entry.offset) {
-            let hash = KeyHash(entry.hash);
-            let (offset, bytes) = (entry.offset, entry.bytes);
-            let location = Location { bucket: bucket.bucket, offset, bytes };
-            index.shard(hash).replace(hash, location);
+
+    fn location(&self, found: &Surveyed) -> Location {
+        Location { bucket: found.bucket, offset: self.offset, bytes: self.bytes }
+    }
+}
+
+/// Where the hashes of keys start in a cache in which nothing is.
+pub(crate) fn new_hash_seed() -> u64 {
+    RandomState::new().hash_one("the seed of a cache")
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::formatted;
+    use crate::{Cache, Config, Error, Put, Recover};
+    use std::sync::Arc;
+    use tierce_core::Policy;
+    use tierce_io::{DeviceExt, Fault, FaultKind, Operation, Sim};
+
+    const BUCKET: u32 = 16 << 10;
+
+    fn config() -> Config {
+        // FIFO comes to none of these again; LRU hardly knows old from new in so young a cache.
+        Config::new("sim").streams(2).policy(Policy::Fifo)
+    }
+
+    fn meanwhile(sim: &Arc<Sim>) -> Cache {
+        let config = config().recover(Recover::MissMeanwhile);
+        Cache::open_on(&config, vec![sim.clone()]).expect("opens")
+    }
+
+    /// A slow stream fills a bucket for so long that its summary is read first, and an old value is
+    /// in it; the newer one, or that the key was removed, is in one that is read later.
+    #[test]
+    fn a_value_is_not_known_before_no_newer_one_can_be() {
+        let sim = formatted(0, 640, BUCKET);
+        let cache = Cache::open_on(&config(), vec![sim.clone()]).expect("opens");
+        let insert = |stream, key: &[u8], value: &[u8]| {
+            cache.insert_with(key, value, &Put::new().write_point(stream)).expect("room");
+        };
+        insert(1, b"overwritten", b"old");
+        insert(1, b"removed", b"old");
+        insert(0, b"overwritten", b"new");
+        cache.remove(b"removed").expect("room");
+        let newer = cache.engine().index.get(cache.engine().hash(b"overwritten").expect("a key"));
+        let newer = newer.expect("it is there").bucket.bucket();
+        for n in 0..100_u32 {
+            insert(0, &n.to_le_bytes(), &[7; 14_000]);
         }
-        for pair in key.windows(2) {
-            let [newer, older] = [&pair[0], &pair[1]];
-            superseded(scan.bucket(newer), (scan.bucket(older), scan.entry(older).offset));
+        insert(1, b"newest", &[7; 14_000]); // in a bucket of its own
+        insert(1, b"newest", &[7; 14_000]);
+        cache.close().expect("closes");
+
+        // The bucket of the newer value is found, but its summary hangs.
+        let layout = crate::layout::Layout::new(BUCKET, 512).expect("room");
+        let start = layout.start(newer);
+        let summary = start + 1024..start + u64::from(layout.footer);
+        sim.inject(Fault::new(FaultKind::Stall, Operation::Read, 0).within(summary));
+        let cache = meanwhile(&sim);
+        while sim.stalled() == 0 {
+            std::thread::yield_now();
+        }
+        let knows_newest = cache.contains(b"newest").expect("a key");
+        let gets = [&b"overwritten"[..], b"removed"].map(|key| cache.get(key).expect("it works"));
+        let stats = cache.stats();
+        // First, so that the cache can end whatever was found.
+        sim.resume();
+        assert!(knows_newest, "{stats:?}");
+        assert_eq!((gets, stats.misses_recovering), ([None, None], 2));
+        cache.recovered().expect("it works");
+        assert_eq!(cache.get(b"overwritten").expect("readable").as_deref(), Some(&b"new"[..]));
+        assert_eq!(cache.get(b"removed").expect("readable"), None);
+    }
+
+    /// Told to end, it reads hardly anything more, and nothing is lost.
+    #[test]
+    fn it_gives_up_soon() {
+        let sim = formatted(0, 640, BUCKET);
+        let cache = Cache::open_on(&config(), vec![sim.clone()]).expect("opens");
+        for n in 0..200_u32 {
+            cache.insert(&n.to_le_bytes(), &[n as u8; 14_000]).expect("room");
+        }
+        cache.close().expect("closes");
+        for after in [0, 200, 700, 1000] {
+            let cache = meanwhile(&sim);
+            sim.inject(Fault::new(FaultKind::Stall, Operation::Read, after).for_good());
+            while sim.stalled() == 0 {
+                if cache.engine().warm.is_over() {
+                    panic!("no read came after {after}");
+                }
+                std::thread::yield_now();
+            }
+            cache.engine().warm.stop();
+            sim.clear_faults();
+            // If it went on it would come to this one, and then nothing of what is there counted.
+            sim.inject(Fault::new(FaultKind::Io, Operation::Read, 100));
+            sim.resume();
+            let ended = cache.recovered();
+            assert!(matches!(ended, Err(Error::Space(_))), "after {after}: {ended:?}");
+            sim.clear_faults();
+            cache.close().expect("nothing went wrong");
+        }
+        let cache = Cache::open_on(&config(), vec![sim]).expect("opens");
+        for n in 0..200_u32 {
+            assert!(cache.contains(&n.to_le_bytes()).expect("a key"), "{n}");
+        }
+    }
+
+    /// One bucket's header is of another version, or has a flag: it may hold anything.
+    #[test]
+    fn a_bucket_of_another_version_leaves_the_cache_cold_for_good() {
+        const VERSION_AT: usize = 16;
+        const INCOMPAT_AT: usize = 20;
+        for (at, value) in [(VERSION_AT, 1), (VERSION_AT, 3), (INCOMPAT_AT, 1)] {
+            let sim = formatted(0, 640, BUCKET);
+            let cache = Cache::open_on(&config(), vec![sim.clone()]).expect("opens");
+            cache.insert(b"key", b"value").expect("room");
+            let place = cache.engine().index.get(cache.engine().hash(b"key").expect("a key"));
+            let bucket = place.expect("it is there").bucket;
+            let life = cache.engine().lives.get(bucket.id()).number;
+            let start = cache.engine().layout.start(bucket.bucket());
+            cache.insert_durable(b"another", &[7; 14_500]).expect("room");
+            cache.close().expect("closes");
+
+            let mut block = sim.read_at(start, 512).expect("readable").to_vec();
+            block[at] = value;
+            let sum = crate::layout::checksum(life, &block[8..64]);
+            block[..8].copy_from_slice(&sum.get().to_le_bytes());
+            sim.write_at(start, &block).expect("writable");
+            let cache = meanwhile(&sim);
+            cache.recovered().expect("it starts empty");
+            assert!(!cache.contains(b"another").expect("a key"), "byte {at} is {value}");
+            cache.insert(b"new", b"value").expect("room");
+            cache.close().expect("closes");
+            // That bucket is still there, and does not matter any more.
+            let cache = Cache::open_on(&config(), vec![sim]).expect("opens");
+            assert_eq!(cache.get(b"new").expect("readable").as_deref(), Some(&b"value"[..]));
+            assert_eq!(cache.stats().entries, 1);
         }
     }
 }

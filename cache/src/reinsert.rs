@@ -34,7 +34,7 @@
 //! for the device alone to have it written. What is written anew is at most half of what goes.
 
 use crate::block::block_on;
-use crate::engine::{Engine, Reads, now_ms};
+use crate::engine::{Engine, Reads};
 use crate::error::Error;
 use crate::index::{KeyHash, Location};
 use crate::layout::{Entry, Kind, Record, decode_footer};
@@ -128,7 +128,7 @@ impl Engine {
         };
         for &Worth { hash, location, entry } in run {
             let record = Record::decode(life, &bytes[(entry.offset - start) as usize..]);
-            let Some(record) = record.filter(|r| r.expires == 0 || r.expires > now_ms()) else {
+            let Some(record) = record.filter(|record| !self.clock.is_past(record.expires)) else {
                 continue;
             };
             let mut whole = Vec::new();

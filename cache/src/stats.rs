@@ -33,6 +33,7 @@ pub(crate) struct Counters {
     pub(crate) corrupt: Count,
     pub(crate) other_key: Count,
     pub(crate) expired: Count,
+    pub(crate) misses_recovering: Count,
     pub(crate) read_errors: Count,
     pub(crate) buffer_reads: Count,
     pub(crate) inserts: Count,
@@ -98,6 +99,14 @@ pub struct Stats {
     pub other_key: u64,
     /// Misses because the entry's time was over.
     pub expired: u64,
+    /// Misses because nothing was known of the key yet, see
+    /// [`Config::recover`](crate::Config::recover).
+    pub misses_recovering: u64,
+    /// Buckets that may have held something when the cache was opened.
+    pub recovery_buckets: u64,
+    /// As many of them are known by now. As long as they are fewer the cache is recovering, and what
+    /// the allocator counts is 0.
+    pub recovered_buckets: u64,
     /// Misses because the device could not be read.
     pub read_errors: u64,
     /// Records that were read from a write buffer, before they were on the device.
@@ -203,11 +212,12 @@ impl DeviceStats {
 
 impl Stats {
     pub(crate) fn of(engine: &Engine) -> Self {
-        let allocator = engine.allocator.stats();
-        let devices = || allocator.devices.iter();
+        let allocator = engine.allocator.get().map(|allocator| allocator.stats());
+        let devices = || allocator.iter().flat_map(|allocator| &allocator.devices);
         let counters = &engine.counters;
+        let (recovered_buckets, recovery_buckets) = engine.warm.known();
         Self {
-            nbuckets: devices().map(|device| u64::from(device.nbuckets)).sum(),
+            nbuckets: engine.lives.nbuckets(),
             data_buckets: engine.devices.iter().map(|disk| disk.data_buckets).sum(),
             held_buckets: engine.lives.count(),
             bucket_bytes: engine.layout.bucket_bytes.into(),
@@ -226,6 +236,9 @@ impl Stats {
             corrupt: counters.corrupt.get(),
             other_key: counters.other_key.get(),
             expired: counters.expired.get(),
+            misses_recovering: counters.misses_recovering.get(),
+            recovery_buckets,
+            recovered_buckets,
             read_errors: counters.read_errors.get(),
             buffer_reads: counters.buffer_reads.get(),
             inserts: counters.inserts.get(),
@@ -239,12 +252,12 @@ impl Stats {
             reinserted: counters.reinserted.get(),
             reinserted_bytes: counters.reinserted_bytes.get(),
             reinsertions_given_up: counters.reinsertions_given_up.get(),
-            read_races: allocator.read_races_total,
+            read_races: allocator.as_ref().map_or(0, |allocator| allocator.read_races_total),
             invalidated: devices().map(|device| device.invalidate_total).sum(),
             prio_writes: devices().map(|device| device.prio_write_total).sum(),
             discards: devices().map(|device| device.discard_total).sum(),
-            gc_runs: allocator.gc_total,
-            rescales: allocator.rescale_total,
+            gc_runs: allocator.as_ref().map_or(0, |allocator| allocator.gc_total),
+            rescales: allocator.as_ref().map_or(0, |allocator| allocator.rescale_total),
             space_waits: devices().map(|device| device.alloc_wait_total).sum(),
             devices: devices()
                 .zip(&engine.devices)

@@ -13,8 +13,11 @@
 //! took the place of becomes dead just before, as if its buckets were reused. They say it in one
 //! sector behind their superblock, in bucket 0, which is never allocated. A restart asks all of
 //! them.
+//!
+//! The same sector says which devices the cache is made of ([`crate::members`]).
 
 use crate::layout::{SECTOR, checksum};
+use crate::members::{Members, Uuid};
 use tierce_core::geometry::MAX_DEVICES;
 use tierce_io::{Device, DeviceExt, Error};
 use zerocopy::little_endian::{U32, U64};
@@ -24,12 +27,15 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 const OFFSET: u64 = 8192;
 /// Buckets of at least so many bytes have room for it in bucket 0.
 pub(crate) const BUCKET_BYTES_MIN: u32 = 16 << 10;
-const MAGIC: u64 = 0x6469_6f76_6863_7274; // "trchvoid"
+const MAGIC: u64 = 0x3264_766f_6863_7274; // "trchovd2"
 const SLOTS: usize = MAX_DEVICES as usize;
 
-/// Devices whose lives up to a number do not count.
+/// Devices whose lives up to a number do not count, and those that the cache is made of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Void(Vec<([u8; 16], u64)>);
+pub(crate) struct Void {
+    devices: Vec<(Uuid, u64)>,
+    pub(crate) members: Members,
+}
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -39,6 +45,10 @@ struct Raw {
     count: U32,
     unused: U32,
     devices: [RawDevice; SLOTS],
+    run: U64,
+    members: U32,
+    unused_too: U32,
+    uuids: [[u8; 16]; SLOTS],
 }
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
@@ -51,30 +61,30 @@ const _: () = assert!(size_of::<Raw>() <= SECTOR);
 
 impl Void {
     /// Whether a life of that device does not count.
-    pub(crate) fn contains(&self, uuid: [u8; 16], life: u64) -> bool {
-        self.0.iter().any(|&(device, upto)| device == uuid && life <= upto)
+    pub(crate) fn contains(&self, uuid: Uuid, life: u64) -> bool {
+        self.devices.iter().any(|&(device, upto)| device == uuid && life <= upto)
     }
 
     /// The lives of that device up to `upto` do not count. False if that was known.
-    pub(crate) fn insert(&mut self, uuid: [u8; 16], upto: u64) -> bool {
-        if let Some(known) = self.0.iter_mut().find(|(device, _)| *device == uuid) {
+    pub(crate) fn insert(&mut self, uuid: Uuid, upto: u64) -> bool {
+        if let Some(known) = self.devices.iter_mut().find(|(device, _)| *device == uuid) {
             let newer = known.1 < upto;
             known.1 = known.1.max(upto);
             return newer;
         }
-        self.0.push((uuid, upto));
+        self.devices.push((uuid, upto));
         // Of more devices than a cache has, the oldest is not one of its devices any more.
-        if self.0.len() > SLOTS {
-            let oldest = self.0.iter().enumerate().min_by_key(|(_, (_, upto))| *upto);
+        if self.devices.len() > SLOTS {
+            let oldest = self.devices.iter().enumerate().min_by_key(|(_, (_, upto))| *upto);
             let oldest = oldest.map_or(0, |(at, _)| at);
-            self.0.swap_remove(oldest);
+            self.devices.swap_remove(oldest);
         }
         true
     }
 
-    /// What `other` says, too.
+    /// What `other` says of devices that do not count, too.
     pub(crate) fn merge(&mut self, other: &Self) {
-        for &(uuid, upto) in &other.0 {
+        for &(uuid, upto) in &other.devices {
             self.insert(uuid, upto);
         }
     }
@@ -84,14 +94,17 @@ impl Void {
         let block = device.capabilities().logical_block as usize;
         let bytes = device.read_at(OFFSET, block.max(SECTOR))?;
         let Ok((raw, _)) = Raw::ref_from_prefix(&bytes) else { return Ok(Self::default()) };
+        let (count, members) = (raw.count.get() as usize, raw.members.get() as usize);
         let valid = raw.magic.get() == MAGIC
             && raw.checksum == checksum(0, &raw.as_bytes()[8..])
-            && raw.count.get() as usize <= SLOTS;
+            && count.max(members) <= SLOTS;
         if !valid {
             return Ok(Self::default());
         }
-        let devices = raw.devices.iter().take(raw.count.get() as usize);
-        Ok(Self(devices.map(|device| (device.uuid, device.upto.get())).collect()))
+        let devices = raw.devices[..count].iter();
+        let devices = devices.map(|device| (device.uuid, device.upto.get())).collect();
+        let members = Members { run: raw.run.get(), uuids: raw.uuids[..members].to_vec() };
+        Ok(Self { devices, members })
     }
 
     /// Has `device` say this, durably.
@@ -99,13 +112,18 @@ impl Void {
         let mut raw = Raw {
             checksum: U64::ZERO,
             magic: U64::new(MAGIC),
-            count: U32::new(self.0.len() as u32),
+            count: U32::new(self.devices.len() as u32),
             unused: U32::ZERO,
             devices: [RawDevice { uuid: [0; 16], upto: U64::ZERO }; SLOTS],
+            run: U64::new(self.members.run),
+            members: U32::new(self.members.uuids.len() as u32),
+            unused_too: U32::ZERO,
+            uuids: [[0; 16]; SLOTS],
         };
-        for (out, &(uuid, upto)) in raw.devices.iter_mut().zip(&self.0) {
+        for (out, &(uuid, upto)) in raw.devices.iter_mut().zip(&self.devices) {
             *out = RawDevice { uuid, upto: U64::new(upto) };
         }
+        raw.uuids[..self.members.uuids.len()].copy_from_slice(&self.members.uuids);
         raw.checksum = checksum(0, &raw.as_bytes()[8..]);
         let block = device.capabilities().logical_block as usize;
         let mut bytes = vec![0; block.max(SECTOR)];
@@ -129,6 +147,7 @@ mod tests {
             assert!(void.insert([n; 16], 100 + u64::from(n)));
         }
         assert!(!void.insert([5; 16], 105) && void.insert([5; 16], 106));
+        void.members = Members { run: 1 << 50, uuids: vec![[1; 16], [2; 16]] };
         void.write(&*sim).expect("writable");
         let found = Void::read(&*sim.power_loss()).expect("readable");
         assert_eq!(found, void);

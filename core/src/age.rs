@@ -28,20 +28,23 @@
 //! # Protocol
 //!
 //! A rescale goes on to the next epoch, which makes everything one older at once, and then has
-//! a look at each word ([`AgeEpoch::rescale`]). Only two kinds have to be written:
+//! a look at each word ([`AgeEpoch::rescale`]). Of several in a row, between which nothing else
+//! happens, one look does the work: the epoch goes on by their number, up to 8. Only two kinds of
+//! words have to be written:
 //!
-//! * Pinned buckets do not age: their stamp follows the epoch, 1 at a time, but never past it (a
-//!   bucket used since the epoch began is fresh already). At prio 0 it is brought forward to
-//!   32768 with that.
-//! * A stamp 45056 epochs old or more is brought forward to 32768, before it can look like one
+//! * Pinned buckets do not age: their stamp follows the epoch, by as much as that went on, but
+//!   never past it (a bucket used since the epoch began is fresh already). At prio 0 it is
+//!   brought forward to 32768 with that.
+//! * A stamp 45048 epochs old or more is brought forward to 32768, before it can look like one
 //!   to come. It is enough if every 4096th rescale does so ([`AgeEpoch::is_thorough`]): the others
-//!   need not ask. A bucket that nobody uses is thus written once in 12 288 rescales or more.
+//!   need not ask. A bucket that nobody uses is thus written once in 12 280 rescales or more.
 //!
 //! # Invariant
 //!
-//! After a thorough look at a word that is not metadata, its stamp is 0 to 45055 behind the epoch;
-//! others bring it nearer, or let it fall one behind. So before the next thorough one it is
-//! at most 45055 + 4096 behind, where it still means what it should.
+//! After a thorough look at a word that is not metadata, its stamp is 0 to 45047 behind the epoch;
+//! others bring it nearer, or let it fall behind by as much as the epoch goes on. The next thorough
+//! look comes 4096 epochs later, or up to 7 more if it is that of several rescales. So before it
+//! the stamp is at most 45047 + 4103 behind, where it still means what it should.
 
 use crate::bucket::Prio;
 use crate::word::Snapshot;
@@ -55,7 +58,10 @@ const OLD: u16 = 49152;
 /// A stamp that is so old may have to be brought forward, every so many rescales.
 const THOROUGH: u16 = 4096;
 
-const _: () = assert!(Prio::FRESH.get() < OLD - THOROUGH);
+/// From this age on a thorough look brings a stamp forward.
+const FORWARD: u16 = OLD - THOROUGH - AgeEpoch::STEPS_MAX;
+
+const _: () = assert!(Prio::FRESH.get() + AgeEpoch::STEPS_MAX < FORWARD);
 
 /// Where the prio of a bucket in the concurrent table stands: the age epoch when it was last
 /// fresh, or [`METADATA`](Self::METADATA).
@@ -96,8 +102,11 @@ impl Stamp {
         Self(self.since(Self(n)))
     }
 
-    const fn next(self) -> Self {
-        Self(if self.0 == TURN - 1 { 0 } else { self.0 + 1 })
+    /// The stamp `n` epochs later.
+    const fn after(self, n: u16) -> Self {
+        let (sum, carry) = self.0.overflowing_add(n);
+        let sum = sum.wrapping_add(carry as u16);
+        Self(if sum == TURN { 0 } else { sum })
     }
 }
 
@@ -108,6 +117,8 @@ impl Stamp {
 pub enum Rescaled {
     /// It aged to this prio; nothing has to be written.
     Aged(Prio),
+    /// It was oldest before the last of several rescales; nothing has to be written.
+    AgedBefore,
     /// It does not age, and nothing has to be written.
     Stays,
     /// It does not age, and for that this has to take its place.
@@ -125,9 +136,12 @@ pub enum Rescaled {
 /// assert_eq!(before.prio_of(now.stamp()), Prio::FRESH, "used since: fresh");
 ///
 /// let word = Snapshot::default().with_stamp(used);
-/// assert_eq!(now.rescale(word), Rescaled::Aged(Prio::new(32767)));
+/// assert_eq!(now.rescale(word, 1), Rescaled::Aged(Prio::new(32767)));
 /// let pinned = word.with_pin(1);
-/// assert_eq!(now.rescale(pinned), Rescaled::Write(pinned.with_stamp(now.stamp())));
+/// assert_eq!(now.rescale(pinned, 1), Rescaled::Write(pinned.with_stamp(now.stamp())));
+///
+/// let later = now.after(3);
+/// assert_eq!(later.rescale(word, 3), Rescaled::Aged(Prio::new(32764)), "three more at once");
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct AgeEpoch(Stamp);
@@ -148,10 +162,19 @@ impl AgeEpoch {
         self.0
     }
 
+    /// Of so many rescales one look at each word can do the work, at most.
+    pub const STEPS_MAX: u16 = 8;
+
     /// The epoch after one more rescale.
     #[must_use]
     pub const fn next(self) -> Self {
-        Self(self.0.next())
+        self.after(1)
+    }
+
+    /// The epoch after `steps` more rescales.
+    #[must_use]
+    pub const fn after(self, steps: u16) -> Self {
+        Self(self.0.after(steps))
     }
 
     /// The earliest stamp that has a meaning at this epoch. In terms of it, what is not metadata
@@ -221,16 +244,25 @@ impl AgeEpoch {
         word.with_stamp(self.stamp_of(word.prio()))
     }
 
-    /// Whether the rescale with which this epoch began has to bring old stamps forward. Others
-    /// need to ask [`rescale`](Self::rescale) only about pinned words, and about those with a
-    /// stamp of the last 32768 epochs, for the smallest prio.
+    /// Whether one of the `steps` rescales with the last of which this epoch began has to bring
+    /// old stamps forward. Others need to ask [`rescale`](Self::rescale) only about pinned words,
+    /// and about those with a stamp of the last 32768 epochs, for the smallest prio.
     #[must_use]
-    pub const fn is_thorough(self) -> bool {
-        self.0.0.is_multiple_of(THOROUGH)
+    pub const fn is_thorough(self, steps: u16) -> bool {
+        let mut back = 0;
+        let steps = if cfg!(tierce_mutant = "rescale_thorough_skipped") { 1 } else { steps };
+        while back < steps {
+            if self.0.before(back).0.is_multiple_of(THOROUGH) {
+                return true;
+            }
+            back += 1;
+        }
+        false
     }
 
-    /// What the rescale with which this epoch began does with a word of the table.
-    pub const fn rescale(self, word: Snapshot) -> Rescaled {
+    /// What the `steps` rescales with the last of which this epoch began do with a word of the
+    /// table, one after the other with nothing in between.
+    pub const fn rescale(self, word: Snapshot, steps: u16) -> Rescaled {
         let stamp = word.stamp();
         let past = cfg!(tierce_mutant = "rescale_past_the_epoch");
         if stamp.0 == Stamp::METADATA.0 || stamp.0 == self.0.0 && !past {
@@ -238,14 +270,17 @@ impl AgeEpoch {
         }
         if word.pin_count() != 0 {
             if past {
-                return Rescaled::Write(word.with_stamp(stamp.next()));
+                return Rescaled::Write(word.with_stamp(stamp.after(steps)));
             }
-            let unchanged = self.prio_of(stamp.next());
+            let followed = if cfg!(tierce_mutant = "rescales_follow_by_one") { 1 } else { steps };
+            let unchanged = self.prio_of(stamp.after(followed));
             return Rescaled::Write(word.with_stamp(self.stamp_of(unchanged)));
         }
+        const FRESH: u16 = Prio::FRESH.get();
         match self.0.since(stamp) {
-            age if age <= Prio::FRESH.get() => Rescaled::Aged(Prio::new(Prio::FRESH.get() - age)),
-            age if age < OLD - THOROUGH => Rescaled::Stays,
+            age if age <= FRESH => Rescaled::Aged(Prio::new(FRESH - age)),
+            age if age < FRESH + steps => Rescaled::AgedBefore,
+            age if age < FORWARD => Rescaled::Stays,
             _ => Rescaled::Write(word.with_stamp(self.stamp_of(Prio::OLDEST))),
         }
     }
@@ -354,18 +389,23 @@ mod tests {
             }
         }
 
-        /// One rescale of both. Returns the prio after it if it aged.
-        fn rescale(&mut self, now: AgeEpoch) -> Option<Prio> {
-            let aged = self.spec.rescale();
-            self.spec = aged.unwrap_or(self.spec);
-            let ours = match now.rescale(self.ours) {
+        /// So many rescales of both. Returns the prio after them if it aged by the last.
+        fn rescale(&mut self, now: AgeEpoch, steps: u16) -> Option<Prio> {
+            let (mut aged, mut before) = (None, None);
+            for _ in 0..steps {
+                (before, aged) = (aged.or(before), self.spec.rescale());
+                self.spec = aged.unwrap_or(self.spec);
+            }
+            let rescaled = now.rescale(self.ours, steps);
+            let earlier = aged.is_none() && before.is_some();
+            assert_eq!(rescaled == Rescaled::AgedBefore, earlier, "{now:?}");
+            let ours = match rescaled {
                 Rescaled::Aged(prio) => Some(prio),
-                Rescaled::Stays => None,
-                Rescaled::Write(_) if self.ours.pin_count() == 0 && !now.is_thorough() => None,
-                Rescaled::Write(word) => {
+                Rescaled::Write(word) if word.pin_count() != 0 || now.is_thorough(steps) => {
                     self.ours = word;
                     None
                 }
+                Rescaled::AgedBefore | Rescaled::Stays | Rescaled::Write(_) => None,
             };
             assert_eq!(ours, aged.map(Snapshot::prio), "{now:?}");
             assert_eq!(now.reveal(self.ours), self.spec, "{now:?}");
@@ -373,9 +413,9 @@ mod tests {
         }
     }
 
-    /// Random pins, hits and stores between 400 000 rescales, which go six times round; each
-    /// bucket is left alone for longer than the one before it. Rescales that need not be
-    /// thorough are not.
+    /// Random pins, hits and stores between 400 000 times that up to 8 rescales are made at once,
+    /// which go many times round; each bucket is left alone for longer than the one before it.
+    /// Looks that need not be thorough are not.
     #[test]
     fn rescales_mean_what_the_specification_says() {
         let mut epoch = AgeEpoch::FIRST;
@@ -385,10 +425,11 @@ mod tests {
             .collect();
         let (mut aged, mut written_old) = (0u32, 0u32);
         for pass in 0..400_000u32 {
-            epoch = epoch.next();
+            let steps = [1, 1, 1, 2, 5, AgeEpoch::STEPS_MAX][draws.below(6) as usize];
+            epoch = epoch.after(steps);
             for (at, twin) in twins.iter_mut().enumerate() {
                 let before = twin.ours;
-                aged += u32::from(twin.rescale(epoch).is_some());
+                aged += u32::from(twin.rescale(epoch, steps).is_some());
                 written_old += u32::from(before.pin_count() == 0 && before != twin.ours);
                 if pass.is_multiple_of(1 << (2 * at)) {
                     twin.live(epoch, &mut draws);

@@ -26,13 +26,14 @@
 //! Taking and returning a chunk go through crossbeam's `ArrayQueue`, which can wait for a peer
 //! that was preempted inside it. An empty pool does not wait: the heap serves.
 
-use crate::huge::{LARGE, prefer_large};
 use crossbeam_queue::ArrayQueue;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::fmt;
+use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
+use tierce_lockfree::huge_pages::{self, HUGE_PAGE};
 
 /// Alignment of every buffer: a page, and the largest logical block there is.
 pub const ALIGNMENT: usize = 4096;
@@ -50,7 +51,7 @@ unsafe impl Sync for Aligned {}
 
 impl Aligned {
     fn layout(capacity: usize) -> Layout {
-        let alignment = if capacity < LARGE { ALIGNMENT } else { LARGE };
+        let alignment = if capacity < HUGE_PAGE { ALIGNMENT } else { HUGE_PAGE };
         Layout::from_size_align(capacity, alignment).expect("a buffer is far below isize::MAX")
     }
 
@@ -61,11 +62,11 @@ impl Aligned {
         // SAFETY: the layout's size is at least `ALIGNMENT`, so not zero.
         let start = unsafe { alloc(layout) };
         let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
-        if capacity >= LARGE {
-            prefer_large(start, capacity);
-        }
-        // SAFETY: these are the bytes that were just allocated.
-        unsafe { start.write_bytes(0, capacity) }
+        // SAFETY: these are the bytes that were just allocated, nobody else's, and need no value.
+        let bytes: &mut [MaybeUninit<u8>] =
+            unsafe { std::slice::from_raw_parts_mut(start.as_ptr().cast(), capacity) };
+        huge_pages::ask_for(bytes);
+        bytes.fill(MaybeUninit::new(0));
         Self { start, capacity }
     }
 }

@@ -381,7 +381,7 @@ pub trait DeviceExt: Device {
     ///
     /// Whatever the device reports.
     fn read_at(&self, offset: u64, bytes: usize) -> Outcome {
-        self.submit(Request::read(offset, self.buffer(bytes))).wait()
+        self.perform(Request::read(offset, self.buffer(bytes)))
     }
 
     /// Writes `data` at `offset`, not durably.
@@ -392,7 +392,7 @@ pub trait DeviceExt: Device {
     fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), Error> {
         let mut buffer = self.buffer(data.len());
         buffer.copy_from_slice(data);
-        self.submit(Request::write(offset, buffer)).wait().map(drop)
+        self.perform(Request::write(offset, buffer)).map(drop)
     }
 
     /// Makes every completed write durable.
@@ -401,7 +401,7 @@ pub trait DeviceExt: Device {
     ///
     /// Whatever the device reports; then nothing is known about what is durable.
     fn flush(&self) -> Result<(), Error> {
-        self.submit(Request::Flush).wait().map(drop)
+        self.perform(Request::Flush).map(drop)
     }
 
     /// Discards a range.
@@ -410,7 +410,7 @@ pub trait DeviceExt: Device {
     ///
     /// Whatever the device reports.
     fn discard(&self, offset: u64, bytes: u64) -> Result<(), Error> {
-        self.submit(Request::discard(offset, bytes)).wait().map(drop)
+        self.perform(Request::discard(offset, bytes)).map(drop)
     }
 }
 

@@ -154,7 +154,7 @@ impl Journal {
         }
         let write = Request::write(bucket_start + u64::from(byte), buffer).durable();
         let write = write.class(Class::Metadata);
-        self.device.submit(write).wait()?;
+        self.device.perform(write)?;
         self.slot = slot;
         self.byte = byte + bytes as u32;
         self.highest_seq[slot] = Some(entry.seq);

@@ -50,7 +50,6 @@
 //! | [`prio_writer`] | step 2 |
 //! | [`recovery`] | reading the state of a device |
 //! | `prio_reader.rs`, `read_ahead.rs` | how opening a large device keeps the device busy |
-//! | `huge.rs` | large pages under large memory |
 //! | [`volume`] | an open device; ties these together |
 //! | [`explore`](mod@explore) | random histories with power losses, and what must hold after each |
 //! | [`discard`] | how many discards are under way, and how fast |
@@ -97,7 +96,6 @@ pub mod error;
 pub mod explore;
 mod file;
 pub mod format;
-mod huge;
 pub mod journal;
 mod notice;
 pub mod pipeline;

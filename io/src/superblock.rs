@@ -77,5 +77,5 @@ pub(crate) fn replace(
 pub(crate) fn write(device: &dyn Device, bytes: &[u8; BYTES]) -> Result<(), Error> {
     let mut buffer = device.buffer(BYTES);
     buffer.copy_from_slice(bytes);
-    device.submit(Request::write(OFFSET, buffer).durable()).wait().map(drop)
+    device.perform(Request::write(OFFSET, buffer).durable()).map(drop)
 }

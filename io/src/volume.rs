@@ -36,7 +36,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tierce_core::record::Superblock;
-use tierce_core::{BucketIndex, Gen, Geometry, Prio};
+use tierce_core::record::prio_set::PrioRecords;
+use tierce_core::{BucketIndex, Geometry};
 use tierce_lockfree::{DeviceTable, Gens};
 
 /// Who opens a device.
@@ -275,7 +276,7 @@ impl StateWriter {
     /// state of the device: a power loss would leave neither.
     pub fn publish<S>(&mut self, chain: &[BucketIndex], sets: Vec<S>) -> Result<(), Error>
     where
-        S: IntoIterator<Item = (Prio, Gen), IntoIter: ExactSizeIterator> + Send,
+        S: PrioRecords + Send,
     {
         self.write(chain, sets)?;
         self.commit(chain)
@@ -293,7 +294,7 @@ impl StateWriter {
     /// As [`publish`](Self::publish).
     pub fn write<S>(&mut self, chain: &[BucketIndex], sets: Vec<S>) -> Result<(), Error>
     where
-        S: IntoIterator<Item = (Prio, Gen), IntoIter: ExactSizeIterator> + Send,
+        S: PrioRecords + Send,
     {
         self.check()?;
         let live: HashSet<_> = self.chain.iter().map(|bucket| bucket.get()).collect();

@@ -319,7 +319,7 @@ fn scratch_and_durable_are_told_apart() {
         assert_eq!(volume.superblock().seq, round);
         assert!(volume.table().iter().all(|record| record == Default::default()));
         let (table, mut writer) = volume.into_start();
-        let published = writer.publish(&[BucketIndex::new(40)], vec![None]);
+        let published = writer.publish(&[BucketIndex::new(40)], vec![None.into_iter()]);
         assert!(matches!(published, Err(Error::Scratch { .. })), "{published:?}");
         let config = Config::default().sync(false);
         let (allocator, mut reclaimers) = Allocator::start(config, vec![table]).unwrap().finish();

@@ -26,7 +26,9 @@
 //! 2. A reclaimer takes a request if there is one and no rescale is being made: one CAS on `due`.
 //!    If one is, he leaves the request to who makes it, who looks again in the same CAS that
 //!    would end his turn: no request is stranded, no two rescales overlap, and nobody waits.
-//! 3. The epoch goes on by one. From here on every bucket is one older.
+//! 3. The epoch goes on by one. From here on every bucket is one older. If several are due the
+//!    maker takes up to 8 requests at once: the epoch goes on by their number, and step 4 is done
+//!    once for all of them, which is as if they were made one after the other in no time.
 //! 4. Each word is looked at (`rescale.rs`). Only pinned ones, which must not age, and very old
 //!    ones, whose stamps must not come round, are written ([`AgeEpoch::rescale`]), each by a
 //!    CAS that is repeated when the word has changed.
@@ -42,18 +44,19 @@
 //!    unpinned meanwhile, what counts is whether it is pinned when it is looked at. Between step
 //!    3 and that look a pinned bucket seems one older than it is, and for whoever still
 //!    holds the epoch before, one younger after it: a prio that is read meanwhile (by
-//!    `snapshot`, by a prio write) is one step off, no more.
+//!    `snapshot`, by a prio write) is one step off for each rescale that is being made, no more.
 //! 3. A hit counts from an instant within it: afterwards the bucket is as old as the number of
 //!    rescales that began since that instant, so fresh if there was none. It never makes the
 //!    bucket older: a stamp of an epoch that the hit has not seen yet counts as fresh. If
 //!    another change of the word wins its one CAS, the hit is lost, as ever.
 //! 4. The same holds of what invalidation and allocation make fresh. Both leave the bucket
 //!    pinned, so if a rescale begins between their two accesses and has looked at the word
-//!    before the second, the bucket is at 32767 for as long as it is free.
+//!    before the second, the bucket is one step below fresh for as long as it is free (or as
+//!    many as are made at once).
 //! 5. No stamp is ahead of the epoch: the pinned ones' follow it, but stop at it.
 //! 6. No stamp comes round. A hit's CAS only succeeds if the word is as it was loaded, before the
 //!    epoch was; and a word that nobody else changes a rescale changes before it is 49152 epochs
-//!    old. So the epoch that is stamped is not older than that, however long the hit slept.
+//!    old (`tierce_core::age`). So the epoch that is stamped is not older than that, however long the hit slept.
 //!
 //! Prios are hints. Whatever they are, a bucket is reused only if its word allows it; marks, gens
 //! and pins are never changed by a rescale. So it may run during a garbage collection, in place
@@ -107,9 +110,9 @@ impl AgeClock {
         AgeEpoch::from_bits(bits).unwrap_or(AgeEpoch::FIRST)
     }
 
-    /// One more rescale begins. Returns the new epoch. One thread at a time.
-    pub(crate) fn advance(&self) -> AgeEpoch {
-        let next = self.now().next();
+    /// So many more rescales begin. Returns the new epoch. One thread at a time.
+    pub(crate) fn advance(&self, steps: u16) -> AgeEpoch {
+        let next = self.now().after(steps);
         // Relaxed: see the top of the file.
         self.epoch.store(next.stamp().bits().into(), Ordering::Relaxed);
         next
@@ -120,9 +123,12 @@ impl AgeClock {
 const MAKING: u64 = 1;
 /// A rescale was requested.
 const REQUEST: u64 = 2;
+/// One look at all words serves several rescales. So they wait until something depends on them (a
+/// pass, a prio write at the end), or until there are so many.
+const WORTH_A_LOOK: u64 = 4;
 /// So many rescales are made before their maker looks for something else to do. On a small device
 /// who reads fast makes more of them due than the reclaimer can make.
-pub(crate) const AT_ONCE: u32 = 8;
+pub(crate) const AT_ONCE: u32 = AgeEpoch::STEPS_MAX as u32;
 
 /// The age of a set.
 #[derive(Debug)]
@@ -176,27 +182,33 @@ impl Ageing {
     /// then he makes these too. Returns how many it made. If those are as many as it may, the
     /// caller comes again.
     pub(crate) fn rescale_due<'a>(&self, tables: impl Iterator<Item = &'a Table> + Clone) -> u32 {
-        if !self.begin() {
-            return 0;
+        let (mut made, mut steps) = (0, self.begin());
+        while steps > 0 {
+            self.rescale(tables.clone(), steps);
+            made += u32::from(steps);
+            steps = self.again(AT_ONCE - made);
         }
-        for made in 1..AT_ONCE {
-            self.rescale(tables.clone());
-            if !self.again() {
-                return made;
-            }
-        }
-        self.rescale(tables);
-        // Release: as in `again`.
-        self.due.fetch_and(!MAKING, Ordering::Release);
-        AT_ONCE
+        made
     }
 
-    /// Takes a request and the right to make rescales, if there is one and nobody makes any.
-    fn begin(&self) -> bool {
+    /// Whether so many are due that they are made even if nothing else is to be done.
+    pub(crate) fn is_worth_a_look(&self) -> bool {
+        // Relaxed: a hint; who requests one rings.
+        self.due.load(Ordering::Relaxed) >= WORTH_A_LOOK * REQUEST
+    }
+
+    /// How many of the rescales that are `due` are made next, if `most` may be.
+    fn steps(due: u64, most: u32) -> u16 {
+        (due / REQUEST).min(most.into()) as u16
+    }
+
+    /// Takes requests, and the right to make rescales, if there is any and nobody makes any.
+    /// Returns how many.
+    fn begin(&self) -> u16 {
         let taken = |due: u64| {
             let alone = due & MAKING == 0 || cfg!(tierce_mutant = "rescales_overlap");
-            let may = due >= REQUEST && alone;
-            may.then(|| (due - REQUEST) | MAKING)
+            let steps = if alone { Self::steps(due, AT_ONCE) } else { 0 };
+            (steps > 0).then(|| (due - u64::from(steps) * REQUEST) | MAKING)
         };
         let order = if cfg!(tierce_mutant = "rescale_turn_relaxed") {
             Ordering::Relaxed
@@ -205,26 +217,29 @@ impl Ageing {
             Ordering::Acquire
         };
         // Relaxed (failure): nothing is begun.
-        self.due.fetch_update(order, Ordering::Relaxed, taken).is_ok()
+        let before = self.due.fetch_update(order, Ordering::Relaxed, taken);
+        before.map_or(0, |due| Self::steps(due, AT_ONCE))
     }
 
-    /// Takes another request, or ends the turn that `begin` began. `true` for another.
-    fn again(&self) -> bool {
-        let next = |due| {
-            let another = due >= REQUEST && !cfg!(tierce_mutant = "rescale_request_stranded");
-            Some(if another { due - REQUEST } else { due & !MAKING })
+    /// Takes more requests, at most `most`, or ends the turn that `begin` began. Returns how many.
+    fn again(&self, most: u32) -> u16 {
+        let most = if cfg!(tierce_mutant = "rescale_request_stranded") { 0 } else { most };
+        let next = |due: u64| match Self::steps(due, most) {
+            0 => Some(due & !MAKING),
+            steps => Some(due - u64::from(steps) * REQUEST),
         };
         // Release: who makes the next rescale sees what this one left; pairs with the Acquire in
         // `begin`. Relaxed (failure): only to try again.
         let before = self.due.fetch_update(Ordering::Release, Ordering::Relaxed, next);
-        before.ok().and_then(next).is_some_and(|due| due & MAKING != 0)
+        before.map_or(0, |due| Self::steps(due, most))
     }
 
-    /// One rescale of all devices.
-    fn rescale<'a>(&self, tables: impl Iterator<Item = &'a Table>) {
-        let epoch = self.clock.advance();
-        let min = tables.filter_map(|table| table.rescale(epoch)).min();
-        if let Some(min) = min {
+    /// So many rescales of all devices at once.
+    fn rescale<'a>(&self, mut tables: impl Iterator<Item = &'a Table> + Clone, steps: u16) {
+        let epoch = self.clock.advance(steps);
+        let min = tables.clone().filter_map(|table| table.rescale(epoch, steps)).min();
+        let before = || tables.any(|table| table.aged_before(epoch, steps)).then_some(Prio::OLDEST);
+        if let Some(min) = min.or_else(before) {
             // Relaxed: a hint.
             self.min_prio.store(min.get().into(), Ordering::Relaxed);
         }

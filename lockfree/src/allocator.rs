@@ -207,7 +207,11 @@ impl Allocator {
         reserve: Reserve,
         deadline: Option<Instant>,
     ) -> Result<Allocation<'_>, Error> {
-        future::block_until(self.alloc_on(device, reserve), deadline)
+        let allocation = self.alloc_on(device, reserve);
+        match allocation.at_once() {
+            Some(decided) => decided,
+            None => future::block_until(allocation, deadline),
+        }
     }
 
     /// Keeps the bucket from being reused for as long as the guard lives. `None` if the pointer
@@ -333,7 +337,7 @@ impl Allocator {
 
     /// Counts I/O (read or written) of `sectors` sectors, by which buckets age. Wait-free.
     pub fn account_io(&self, sectors: u32) {
-        if self.ageing.account(sectors.into()) {
+        if self.ageing.account(sectors.into()) && self.ageing.is_worth_a_look() {
             self.devices[0].bell.ring();
         }
     }

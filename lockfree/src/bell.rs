@@ -13,7 +13,7 @@
 //! no ring is lost, and any number of rings costs one look.
 //!
 //! To be woken takes some tens of microseconds, in which others may use up all that is free. So
-//! who was woken soon after he began to wait looks for a ring for 20 µs before he sleeps
+//! who was woken soon after he began to wait looks for a ring for 50 µs before he sleeps
 //! the next time, leaving his CPU to whoever wants it. Who waits long does so once.
 //!
 //! # Memory ordering
@@ -31,7 +31,7 @@ use crate::sync::{AtomicU32, Mutex, Ordering, Thread, current, park_until, yield
 use std::time::{Duration, Instant};
 
 /// How long a busy owner looks before he sleeps.
-const LINGER: Duration = Duration::from_micros(20);
+const LINGER: Duration = Duration::from_micros(50);
 /// An owner is busy if he waited for less than this.
 const SOON: Duration = Duration::from_micros(100);
 

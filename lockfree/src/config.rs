@@ -35,6 +35,9 @@ pub struct Config {
     pub recycle_prio_chain: bool,
     /// A batch that is not full is written when somebody found nothing free.
     pub batch_on_demand: bool,
+    /// Whoever finds the free lists low takes to them what is durable and had no room there,
+    /// without waiting for the reclaimer. Not with [`discard`](Self::discard).
+    pub refill_on_demand: bool,
     /// Each bucket is discarded before it becomes free again.
     pub discard: bool,
     /// Gens are made durable before buckets are reused. Without it the cache starts empty
@@ -67,6 +70,7 @@ impl Default for Config {
             invalidate_during_gc: true,
             recycle_prio_chain: true,
             batch_on_demand: true,
+            refill_on_demand: true,
             discard: false,
             sync: true,
             gc_gen_trigger: 64,
@@ -88,6 +92,7 @@ tierce_core::setters!(Config {
     invalidate_during_gc: bool,
     recycle_prio_chain: bool,
     batch_on_demand: bool,
+    refill_on_demand: bool,
     discard: bool,
     sync: bool,
     gc_gen_trigger: u8,

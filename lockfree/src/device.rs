@@ -1,5 +1,6 @@
 //! One device of a set: its table, its free lists, and who waits for them.
 
+mod stock;
 mod wake;
 
 use crate::ageing::AgeClock;
@@ -14,7 +15,7 @@ use crate::latency::Histogram;
 use crate::reserves::{Found, Free, Reserves};
 use crate::sync::{Arc, AtomicU32, AtomicU64, Mutex, Ordering, fence};
 use crate::table::Table;
-use crate::wait::{Sleepers, Waits};
+use crate::wait::Waits;
 use crate::watch::Watches;
 use std::collections::VecDeque;
 use tierce_core::{BucketIndex, DeviceIndex, Geometry, Mark, Reserve, Sizes, Snapshot};
@@ -53,6 +54,8 @@ pub(crate) struct Device {
     pub(crate) chain: Mutex<Chain>,
     /// The reclaimer sleeps on this.
     pub(crate) bell: Bell,
+    /// Durable buckets that the lists have no room for, see `stock.rs`.
+    stock: Mutex<VecDeque<BucketIndex>>,
     /// Free buckets that found no place on a list, and buckets set aside because a foreign pin
     /// is on them. The reclaimer offers them again.
     pub(crate) leftovers: Mutex<Vec<BucketIndex>>,
@@ -168,6 +171,7 @@ impl Device {
             available: Available::new(cpus, geometry.nbuckets()),
             chain: Mutex::new(Chain { live: table.chain, writing: Vec::new() }),
             bell: Bell::new(),
+            stock: Mutex::new(VecDeque::new()),
             leftovers: Mutex::new(Vec::new()),
             undiscarded: Mutex::new(VecDeque::new()),
             ahead: Ahead::new(),
@@ -321,6 +325,9 @@ impl Device {
                 popped = self.pop(reserve);
             }
             let Some(free) = popped.take() else {
+                if self.restock() {
+                    continue;
+                }
                 self.feel_demand();
                 return Ok(None);
             };
@@ -373,7 +380,7 @@ impl Device {
             self.offered();
         }
         if self.attention().now() & ROOM != 0 && self.reserves.is_low() {
-            self.ring_if_hungry(ROOM);
+            self.restock();
         }
         Some(free)
     }
@@ -438,47 +445,6 @@ impl Device {
         // is either taken below or stores 1 after this.
         self.set_aside.store(0, Ordering::Relaxed);
         core::mem::take(&mut *leftovers)
-    }
-
-    /// Makes a bucket free that has just become safe to reuse. `Err` if all lists are full.
-    pub(crate) fn release(&self, bucket: BucketIndex) -> Result<Reserve, BucketIndex> {
-        let mut released = Err(bucket);
-        let mut one = VecDeque::from([bucket]);
-        self.release_all(&mut one, |_, reserve| released = Ok(reserve));
-        released
-    }
-
-    /// As [`release`](Self::release), of as many as there is room for; `released` hears of each.
-    pub(crate) fn release_all(
-        &self,
-        ready: &mut VecDeque<BucketIndex>,
-        mut released: impl FnMut(BucketIndex, Reserve),
-    ) {
-        // Before those who wait: without its reserve the prio write could make nothing free.
-        while let Some(&bucket) = ready.front()
-            && self.reserves.refill_prio(bucket)
-        {
-            ready.pop_front();
-            released(bucket, Reserve::Prio);
-        }
-        // Those who wait, before anybody else sees what there is.
-        let mut sleepers = Sleepers::default();
-        if self.attention().now() & WAITING != 0 {
-            sleepers = self.waits.hand_out(|| {
-                let bucket = ready.pop_front()?;
-                released(bucket, Reserve::None);
-                Some(bucket)
-            });
-        }
-        while let Some(&bucket) = ready.front()
-            && let Ok(reserve) = self.reserves.release(bucket)
-        {
-            ready.pop_front();
-            released(bucket, reserve);
-        }
-        self.offered();
-        // They wake up when there is something to be found for those who run.
-        drop(sleepers);
     }
 
     /// Makes a bucket free that was taken in vain; its gen has not moved.

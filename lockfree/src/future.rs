@@ -73,6 +73,14 @@ impl<'a> AllocFuture<'a> {
         Self { allocator, device, reserve, waiter: None, since: None }
     }
 
+    /// As the first look, without lining up if nothing is free.
+    pub(crate) fn at_once(&self) -> Option<Result<Allocation<'a>, Error>> {
+        no_wait::check();
+        let taken = self.device().take(self.reserve);
+        let taken = taken.map(|taken| taken.map(|(free, word)| self.allocation(free, word)));
+        taken.transpose()
+    }
+
     fn device(&self) -> &'a Device {
         &self.allocator.devices()[self.device.as_usize()]
     }

@@ -6,6 +6,7 @@
 //!
 //! A prio between 32768 and 65535 does not arise, and is taken for 32768.
 
+use crate::wide::{Wide, wide};
 use crate::words::{Part, Room, Words};
 use core::fmt;
 use tierce_core::{AgeEpoch, BucketIndex, Gen, Mark, Prio, Snapshot};
@@ -181,7 +182,18 @@ impl SetGens<'_> {
     /// If there are fewer. Then the set counts as not filled.
     #[inline]
     pub fn fill(self, records: impl Iterator<Item = (Prio, Gen)>) {
-        self.0.fill(records.map(|(prio, gen_)| word(prio, gen_).bits()));
+        wide(Fill(self, records));
+    }
+}
+
+/// A part and its records.
+struct Fill<'a, R>(SetGens<'a>, R);
+
+impl<R: Iterator<Item = (Prio, Gen)>> Wide for Fill<'_, R> {
+    #[inline(always)]
+    fn work(self) {
+        let Self(set, records) = self;
+        set.0.fill(records.map(|(prio, gen_)| word(prio, gen_).bits()));
     }
 }
 

@@ -25,7 +25,7 @@
 //!   one CAS per bucket, while invalidation goes on.
 //! * **The reclaimer** (`reclaimer.rs`) ages buckets (`ageing.rs`, `rescale.rs`), chooses victims
 //!   (`victims/`: by LRU in one pass
-//!   over all words, with vector instructions, or of a few at random), has the gens written (`prio_write.rs`) and releases what has become safe.
+//!   over all words, with vector instructions, or of a few at random), has the gens written (`prio_write.rs`, `set_records.rs`) and releases what has become safe.
 //! * **Some gens advance without waiting**: unused buckets (`unused.rs`), freed index nodes,
 //!   whose owner holds prio writes back (`prio_block.rs`); `ahead.rs` keeps what is durable for
 //!   them. `moving.rs` chooses what is worth moving out of nearly empty buckets.
@@ -33,6 +33,8 @@
 //!   executable specification.
 //! * **What happens** can be counted (`stats.rs`, `latency.rs`) and listened to (`events.rs`).
 //! * **Copies** on several devices are allocated all or nothing (`set.rs`).
+//! * **A batch is more than the lists hold**: the rest is kept in stock (`device/stock.rs`), from
+//!   where whoever allocates fetches it.
 //! * `device.rs` is one device's share of all that, `allocator.rs` what users see, `start.rs`
 //!   how it begins. `sync.rs` is the only file that names atomics, so that the models of
 //!   `loom-tests` run this very code.
@@ -44,14 +46,14 @@
 //! | pin, begin_read, open, validate, mark_dirty, dropping a guard | lock-free or better |
 //! | sectors of an open bucket | lock-free |
 //! | try_alloc from this CPU's cells | wait-free |
-//! | try_alloc from the shared queues | lock-free |
+//! | try_alloc from the shared queues | lock-free; fetching from stock tries a lock and waits for nobody |
 //! | alloc_until, alloc_on | waits for a bucket; woken by release, failure, close, deadline |
 //! | allocating, releasing, giving back while somebody waits in line | a short lock |
 //! | wait_for | waits for buckets, and for who waits so for the same reserve since before |
 //! | close, fail, stats, finishing a collection | short locks, and as long as their loops are |
 //!
 //! What says nothing of its progress only looks at what it was given, and is wait-free.
-// The files that need it say why: `hint/cpu.rs`, `huge_pages.rs`, `victims/x86.rs`,
+// The files that need it say why: `hint/cpu.rs`, `huge_pages.rs`, `wide.rs`, `victims/x86.rs`,
 // `words/room.rs`.
 #![cfg_attr(not(tierce_loom), deny(unsafe_code))]
 
@@ -66,6 +68,7 @@ pub mod error;
 pub mod future;
 pub mod gc;
 pub mod gens;
+pub mod huge_pages;
 pub mod latency;
 #[cfg(tierce_loom)]
 #[doc(hidden)]
@@ -93,14 +96,15 @@ mod counter;
 mod device;
 mod events;
 mod hint;
-mod huge_pages;
 mod owner;
 mod rescale;
 mod ring;
+mod set_records;
 mod sync;
 mod table;
 mod victims;
 mod wait;
+mod wide;
 mod words;
 
 pub use allocation::{Allocation, OwnedAllocation, PinGuard};
@@ -116,10 +120,11 @@ pub use hint::CpuHint;
 pub use latency::Latencies;
 pub use no_wait::NoWait;
 pub use prio_block::{Bump, PrioBlock};
-pub use prio_write::{PrioWrite, SetRecords};
+pub use prio_write::PrioWrite;
 pub use readers::{OpenRead, Read};
 pub use reclaimer::{Reclaimer, Step, WaitFor};
 pub use sectors::{Extent, SectorRequest, WritePoint};
+pub use set_records::SetRecords;
 pub use start::Startup;
 pub use stats::{DeviceStats, Stats};
 pub use unused::Unused;

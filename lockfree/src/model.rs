@@ -4,6 +4,7 @@
 use crate::ageing::{AgeClock, Ageing};
 use crate::allocator::Allocator;
 use crate::sync::Arc;
+use crate::victims::crew;
 use crate::{attention, cells, counter, owner, prio_block, reserves, ring, table};
 use tierce_core::word::Purpose;
 use tierce_core::{
@@ -384,4 +385,37 @@ pub fn release(allocator: &Allocator, bucket: BucketId) {
 /// As the bucket's owner does before it holds the only copy of something.
 pub fn mark_dirty(allocator: &Allocator, bucket: BucketId) {
     allocator.devices()[bucket.device().as_usize()].table().mark_dirty(bucket.bucket());
+}
+
+/// The threads of a pass, whose phases all have the same name.
+#[derive(Debug)]
+pub struct Crew(crew::Crew);
+
+impl Default for Crew {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Crew {
+    /// Nothing to do yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(crew::Crew::new())
+    }
+
+    /// A phase of so many pieces.
+    pub fn lead(&self, pieces: usize, work: impl FnMut(usize)) {
+        self.0.lead(crew::Phase::Scan, pieces, work);
+    }
+
+    /// Does pieces until the crew is closed.
+    pub fn help(&self, mut work: impl FnMut(usize)) {
+        self.0.help(|_phase, piece| work(piece));
+    }
+
+    /// No phase follows.
+    pub fn close(&self) {
+        self.0.close();
+    }
 }

@@ -1,10 +1,11 @@
 //! One prio write on its way to the device.
 
 use crate::allocator::Allocator;
-use crate::device::{Device, Hunger};
-use crate::sync::{Arc, AtomicU64};
-use crate::table::Table;
-use tierce_core::{AgeEpoch, BucketIndex, DeviceIndex, Gen, Prio};
+use crate::device::Hunger;
+use crate::set_records::SetRecords;
+use crate::sync::Arc;
+use tierce_core::record::prio_set::{PrioRecords, RECORD_BYTES, records_of};
+use tierce_core::{BucketIndex, DeviceIndex, Gen, Prio};
 
 /// All gens and prios of a device, to be written to the buckets of a new chain, and the batch
 /// of buckets that will be safe to reuse once they are durable.
@@ -85,14 +86,17 @@ impl PrioWrite {
     /// If there is no such set.
     pub fn encode(&mut self, set: usize, mut record: impl FnMut(Prio, Gen)) {
         assert!(set < self.chain.len(), "set {set} of {}", self.chain.len());
-        let records = self.sets().into_iter().nth(set).expect("there is such a set");
-        records.for_each(|(prio, gen_)| record(prio, gen_));
+        let records = self.sets().swap_remove(set);
+        let mut places = vec![[0; RECORD_BYTES]; records.places()];
+        records.write(&mut places);
+        records_of(&places).for_each(|(prio, gen_)| record(prio, gen_));
     }
 
-    /// The records of every set, head first, each of which may be read on a thread of its own
-    /// and in any order. A set whose records were all taken is encoded.
+    /// The records of every set, head first, each of which may be written on a thread of its own
+    /// and in any order.
     ///
     /// ```
+    /// use tierce_core::record::prio_set::PrioRecords;
     /// # use tierce_core::Geometry;
     /// # use tierce_lockfree::{Allocator, Config, DeviceTable, Step};
     /// # let geometry = Geometry::new(65536, 1, 128, 1)?;
@@ -101,7 +105,11 @@ impl PrioWrite {
     /// let Step::PrioWrite(mut write) = reclaimers[0].step() else { panic!("the first batch") };
     /// std::thread::scope(|threads| {
     ///     for (set, records) in write.sets().into_iter().enumerate() {
-    ///         threads.spawn(move || println!("{set}: {} records", records.count()));
+    ///         threads.spawn(move || {
+    ///             let mut places = vec![[0; 3]; records.places()];
+    ///             records.write(&mut places);
+    ///             println!("set {set} begins with {:?}", places[0]);
+    ///         });
     ///     }
     /// });
     /// assert!(write.confirm());
@@ -119,18 +127,7 @@ impl PrioWrite {
             let followed = rest.partition_point(|&(bucket, _)| bucket.get() < end);
             let (own, others) = core::mem::take(&mut rest).split_at_mut(followed);
             rest = others;
-            let mut records = SetRecords {
-                device,
-                epoch: device.table().epoch(),
-                run: [].iter(),
-                next: from,
-                end,
-                next_followed: None,
-                followed: own.iter_mut(),
-                encoded,
-            };
-            records.next_followed = records.followed.next();
-            records
+            SetRecords::new(device, from..end, own.iter_mut(), encoded)
         })
         .collect()
     }
@@ -218,136 +215,5 @@ impl PrioWrite {
             let current = device.table().peek(bucket).gen_();
             entries.settle(bucket, self.encoded_gen(bucket), current);
         }
-    }
-}
-
-/// Words that are read and decoded together, which vector instructions do.
-const TOGETHER: usize = 64;
-
-/// The records of one set, in order of bucket, taken from the table as it is when each is read.
-///
-/// Most of them are words of the table that lie side by side: a *run*, up to the next bucket that
-/// needs more than reading, which is one of the batch or one that is never allocated. Who takes
-/// all records at once gets those of a run 64 by 64.
-///
-/// See [`PrioWrite::sets`] for an example.
-#[derive(Debug)]
-pub struct SetRecords<'a> {
-    device: &'a Device,
-    /// As it was when the run began.
-    epoch: AgeEpoch,
-    /// What is left of the run.
-    run: core::slice::Iter<'a, AtomicU64>,
-    /// Behind the run.
-    next: u32,
-    end: u32,
-    /// The bucket of the batch, or one that is ahead, that comes next; its gen is noted.
-    next_followed: Option<&'a mut (BucketIndex, Option<Gen>)>,
-    followed: core::slice::IterMut<'a, (BucketIndex, Option<Gen>)>,
-    encoded: &'a mut bool,
-}
-
-impl<'a> SetRecords<'a> {
-    /// Between two runs: the record of the next bucket, and the run behind it.
-    #[inline(never)]
-    fn next_run(&mut self) -> Option<(Prio, Gen)> {
-        if self.next == self.end {
-            return None;
-        }
-        let bucket = BucketIndex::new(self.next);
-        self.epoch = self.device.table().epoch();
-        let record = if bucket < self.device.geometry().first_bucket() {
-            Default::default()
-        } else {
-            let word = self.device.table().read_for_prios(bucket);
-            let is_followed = self.next_followed.as_ref().is_some_and(|next| next.0 == bucket);
-            let gen_ = if is_followed { self.follow(word.gen_()) } else { word.gen_() };
-            (self.epoch.prio_of(word.stamp()), gen_)
-        };
-        self.next += 1;
-        let followed = self.next_followed.as_ref().map_or(self.end, |next| next.0.get());
-        if self.next >= self.device.geometry().first_bucket().get() {
-            let device: &'a Device = self.device;
-            let run_end = followed.clamp(self.next, self.end);
-            self.run =
-                device.table().words().atomics()[self.next as usize..run_end as usize].iter();
-            self.next = run_end;
-        }
-        Some(record)
-    }
-
-    #[inline]
-    fn record(&self, word: &AtomicU64) -> (Prio, Gen) {
-        let word = Table::read_word_for_prios(word);
-        (self.epoch.prio_of(word.stamp()), word.gen_())
-    }
-
-    /// The low halves of many words, with prios.
-    #[inline(always)]
-    fn revealed(&self, words: &[AtomicU64; TOGETHER]) -> [u32; TOGETHER] {
-        let mut low_halves = [0; TOGETHER];
-        for (low_half, word) in low_halves.iter_mut().zip(words) {
-            *low_half = Table::read_word_for_prios(word).bits() as u32;
-        }
-        self.epoch.reveal_low_halves(&mut low_halves);
-        low_halves
-    }
-
-    /// Notes the gen of a followed bucket, and gives what is encoded of it.
-    fn follow(&mut self, gen_: Gen) -> Gen {
-        if let Some((_, noted)) = self.next_followed.take() {
-            *noted = Some(gen_);
-        }
-        self.next_followed = self.followed.next();
-        if cfg!(tierce_mutant = "encode_before_drain") {
-            // What the word was before this bucket was invalidated.
-            return Gen::new(gen_.get().wrapping_sub(1));
-        }
-        gen_
-    }
-}
-
-impl Iterator for SetRecords<'_> {
-    type Item = (Prio, Gen);
-
-    #[inline]
-    fn next(&mut self) -> Option<Self::Item> {
-        match self.run.next() {
-            Some(word) => Some(self.record(word)),
-            None => self.next_run(),
-        }
-    }
-
-    /// All at once: a run is a few short loops.
-    #[inline]
-    fn fold<B, F: FnMut(B, Self::Item) -> B>(mut self, init: B, mut record: F) -> B {
-        let mut folded = init;
-        loop {
-            let run = core::mem::take(&mut self.run).as_slice();
-            let (together, rest) = run.as_chunks::<TOGETHER>();
-            for words in together {
-                for &low_half in &self.revealed(words) {
-                    let (prio, gen_) = (low_half >> 16, low_half);
-                    folded = record(folded, (Prio::new(prio as u16), Gen::new(gen_ as u8)));
-                }
-            }
-            folded = rest.iter().fold(folded, |folded, word| record(folded, self.record(word)));
-            let Some(next) = self.next_run() else { return folded };
-            folded = record(folded, next);
-        }
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = self.run.len() + (self.end - self.next) as usize;
-        (left, Some(left))
-    }
-}
-
-impl ExactSizeIterator for SetRecords<'_> {}
-
-impl Drop for SetRecords<'_> {
-    /// Whoever took them all has encoded the set.
-    fn drop(&mut self) {
-        *self.encoded |= self.len() == 0;
     }
 }

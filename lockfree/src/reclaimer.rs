@@ -12,7 +12,8 @@
 //! [`Reclaimer::step`] until it says [`Step::Wait`], then [`Reclaimer::park`].
 //!
 //! 1. *Drain*: buckets whose gens are durable go to the free lists, each after its discard if
-//!    discards are on. All lists full: keep the bucket in hand and wait for room.
+//!    discards are on. All lists full: keep the rest and wait for room; without discards others
+//!    may fetch it from stock meanwhile (`device/stock.rs`).
 //! 2. *Choose*: one pass of the policy invalidates buckets and *then* puts them into `free_inc`.
 //!    Not enough can be invalidated: wait for a garbage collection and choose again. If that was
 //!    a pass right after a collection, or somebody found nothing free, go on with what there is;
@@ -34,15 +35,17 @@
 //! failure, or when the set is closed.
 
 mod discards;
+mod drain;
 mod tools;
 mod write;
 
 use crate::ageing::AT_ONCE;
 use crate::allocator::Allocator;
-use crate::device::{Device, Hunger};
+use crate::device::Device;
 use crate::events::event;
 use crate::prio_write::PrioWrite;
 use crate::sync::{Arc, Ordering};
+use crate::table::Invalidated;
 use crate::victims::lru::Lru;
 use crate::victims::{self, Pass};
 use std::collections::VecDeque;
@@ -252,7 +255,10 @@ impl Reclaimer {
             if self.dev().check().is_err() {
                 return Step::Ended;
             }
-            self.age();
+            // Once for all that are due: before they count for something, or when they are many.
+            if self.phase != Phase::Drain || self.allocator.ageing().is_worth_a_look() {
+                self.age();
+            }
             let room = self.offer_leftovers();
             if let Some(bucket) = self.next_discard() {
                 self.count();
@@ -283,7 +289,8 @@ impl Reclaimer {
     }
 
     /// Makes the rescales that are due by now, a few at most, unless another reclaimer of the set is
-    /// making them; [`step`](Self::step) begins with that.
+    /// making them. [`step`](Self::step) does it before it chooses buckets, and when four are due:
+    /// one look at the table serves them all.
     pub fn age(&self) {
         let tables = self.allocator.devices().iter().map(Device::table);
         let made = self.allocator.ageing().rescale_due(tables);
@@ -294,88 +301,6 @@ impl Reclaimer {
             // There may be more, which must not keep us from the rest: do not sleep before.
             self.dev().bell.ring();
         }
-    }
-
-    /// Phase 1: everything that is ready goes to the free lists.
-    fn drain(&mut self) -> Option<Step> {
-        let unsafe_release = cfg!(tierce_mutant = "release_before_durable");
-        if !self.allocator.config().sync || unsafe_release {
-            self.ready.append(&mut self.free_inc);
-        }
-        match (self.allocator.config().discard, self.discards.is_some()) {
-            (true, true) => self.drain_discards(),
-            (true, false) => self.drain_discarding(),
-            (false, _) => self.drain_at_once(),
-        }
-    }
-
-    /// One by one, each after its discard.
-    fn drain_discarding(&mut self) -> Option<Step> {
-        loop {
-            let next = self.in_hand.take().or_else(|| Some((self.ready.pop_front()?, false)));
-            let Some((bucket, discarded)) = next else { break };
-            if !discarded {
-                if cfg!(tierce_mutant = "release_before_discarded") {
-                    let _ = self.dev().release(bucket);
-                }
-                self.in_hand = Some((bucket, false));
-                return Some(Step::Discard(bucket));
-            }
-            if let Err(bucket) = self.release(bucket) {
-                self.in_hand = Some((bucket, true));
-                return Some(Step::Wait(WaitFor::Room));
-            }
-        }
-        self.phase = Phase::Choose;
-        None
-    }
-
-    /// As many as there is room for in one go.
-    fn drain_at_once(&mut self) -> Option<Step> {
-        if let Some((bucket, _)) = self.in_hand.take() {
-            self.ready.push_front(bucket);
-        }
-        self.release_ready();
-        if !self.ready.is_empty() {
-            self.dev().stay_hungry(Hunger::Room);
-            // Once more: a place may have become free before we said that we wait for one.
-            self.release_ready();
-        }
-        match self.ready.pop_front() {
-            Some(bucket) => {
-                self.in_hand = Some((bucket, true));
-                Some(Step::Wait(WaitFor::Room))
-            }
-            None => {
-                self.phase = Phase::Choose;
-                None
-            }
-        }
-    }
-
-    fn release_ready(&mut self) {
-        let (allocator, index) = (Arc::clone(&self.allocator), self.device);
-        let device = &allocator.devices()[index.as_usize()];
-        let (ready, events) = (&mut self.ready, &mut self.events);
-        device.release_all(ready, |bucket, reserve| {
-            event!(TRACE, "release", device = index, bucket = bucket, reserve = reserve);
-            if let Some(events) = events {
-                events.push(Event::Released { bucket: BucketId::new(index, bucket), reserve });
-            }
-        });
-    }
-
-    fn release(&mut self, bucket: BucketIndex) -> Result<(), BucketIndex> {
-        let device = self.dev();
-        let released = device.release(bucket).or_else(|bucket| {
-            device.stay_hungry(Hunger::Room);
-            // Once more: a place may have become free before we said that we wait for one.
-            device.release(bucket)
-        });
-        let reserve = released?;
-        event!(TRACE, "release", device = self.device, bucket = bucket, reserve = reserve);
-        self.event(|bucket| Event::Released { bucket, reserve }, bucket);
-        Ok(())
     }
 
     /// Records an event of a bucket, if anybody asked for that.
@@ -506,20 +431,25 @@ impl Reclaimer {
             far: &far,
             write_early: false,
             wanted: room,
-            taken: |bucket, invalidated: crate::table::Invalidated| {
-                allocator.gc_state().note_gc_gen(invalidated.after.gc_gen());
-                free_inc.push_back(bucket);
-                let sectors = u32::from(invalidated.after.sectors()) << shift;
-                event!(
-                    TRACE,
-                    "invalidate",
-                    device = device.index(),
-                    bucket = bucket,
-                    sectors = sectors
-                );
+            taken: |taken: &[Invalidated]| {
+                let most = taken.iter().map(|taken| taken.after.gc_gen()).max();
+                allocator.gc_state().note_gc_gen(most.unwrap_or(0));
+                free_inc.extend(taken.iter().map(|taken| taken.bucket));
+                let sectors = |taken: &Invalidated| u32::from(taken.after.sectors()) << shift;
+                for taken in taken {
+                    event!(
+                        TRACE,
+                        "invalidate",
+                        device = device.index(),
+                        bucket = taken.bucket,
+                        sectors = sectors(taken)
+                    );
+                }
                 if let Some(events) = events {
-                    let bucket = BucketId::new(device.index(), bucket);
-                    events.push(Event::Invalidated { bucket, sectors });
+                    events.extend(taken.iter().map(|taken| Event::Invalidated {
+                        bucket: BucketId::new(device.index(), taken.bucket),
+                        sectors: sectors(taken),
+                    }));
                 }
             },
         };

@@ -13,6 +13,11 @@
 //! what was used since the epoch began has that of the epoch. So only a word with a youth below
 //! the smallest so far can lower the smallest prio. (Metadata may look as if it could; looked at by
 //! itself it does not.)
+//!
+//! Several rescales that are due take one look together. Only if no bucket aged by the last of
+//! them the earlier ones matter for the smallest prio: it is 0 if any aged by them, for then all
+//! of those are oldest now. That takes a second look, word by word; it is rare, since no bucket
+//! was used for a long time then.
 
 use crate::sync::Ordering;
 use crate::table::Table;
@@ -29,10 +34,10 @@ const LANES: usize = 4;
 const RUN: usize = 2;
 
 impl Table {
-    /// The looks at all words in the rescale with which `epoch` began. Returns the smallest prio
-    /// of the buckets that aged.
-    pub(crate) fn rescale(&self, epoch: AgeEpoch) -> Option<Prio> {
-        let mut smallest = Smallest::new(epoch);
+    /// The looks at all words in the `steps` rescales with the last of which `epoch` began.
+    /// Returns the smallest prio of the buckets that aged by the last of them.
+    pub(crate) fn rescale(&self, epoch: AgeEpoch, steps: u16) -> Option<Prio> {
+        let mut smallest = Smallest::new(epoch, steps);
         // The last line is looked at word by word if it is not full.
         let groups = &self.words().lines()[..self.len() / GROUP];
         let lane = groups.len() / LANES / RUN * RUN;
@@ -46,10 +51,17 @@ impl Table {
         smallest.prio
     }
 
+    /// Whether a bucket aged by one of these rescales, but not by the last.
+    pub(crate) fn aged_before(&self, epoch: AgeEpoch, steps: u16) -> bool {
+        let aged = |bucket| epoch.rescale(self.peek(bucket), steps) == Rescaled::AgedBefore;
+        let forgotten = cfg!(tierce_mutant = "rescale_forgets_earlier");
+        steps > 1 && !forgotten && (0..self.len()).any(|at| aged(BucketIndex::new(at as u32)))
+    }
+
     /// Asks groups of words, from group `at` on, whether there is anything to be done.
     fn ask(&self, at: usize, groups: &[Line], smallest: &mut Smallest) {
         for (at, group) in (at..).zip(groups) {
-            if smallest.epoch.is_thorough() || smallest.may_change(group) {
+            if smallest.thorough || smallest.may_change(group) {
                 self.look_at(at * GROUP, GROUP, smallest);
             }
         }
@@ -59,20 +71,20 @@ impl Table {
     #[inline(never)]
     fn look_at(&self, at: usize, count: usize, smallest: &mut Smallest) {
         for bucket in (at..at + count).map(|at| BucketIndex::new(at as u32)) {
-            if let Some(prio) = self.rescale_one(bucket, smallest.epoch) {
+            if let Some(prio) = self.rescale_one(bucket, smallest.epoch, smallest.steps) {
                 smallest.add(prio);
             }
         }
     }
 
     /// Returns the prio after it if the bucket aged.
-    fn rescale_one(&self, bucket: BucketIndex, epoch: AgeEpoch) -> Option<Prio> {
-        let next = |w: Snapshot| match epoch.rescale(w) {
+    fn rescale_one(&self, bucket: BucketIndex, epoch: AgeEpoch, steps: u16) -> Option<Prio> {
+        let next = |w: Snapshot| match epoch.rescale(w, steps) {
             Rescaled::Write(next) => Some(next),
-            Rescaled::Aged(_) | Rescaled::Stays => None,
+            Rescaled::Aged(_) | Rescaled::AgedBefore | Rescaled::Stays => None,
         };
         // Relaxed: prio is a hint.
-        match self.update(bucket, Ordering::Relaxed, next).map_err(|w| epoch.rescale(w)) {
+        match self.update(bucket, Ordering::Relaxed, next).map_err(|w| epoch.rescale(w, steps)) {
             Err(Rescaled::Aged(prio)) => Some(prio),
             Ok(_) | Err(_) => None,
         }
@@ -82,6 +94,10 @@ impl Table {
 /// The smallest prio so far.
 struct Smallest {
     epoch: AgeEpoch,
+    /// How many rescales are made.
+    steps: u16,
+    /// Whether every word has to be looked at by itself.
+    thorough: bool,
     prio: Option<Prio>,
     /// Of the smallest prio, or of the epoch, in the top bits.
     youth: u64,
@@ -95,10 +111,11 @@ const fn on_top(stamp: Stamp) -> u64 {
 }
 
 impl Smallest {
-    fn new(epoch: AgeEpoch) -> Self {
+    fn new(epoch: AgeEpoch, steps: u16) -> Self {
         let zero = on_top(epoch.stamp_of(Prio::OLDEST));
         let youth = on_top(epoch.stamp()).wrapping_sub(zero);
-        Self { epoch, prio: None, youth, zero }
+        let thorough = epoch.is_thorough(steps);
+        Self { epoch, steps, thorough, prio: None, youth, zero }
     }
 
     /// Whether one of the words may be smaller, or is pinned.
@@ -124,7 +141,7 @@ impl Smallest {
 #[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]
 mod tests {
     use super::*;
-    use crate::ageing::AgeClock;
+    use crate::ageing::{AgeClock, Ageing};
     use crate::sync::Arc;
     use tierce_core::Gen;
     use tierce_core::draws::Draws;
@@ -176,14 +193,19 @@ mod tests {
             };
         }
 
-        fn rescale(&mut self) {
-            let aged = self.spec.iter_mut().filter_map(|word| {
-                *word = word.rescale()?;
-                Some(word.prio())
-            });
-            let smallest = aged.min();
-            let epoch = self.clock.advance();
-            assert_eq!(self.table.rescale(epoch), smallest, "{epoch:?}");
+        fn rescale(&mut self, steps: u16) {
+            let mut smallest = None;
+            for _ in 0..steps {
+                let aged = self.spec.iter_mut().filter_map(|word| {
+                    *word = word.rescale()?;
+                    Some(word.prio())
+                });
+                smallest = aged.min().or(smallest);
+            }
+            let epoch = self.clock.advance(steps);
+            let aged = self.table.rescale(epoch, steps);
+            let before = || self.table.aged_before(epoch, steps).then_some(Prio::OLDEST);
+            assert_eq!(aged.or_else(before), smallest, "{epoch:?}");
             if !epoch.stamp().bits().is_multiple_of(31) {
                 return; // comparing every word takes longer than ageing it
             }
@@ -198,12 +220,31 @@ mod tests {
     fn a_table_ages_as_the_specification_says() {
         let mut draws = Draws::new(3);
         let mut pair = Pair::new(AgeEpoch::from_bits(65000).expect("an epoch"), &mut draws);
-        for _ in 0..70_000 {
-            pair.rescale();
+        for _ in 0..50_000 {
+            pair.rescale([1, 1, 2, AgeEpoch::STEPS_MAX][draws.below(4) as usize]);
             if draws.below(16) == 0 {
                 pair.live(draws.below(BUCKETS as u32) as usize, &mut draws);
             }
         }
+    }
+
+    /// What counts for the smallest prio is the last rescale by which any bucket aged.
+    #[test]
+    fn earlier_rescales_count_if_the_last_ages_nothing() {
+        let smallest = |prios: [u16; 3], steps: u32| {
+            let clock = Arc::new(AgeClock::default());
+            let words = prios.map(|prio| Snapshot::default().with_prio(Prio::new(prio)));
+            let table = Table::new(words.into_iter(), Arc::clone(&clock));
+            let ageing = Ageing::new(1, 1, clock);
+            ageing.set(None, Some(Prio::new(9)));
+            (0..steps).for_each(|_| assert!(ageing.account(2)));
+            assert_eq!(ageing.rescale_due([&table].into_iter()), steps);
+            ageing.min_prio().get()
+        };
+        assert_eq!(smallest([5, 1, 0], 3), 2, "of those that aged by the last");
+        assert_eq!(smallest([2, 1, 0], 3), 0, "none did, but by the one before");
+        assert_eq!(smallest([0, 0, 0], 3), 9, "none did by any: as it was");
+        assert_eq!(smallest([1, 0, 0], 1), 0);
     }
 
     /// From states in which every bucket was used lately, at any place of the turn.
@@ -215,7 +256,7 @@ mod tests {
             for at in 0..BUCKETS {
                 pair.live(at, &mut draws);
             }
-            (0..3).for_each(|_| pair.rescale());
+            [1, 1, 3].into_iter().for_each(|steps| pair.rescale(steps));
         }
     }
 }

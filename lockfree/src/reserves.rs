@@ -224,7 +224,17 @@ impl Reserves {
 
     /// Puts a bucket that has become ready where it is needed most. `Err` if all lists are full.
     pub(crate) fn release(&self, bucket: BucketIndex) -> Result<Reserve, BucketIndex> {
-        for reserve in REFILL_ORDER {
+        self.release_next(bucket, &mut REFILL_ORDER.as_slice())
+    }
+
+    /// As [`release`](Self::release), on the first list of `lists` that has room: those before it
+    /// are full, and need not be looked at for the bucket after this one.
+    pub(crate) fn release_next(
+        &self,
+        bucket: BucketIndex,
+        lists: &mut &[Reserve],
+    ) -> Result<Reserve, BucketIndex> {
+        while let Some((&reserve, later)) = lists.split_first() {
             let inserted = match reserve {
                 Reserve::None => self.insert_none(bucket).is_ok(),
                 own => self.insert_reserve(own, bucket),
@@ -232,6 +242,7 @@ impl Reserves {
             if inserted {
                 return Ok(reserve);
             }
+            *lists = later;
         }
         Err(bucket)
     }

@@ -3,6 +3,10 @@
 //! Until every pointer that survived has been observed nothing can be invalidated, and nothing
 //! can be allocated: the type in your hands is not an [`Allocator`] yet.
 //!
+//! What is observed is kept in the words themselves, which nobody else looks at yet: mark and
+//! sectors of a bucket count if it has a pin, which means here that something was observed. The
+//! others are metadata, as all words begin.
+//!
 //! Gens on the device can lag behind pointers (a bucket may have been handed out under a table
 //! that did not survive), so observing a pointer raises its bucket's gen to its own.
 //!
@@ -20,8 +24,7 @@ use crate::reclaimer::Reclaimer;
 use crate::sync::Arc;
 use crate::watch::Watches;
 use tierce_core::geometry::MAX_DEVICES;
-use tierce_core::word::SECTORS_MAX;
-use tierce_core::{BucketId, BucketIndex, DeviceIndex, Gen, Mark, Prio, Reserve};
+use tierce_core::{BucketId, BucketIndex, DeviceIndex, Gen, Mark, Prio, Reserve, Snapshot};
 
 /// An allocator that is being told which pointers survived.
 ///
@@ -42,9 +45,6 @@ use tierce_core::{BucketId, BucketIndex, DeviceIndex, Gen, Mark, Prio, Reserve};
 #[must_use = "nothing works before `finish`"]
 pub struct Startup {
     allocator: Allocator,
-    /// Per device: what was observed, as if by a garbage collection. A list of zeros costs no
-    /// memory before it is written to.
-    found: Vec<Vec<u16>>,
     prio_seqs: Vec<u64>,
 }
 
@@ -66,8 +66,6 @@ impl Startup {
             table.validate()?;
         }
         let prio_seqs = tables.iter().map(|table| table.prio_seq).collect();
-        let found =
-            tables.iter().map(|table| vec![NOTHING; table.gens.nbuckets() as usize]).collect();
         let watches = Arc::new(Watches::new());
         let clock = Arc::<AgeClock>::default();
         let devices = (0..).zip(tables).map(|(number, table)| {
@@ -75,7 +73,7 @@ impl Startup {
             Device::new(index, table, &config, Arc::clone(&watches), Arc::clone(&clock))
         });
         let devices = devices.collect();
-        Ok(Self { allocator: Allocator::new(config, devices, clock), found, prio_seqs })
+        Ok(Self { allocator: Allocator::new(config, devices, clock), prio_seqs })
     }
 
     /// Tells that the index holds `pointer` to `sectors` sectors, which are what `kind` says.
@@ -110,12 +108,11 @@ impl Startup {
             _ if word.prio() == Prio::METADATA => Prio::FRESH,
             _ => word.prio(),
         };
-        let word = word.with_gen(pointer.gen_()).with_prio(prio);
+        let (mark, before) = observed(word);
+        let word = word.with_gen(pointer.gen_()).with_prio(prio).with_pin(1);
+        let word = word.with_mark(mark.max(kind)).with_sectors(before.saturating_add(units));
         let device = &mut self.allocator.devices_mut()[pointer.device().as_usize()];
         device.table_mut().set_exclusive(pointer.bucket(), word);
-        let found = &mut self.found[pointer.device().as_usize()][pointer.bucket().as_usize()];
-        let (mark, before) = unpack(*found);
-        *found = pack(mark.max(kind), before.saturating_add(units));
         true
     }
 
@@ -133,8 +130,8 @@ impl Startup {
     /// Publishes what was observed, and fills nothing.
     pub(crate) fn publish(mut self) -> (Arc<Allocator>, Vec<Reclaimer>) {
         let mut need_gc = 0;
-        for (device, found) in self.allocator.devices_mut().iter_mut().zip(&mut self.found) {
-            need_gc = need_gc.max(publish(device, found));
+        for device in self.allocator.devices_mut() {
+            need_gc = need_gc.max(publish(device));
         }
         self.allocator.gc_state().note_gc_gen(need_gc);
         self.run()
@@ -152,7 +149,7 @@ impl Startup {
 
     /// Mark and live units of a bucket, as far as they were observed.
     pub(crate) fn found(&self, bucket: BucketId) -> (Mark, u32) {
-        unpack(self.found[bucket.device().as_usize()][bucket.bucket().as_usize()])
+        self.allocator.snapshot(bucket).map_or((Mark::None, 0), observed)
     }
 
     /// The allocator as it is so far.
@@ -161,37 +158,26 @@ impl Startup {
     }
 }
 
-/// [`Mark::None`] and no sectors.
-const NOTHING: u16 = 0;
-
-/// A mark and live units, as far as the word can count them.
-fn pack(mark: Mark, units: u32) -> u16 {
-    (mark as u16) << SECTORS_MAX.count_ones()
-        | SECTORS_MAX.min(u16::try_from(units).unwrap_or(SECTORS_MAX))
-}
-
-fn unpack(found: u16) -> (Mark, u32) {
-    let mark = match found >> SECTORS_MAX.count_ones() {
-        0 => Mark::None,
-        1 => Mark::Reclaimable,
-        2 => Mark::Dirty,
-        _ => Mark::Metadata,
-    };
-    (mark, u32::from(found & SECTORS_MAX))
+/// Mark and live units of a bucket by its word, as far as they were observed.
+fn observed(word: Snapshot) -> (Mark, u32) {
+    if word.pin_count() == 0 { (Mark::None, 0) } else { (word.mark(), word.sectors().into()) }
 }
 
 /// As at the end of a garbage collection, but nobody else is there yet. Returns the largest
 /// gen − last_gc.
-fn publish(device: &mut Device, found: &mut [u16]) -> u8 {
-    for bucket in &device.chain.lock().live {
-        let found = &mut found[bucket.as_usize()];
-        *found = pack(Mark::Metadata, unpack(*found).1);
+fn publish(device: &mut Device) -> u8 {
+    let chain = device.chain.lock().live.clone();
+    for bucket in chain {
+        let word = device.table().snapshot(bucket);
+        let word = word.with_mark(Mark::Metadata).with_sectors(observed(word).1).with_pin(1);
+        device.table_mut().set_exclusive(bucket, word);
     }
     let (mut available, mut need_gc) = (0, 0);
     for bucket in device.geometry().clone().buckets() {
-        let (mark, units) = unpack(found[bucket.as_usize()]);
+        let word = device.table().snapshot(bucket);
+        let (mark, units) = observed(word);
         let mark = if device.is_journal(bucket) { Mark::Metadata } else { mark };
-        let word = device.table().snapshot(bucket).with_mark(mark).with_sectors(units);
+        let word = word.with_mark(mark).with_sectors(units).with_pin(0);
         device.table_mut().set_exclusive(bucket, word);
         available += u32::from(mark.is_reclaimable());
         need_gc = need_gc.max(word.gc_gen());

@@ -101,7 +101,7 @@ impl DeviceStats {
             nbuckets,
             free: Reserve::ALL.map(|reserve| device.reserves().len_hint(reserve) as u64),
             // Relaxed: a statistic.
-            free_inc: counters.free_inc.load(Ordering::Relaxed),
+            free_inc: counters.free_inc.load(Ordering::Relaxed) + device.in_stock() as u64,
             available,
             in_use_percent: (nbuckets - available) * 100 / nbuckets,
             alloc_total: Reserve::ALL.map(|r| counters.allocs.total(r.as_usize())),

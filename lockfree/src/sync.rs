@@ -68,6 +68,15 @@ mod imp {
         pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, T> {
             self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
         }
+
+        /// The lock, unless somebody else has it.
+        pub(crate) fn try_lock(&self) -> Option<std::sync::MutexGuard<'_, T>> {
+            match self.0.try_lock() {
+                Ok(guard) => Some(guard),
+                Err(std::sync::TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+                Err(std::sync::TryLockError::WouldBlock) => None,
+            }
+        }
     }
 
     /// Sleeps until unparked or until `deadline`; may also return for no reason.
@@ -80,6 +89,18 @@ mod imp {
                     std::thread::park_timeout(left);
                 }
             }
+        }
+    }
+
+    /// A break before the next look at what another thread is about to change: short at first.
+    /// Who has looked for about 0.1 ms sleeps between looks, so that the other one gets a CPU.
+    pub(crate) fn look_again(looks: &mut u32) {
+        const SHORT_BREAKS: u32 = 2000;
+        if *looks < SHORT_BREAKS {
+            *looks += 1;
+            core::hint::spin_loop();
+        } else {
+            std::thread::sleep(std::time::Duration::from_micros(50));
         }
     }
 
@@ -131,6 +152,10 @@ mod imp {
         pub(crate) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
             self.0.lock().expect("a model does not unwind through a lock")
         }
+
+        pub(crate) fn try_lock(&self) -> Option<loom::sync::MutexGuard<'_, T>> {
+            self.0.try_lock().ok()
+        }
     }
 
     impl<T: Default> Default for Mutex<T> {
@@ -168,6 +193,11 @@ mod imp {
             unparked = parker.1.wait(unparked).expect("nobody unwinds");
         }
         *unparked = false;
+    }
+
+    /// See the twin: to the checker every look is the last for now.
+    pub(crate) fn look_again(_looks: &mut u32) {
+        yield_now();
     }
 
     pub(crate) fn cpus() -> usize {
@@ -218,10 +248,19 @@ mod imp {
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
             self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
         }
+
+        pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            self.0.try_lock().ok()
+        }
     }
 
     pub(crate) fn park_until(_deadline: Option<Instant>) {
         shuttle::thread::park();
+    }
+
+    /// See the twin: to the checker every look is the last for now.
+    pub(crate) fn look_again(_looks: &mut u32) {
+        yield_now();
     }
 
     pub(crate) fn cpus() -> usize {

@@ -46,6 +46,7 @@ use tierce_core::{AgeEpoch, BucketIndex, Gen, Mark, Prio, Snapshot};
 /// What [`Table::invalidate`] took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Invalidated {
+    pub(crate) bucket: BucketIndex,
     /// The word after it, with its stamp.
     pub(crate) after: Snapshot,
 }
@@ -188,7 +189,7 @@ impl Table {
             let after = self.read(bucket).invalidate()?;
             // AcqRel: the deliberate break, whatever the word has become meanwhile.
             self.word(bucket).swap(after.bits(), Ordering::AcqRel);
-            return Some(Invalidated { after });
+            return Some(Invalidated { bucket, after });
         }
         // AcqRel: Acquire pairs with the Release in `unpin`; Release with the Acquire of the
         // lists' consumers and of readers that check the gen again.
@@ -201,7 +202,7 @@ impl Table {
         };
         let next = |w: Snapshot| w.invalidate().map(|w| self.stamped(w));
         let update = self.update(bucket, order, next).ok()?;
-        Some(Invalidated { after: update.after })
+        Some(Invalidated { bucket, after: update.after })
     }
 
     /// One more pin, if the gen is still `pointer`.

@@ -66,6 +66,37 @@ impl Record {
     }
 }
 
+/// What had no room on the lists is taken there by whoever finds them low.
+#[test]
+fn whoever_empties_the_stock_wakes_the_reclaimer() {
+    let (allocator, mut reclaimer) = start(Config::default().sync(false));
+    assert!(matches!(reclaimer.step(), Step::Wait(WaitFor::Room)));
+    let stats = || allocator.stats().devices[0].clone();
+    let (free, in_stock) = (stats().free.iter().sum::<u64>(), stats().free_inc);
+    assert_eq!((free, in_stock), (25, 4));
+    let woken = || reclaimer.park(Some(Instant::now()));
+    while woken() {} // for what the start was
+    let mut taken = Vec::new();
+    while stats().free_inc > 0 {
+        assert!(!woken(), "there is something left");
+        taken.push(allocator.try_alloc(Reserve::None).expect("in use").expect("there is more"));
+    }
+    assert!(woken(), "nobody found nothing, but somebody took the last");
+    taken.extend(drain(&allocator));
+    let buckets: HashSet<_> = taken.iter().map(|taken| taken.bucket_ref().bucket()).collect();
+    assert_eq!((buckets.len(), taken.len()), (29, 29), "each once");
+}
+
+#[test]
+fn the_stock_is_the_reclaimers_alone_if_that_is_asked_for() {
+    let (allocator, mut reclaimer) = start(Config::default().sync(false).refill_on_demand(false));
+    assert!(matches!(reclaimer.step(), Step::Wait(WaitFor::Room)));
+    let taken = drain(&allocator);
+    assert_eq!(taken.len(), 25, "those on the lists");
+    assert!(matches!(reclaimer.step(), Step::Wait(WaitFor::Room)));
+    assert!(!drain(&allocator).is_empty(), "it went on");
+}
+
 fn never_before_it_is_durable(config: Config) {
     let (allocator, mut reclaimer) = start(config);
     let never_used = (1..NBUCKETS).map(BucketIndex::new).collect();

@@ -9,7 +9,10 @@
 //!
 //! * Cells change the order within `none`: there are none here (`cpus` 0).
 //! * A batch that is not full is written on demand here, not there: `batch_on_demand` is off.
-//! * Ageing happens in the reclaimer's next step here, at once there: both step after I/O.
+//! * What found no room on the lists is taken there by the reclaimer alone: `refill_on_demand`
+//!   is off.
+//! * Ageing is left to the reclaimer here, which makes several rescales together, and happens at
+//!   once there: after I/O it is told to.
 //! * A bucket given back goes to the list it came from here, to the first with room there: none
 //!   is given back.
 //! * The pins of an open bucket are taken in advance here: its pin count is not compared.
@@ -155,6 +158,7 @@ impl<'a> Pair<'a> {
             Operation::Io(sectors) => {
                 self.ours.account_io(sectors);
                 self.spec.account_io(sectors.into());
+                self.reclaimer.age();
                 self.step();
             }
             Operation::GcBegin => {
@@ -281,7 +285,8 @@ fn side_by_side(policy: Policy, recycle_prio_chain: bool, operations: &[Operatio
         .policy(policy)
         .cpus(0)
         .recycle_prio_chain(recycle_prio_chain)
-        .batch_on_demand(false);
+        .batch_on_demand(false)
+        .refill_on_demand(false);
     let table = DeviceTable::empty(geometry).with_sizes(sizes);
     let started = Allocator::start(config, vec![table]).expect("legal settings");
     let (allocator, mut reclaimers) = started.finish();

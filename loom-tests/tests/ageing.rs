@@ -4,7 +4,8 @@
 //! rescales; the first one looks at words in groups, the second one is thorough.
 //!
 //! Breaks that must turn these red: `rescales_overlap`, `rescale_turn_relaxed`,
-//! `rescale_request_stranded`, `rescale_past_the_epoch`, `touch_by_an_old_epoch`.
+//! `rescale_request_stranded`, `rescale_past_the_epoch`, `rescales_follow_by_one`,
+//! `touch_by_an_old_epoch`.
 #![cfg(tierce_loom)]
 
 use loom::sync::Arc;
@@ -94,6 +95,24 @@ fn what_is_pinned_does_not_age() {
         table.unpin(PINNED);
         rescale(&table);
         assert_eq!(prio(&table, PINNED).get(), now.get() - 1, "no stamp may be past the epoch");
+    });
+}
+
+/// Two that are due are made at once, and it is as if they were made one after the other.
+#[test]
+fn several_at_once_mean_the_same() {
+    model(|| {
+        let table = table();
+        let holder = spawn(&table, |table| {
+            assert!(table.pin(B, GEN), "the gen does not move");
+            table.unpin(B);
+        });
+        (0..2).for_each(|_| table.request_rescale());
+        assert_eq!(table.rescale_due(), 2);
+        holder.join().unwrap();
+        let now = prio(&table, B).get();
+        assert!(now == USED.get() || now == USED.get() - 2, "as it was when looked at, {now}");
+        assert_eq!(prio(&table, PINNED), USED, "a pinned bucket must not age");
     });
 }
 

@@ -2,6 +2,7 @@
 //! made free? Two threads that never poll; if both sleep, the model deadlocks.
 #![cfg(tierce_loom)]
 
+use loom::sync::Arc;
 use loom::thread;
 use tierce_core::{Policy, Reserve};
 use tierce_lockfree::{Allocator, Config, Reclaimer, Step, WaitFor, model as inside};
@@ -61,6 +62,30 @@ fn i7_whoever_makes_room_wakes_the_reclaimer() {
         let user = thread::spawn(move || use_up(&allocator, 2));
         reclaim(reclaimer);
         user.join().unwrap();
+    });
+}
+
+/// The lists are full and there is more in stock: two take it there at once, and what one finds
+/// in the hands of the other he gets all the same.
+#[test]
+fn i10_whoever_finds_the_stock_in_use_is_served() {
+    model_within(2, || {
+        let (allocator, mut reclaimer) = tiny::of_five(fifo(), 0, 2);
+        assert!(matches!(reclaimer.step(), Step::Wait(WaitFor::Room)));
+        let other = Arc::clone(&allocator);
+        let first = thread::spawn(move || {
+            let got = other.alloc_until(DEVICE, Reserve::None, None).expect("in use");
+            got.bucket_ref().bucket()
+        });
+        let second = thread::spawn(move || {
+            let got = allocator.alloc_until(DEVICE, Reserve::None, None).expect("in use");
+            let other = first.join().unwrap();
+            assert_ne!(got.bucket_ref().bucket(), other, "I9: two owners");
+            drop(got);
+            allocator.close();
+        });
+        reclaim(reclaimer);
+        second.join().unwrap();
     });
 }
 

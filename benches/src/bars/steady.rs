@@ -12,6 +12,9 @@ use std::time::Duration;
 /// Buckets that a thread holds while it goes on.
 const HELD: usize = 4;
 
+/// No sample is made longer than this because of the size of the device.
+const LONGEST: Duration = Duration::from_secs(3);
+
 pub(super) fn steady<S: Space>(bench: &mut Bench<'_>) {
     for nbuckets in bench.buckets(&[64 << 10, 1 << 20], &[64 << 10, 1 << 20, 16 << 20]) {
         let name = super::buckets_name(nbuckets);
@@ -24,8 +27,7 @@ pub(super) fn steady<S: Space>(bench: &mut Bench<'_>) {
             let setting = format!("{name} buckets, {}{ages}", super::threads_name(threads));
             let figure = Figure::new("P4", "alloc → written", setting, "k/s", Better::More);
             let figure = figure.goals(Goal::Times(4.0), Goal::Times(10.0));
-            // A pass takes longer the larger the device is; a sample should contain a few.
-            let time = bench.plan.sample * if nbuckets > 1 << 16 { 2 } else { 1 };
+            let time = sample_time(bench.plan.sample, nbuckets);
             let run = Steady { threads, ageing, time };
             let subjects = vec![
                 steady_on(&spaces.0, run),
@@ -36,6 +38,14 @@ pub(super) fn steady<S: Space>(bench: &mut Bench<'_>) {
             bench.measure(&[figure], subjects);
         }
     }
+}
+
+/// How long a sample takes, the same for all subjects. What is free when it begins should be little
+/// of what is allocated in it, and it should contain many passes, with their rescales, of those who
+/// take longest for them: half a second for 16 Mi buckets.
+fn sample_time(sample: Duration, nbuckets: u32) -> Duration {
+    let longer = sample * (nbuckets >> 19).max(1);
+    longer.min(sample.max(LONGEST))
 }
 
 #[derive(Clone, Copy)]

@@ -28,6 +28,7 @@
 use super::{Check, SetMagic, crc};
 use crate::bucket::{Gen, Prio};
 use crate::error::{Error, Place, RecordKind};
+use crate::word::Snapshot;
 use core::mem::{offset_of, size_of};
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -60,6 +61,79 @@ const _: () = assert!(offset_of!(Header, next_bucket) == 32);
 const _: () = assert!(size_of::<Header>() == 40);
 const _: () = assert!(offset_of!(Entry, generation) == 2);
 const _: () = assert!(size_of::<Entry>() == 3);
+
+/// A record as it lies on the device: prio, low byte first, and gen.
+pub type Record = [u8; RECORD_BYTES];
+
+/// The records of neighbouring buckets, which write themselves: one after the other, as those
+/// that an iterator gives, or many at a time ([`records_of_eight`]).
+///
+/// ```
+/// use tierce_core::{Gen, Prio, record::prio_set::PrioRecords};
+/// let records = [(Prio::new(0x201), Gen::new(3)); 2].into_iter();
+/// let mut places = vec![[0; 3]; records.places()];
+/// records.write(&mut places);
+/// assert_eq!(places, [[1, 2, 3], [1, 2, 3]]);
+/// ```
+pub trait PrioRecords {
+    /// How many there are.
+    fn places(&self) -> usize;
+
+    /// Writes each to its place, of which there are as many.
+    fn write(self, places: &mut [Record]);
+}
+
+impl<I: ExactSizeIterator<Item = (Prio, Gen)>> PrioRecords for I {
+    fn places(&self) -> usize {
+        self.len()
+    }
+
+    fn write(self, places: &mut [Record]) {
+        for (place, (prio, generation)) in places.iter_mut().zip(self) {
+            *place = record(prio, generation);
+        }
+    }
+}
+
+/// A record as it lies on the device.
+///
+/// ```
+/// use tierce_core::{Gen, Prio, record::prio_set::record};
+/// assert_eq!(record(Prio::new(0x201), Gen::new(3)), [1, 2, 3]);
+/// ```
+#[inline]
+#[must_use]
+pub const fn record(prio: Prio, generation: Gen) -> Record {
+    let [low, high] = prio.get().to_le_bytes();
+    [low, high, generation.get()]
+}
+
+/// The records of eight neighbouring words that have prios, given the low halves of these words:
+/// without a branch, and in three stores.
+///
+/// ```
+/// use tierce_core::{Gen, Prio, Snapshot, record::prio_set::{record, records_of_eight}};
+/// let (prio, generation) = (Prio::new(0x201), Gen::new(3));
+/// let word = Snapshot::default().with_gen(generation).with_prio(prio);
+/// let records = records_of_eight(&[word.bits() as u32; 8]);
+/// assert!(records.chunks(3).all(|bytes| bytes == record(prio, generation)));
+/// ```
+#[inline(always)]
+#[must_use]
+pub fn records_of_eight(low_halves: &[u32; 8]) -> [u8; 8 * RECORD_BYTES] {
+    const _: () = assert!(Snapshot::from_bits(0).with_prio(Prio::new(1)).bits() == 1 << 16);
+    const _: () = assert!(Snapshot::from_bits(0).with_gen(Gen::new(1)).bits() == 1);
+    let record = |at: usize| u64::from(low_halves[at].rotate_left(16) & 0xff_ffff);
+    let first = record(0) | record(1) << 24 | record(2) << 48;
+    let second = record(2) >> 16 | record(3) << 8 | record(4) << 32 | record(5) << 56;
+    let third = record(5) >> 8 | record(6) << 16 | record(7) << 40;
+    let mut records = [0; 8 * RECORD_BYTES];
+    let (thirds, _) = records.as_chunks_mut();
+    for (place, eight) in thirds.iter_mut().zip([first, second, third]) {
+        *place = eight.to_le_bytes();
+    }
+    records
+}
 
 /// A decoded prio set: its header, and its records where they lie.
 ///
@@ -110,8 +184,7 @@ impl<'a> PrioSet<'a> {
         let room = body.len() / RECORD_BYTES;
         for place in body.chunks_exact_mut(RECORD_BYTES) {
             let Some((prio, generation)) = records.next() else { break };
-            let [low, high] = prio.get().to_le_bytes();
-            place.copy_from_slice(&[low, high, generation.get()]);
+            place.copy_from_slice(&record(prio, generation));
             written += 1;
         }
         body[written * RECORD_BYTES..].fill(0);
@@ -119,8 +192,7 @@ impl<'a> PrioSet<'a> {
         room - written
     }
 
-    /// As [`encode`](Self::encode), of records that all fit: for large sets, which are encoded
-    /// faster by an iterator that goes through all of them at once.
+    /// As [`encode`](Self::encode), of records that all fit, and that write themselves.
     ///
     /// ```
     /// use tierce_core::{Gen, Prio};
@@ -140,22 +212,16 @@ impl<'a> PrioSet<'a> {
         set: SetMagic,
         seq: u64,
         next_bucket: u64,
-        records: impl ExactSizeIterator<Item = (Prio, Gen)>,
+        records: impl PrioRecords,
     ) {
         let body = Self::put_header(out, set, seq, next_bucket);
-        let bytes = records.len() * RECORD_BYTES;
+        let bytes = records.places() * RECORD_BYTES;
         let room = body.len();
         assert!(bytes <= room, "records of {bytes} bytes in {room}");
         let (used, rest) = body.split_at_mut(bytes);
         rest.fill(0);
-        let (places, _) = used.as_chunks_mut::<RECORD_BYTES>();
-        let mut places = places.iter_mut();
-        records.for_each(|(prio, generation)| {
-            let [low, high] = prio.get().to_le_bytes();
-            if let Some(place) = places.next() {
-                *place = [low, high, generation.get()];
-            }
-        });
+        let (places, _) = used.as_chunks_mut();
+        records.write(places);
         Self::put_checksum(out);
     }
 
@@ -224,7 +290,19 @@ impl<'a> PrioSet<'a> {
 
 #[inline]
 fn records(bytes: &[u8]) -> impl ExactSizeIterator<Item = (Prio, Gen)> + use<'_> {
-    let (records, _) = bytes.as_chunks::<RECORD_BYTES>();
+    let (records, _) = bytes.as_chunks();
+    records_of(records)
+}
+
+/// What these records say.
+///
+/// ```
+/// use tierce_core::{Gen, Prio, record::prio_set::{record, records_of}};
+/// let (prio, generation) = (Prio::FRESH, Gen::new(3));
+/// assert!(records_of(&[record(prio, generation)]).eq([(prio, generation)]));
+/// ```
+#[inline]
+pub fn records_of(records: &[Record]) -> impl ExactSizeIterator<Item = (Prio, Gen)> + use<'_> {
     records.iter().map(|&[low, high, generation]| {
         (Prio::new(u16::from_le_bytes([low, high])), Gen::new(generation))
     })
@@ -276,6 +354,18 @@ mod tests {
         #[test]
         fn any_bytes_decode_or_fail(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
             let _ = PrioSet::decode(&bytes, SET, HERE);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn eight_words_are_eight_records(words: [u64; 8]) {
+            let packed = records_of_eight(&words.map(|word| word as u32));
+            let words = words.map(Snapshot::from_bits);
+            let each = words.map(|word| record(word.prio(), word.gen_()));
+            prop_assert_eq!(packed.as_slice(), each.as_flattened());
+            let decoded = words.map(|word| (word.prio(), word.gen_()));
+            prop_assert!(records_of(&each).eq(decoded));
         }
     }
 

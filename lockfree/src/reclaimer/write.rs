@@ -39,6 +39,7 @@ impl Reclaimer {
         if self.dev().check().is_err() {
             return Step::Ended;
         }
+        self.age();
         // Elsewhere than in phase 1 the batch goes on being collected.
         self.write_batch(self.phase == Phase::Drain, self.phase)
     }

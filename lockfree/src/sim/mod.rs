@@ -269,6 +269,7 @@ fn config(options: &Options, devices: &[DeviceOptions]) -> Result<Config> {
         .invalidate_during_gc(options.invalidate_during_gc)
         .recycle_prio_chain(options.recycle_prio_chain)
         .batch_on_demand(false)
+        .refill_on_demand(false)
         .discard(first.discard)
         .sync(first.sync)
         .gc_gen_trigger(options.gc_due_gen)

@@ -3,7 +3,7 @@
 use super::{Result, Scripted, State, refused};
 use crate::device::Device;
 use tierce_core::spec::Place;
-use tierce_core::{BucketId, BucketIndex, DeviceIndex, Reserve, Snapshot};
+use tierce_core::{BucketId, BucketIndex, DeviceIndex, Mark, Reserve, Snapshot};
 
 impl Scripted {
     /// A free list, oldest first.
@@ -56,10 +56,11 @@ impl Scripted {
     pub(super) fn as_users_see(&self, bucket: BucketId, word: Snapshot) -> Snapshot {
         let word = word.with_pin(word.pin_count() - self.prepaid(bucket));
         match &self.state {
-            // What was observed is not in the words yet.
-            State::Starting(startup) if !self.options.invalidate_during_gc => {
-                let (mark, units) = startup.found(bucket);
-                word.with_mark(mark).with_sectors(units)
+            // What was observed is not published yet, and its pins are marks of the start-up.
+            State::Starting(startup) => {
+                let in_place = !self.options.invalidate_during_gc;
+                let found = if in_place { startup.found(bucket) } else { (Mark::Metadata, 0) };
+                word.with_mark(found.0).with_sectors(found.1).with_pin(0)
             }
             _ => word,
         }

@@ -11,7 +11,7 @@ use tierce_core::BucketIndex;
 /// Runs a pass from `cursor` on and leaves it at the next bucket to look at.
 pub(crate) fn pass<F>(pass: &mut Pass<'_, F>, cursor: &mut u32)
 where
-    F: FnMut(BucketIndex, Invalidated),
+    F: FnMut(&[Invalidated]),
 {
     let nbuckets = pass.geometry.nbuckets();
     let first = pass.geometry.first_bucket().get();

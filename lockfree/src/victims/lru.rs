@@ -19,6 +19,12 @@
 //!
 //! A pass tries at most as many buckets as there are *candidates* ([`tierce_core::Sizes`]).
 //!
+//! Each of the three is a phase of which several threads do pieces ([`super::crew`]). What they
+//! find they keep by ranges of ranks, whose bounds are ranks of the sample, too; so nobody has
+//! to bring it together before the third phase, of which each range is a piece (`share.rs`).
+//! The reclaimer's thread puts the ranges one behind the other. What is still missing then,
+//! since others were faster with some buckets, it takes alone.
+//!
 //! # Why it is exact
 //!
 //! If nobody changes words, a scan finds everything up to its limit, so what is taken are the
@@ -29,11 +35,15 @@
 //! and collected, and what is smallest then can only be seen by looking at all again.
 
 use super::Pass;
+use super::crew::{Crew, Phase};
 use super::rank::{Keys, Rank};
-use super::scan::{Scan, Scanner};
+use super::scan::{Bounds, Scan, Scanner};
+use super::share::{self, Share};
 use super::vectors;
-use crate::table::Invalidated;
+use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::table::{Invalidated, Table};
 use core::cmp::Reverse;
+use crossbeam_utils::CachePadded;
 use tierce_core::draws::Draws;
 use tierce_core::{BucketIndex, Geometry};
 
@@ -47,6 +57,9 @@ const SAMPLED_MOST: usize = 2 << 10;
 /// Buckets sampled, at least: on smaller devices everything is a candidate.
 const SAMPLED_LEAST: usize = 64;
 
+/// Buckets of the sample that are a piece.
+const SAMPLED_TOGETHER: usize = 256;
+
 /// Where the draws of the sample begin: any number, but the same for every pass.
 const SEED: u64 = 0;
 
@@ -57,32 +70,180 @@ const SOON: usize = 32;
 #[derive(Debug, Default)]
 pub(crate) struct Lru {
     sample: Vec<Rank>,
-    found: Vec<Rank>,
+    /// What each thread finds.
+    found: Vec<Found>,
+    shares: Vec<CachePadded<Mutex<Share>>>,
 }
+
+/// What one thread finds, by ranges. In a cache line of its own: it is written to with each
+/// bucket that is found.
+pub(super) type Found = CachePadded<Mutex<Vec<Vec<Rank>>>>;
 
 /// Runs a pass that tries at most `candidates` buckets.
 pub(crate) fn pass<F>(pass: &mut Pass<'_, F>, candidates: usize, lru: &mut Lru, scanner: &Scanner)
 where
-    F: FnMut(BucketIndex, Invalidated),
+    F: FnMut(&[Invalidated]),
 {
     pass.write_early |= pass.far.iter().any(|&bucket| pass.table.peek(bucket).can_invalidate());
     let (table, geometry, far) = (pass.table, pass.geometry, pass.far);
     let keys = Keys { epoch: table.epoch(), min_prio: pass.min_prio };
     let scan = Scan { table, geometry, keys, far };
-    let sampled = sample(&scan, &mut lru.sample);
-    let rank = enough(pass.wanted.min(candidates), sampled, geometry.buckets().len());
-    let mut left = candidates;
-    for rank in [rank, 4 * rank, usize::MAX] {
-        if pass.wanted == 0 || left == 0 {
-            break;
+    let threads = scanner.threads().count(scan.pieces());
+    let ranges = share::ranges_for(threads);
+    let Lru { sample, found, shares } = lru;
+    found.resize_with(threads, Found::default);
+    found.iter().for_each(|found| found.lock().resize_with(ranges, Vec::new));
+    shares.resize_with(share::MOST, CachePadded::default);
+    let bounds = (0..ranges).map(|_| AtomicU64::new(Rank::LAST.bits())).collect();
+    let search = Search { scan, scanner, bounds, found, shares };
+    let work = |phase, piece, thread: usize| search.piece(phase, piece, &search.found[thread]);
+    scanner.threads().together(scan.pieces(), work, |crew| {
+        search.lead(crew, pass, candidates, sample);
+    });
+}
+
+/// What the threads of a pass share.
+#[derive(Debug)]
+struct Search<'a> {
+    scan: Scan<'a>,
+    scanner: &'a Scanner,
+    /// The last rank of each range, ascending; the last of them is the limit. Set before a scan.
+    bounds: Box<[AtomicU64]>,
+    found: &'a [Found],
+    /// What is taken together, as much of it as is used.
+    shares: &'a [CachePadded<Mutex<Share>>],
+}
+
+impl Search<'_> {
+    /// One piece of a phase, for the thread that keeps in `found` what it finds.
+    fn piece(&self, phase: Phase, piece: usize, found: &Found) {
+        match phase {
+            Phase::Sample => self.sample(piece, &mut found.lock()[0]),
+            Phase::Scan => {
+                // Relaxed: published with the phase.
+                let bound = |bound: &AtomicU64| Rank::from_bits(bound.load(Ordering::Relaxed));
+                let bounds = Bounds::new(self.bounds.iter().map(bound));
+                self.scan.piece(piece, &bounds, self.scanner, &mut found.lock());
+            }
+            Phase::Take => self.shares[piece].lock().take(self.found, self.scan.table),
+            Phase::Idle | Phase::Closed => {}
         }
-        let limit = limit(&mut lru.sample, rank);
-        lru.found.clear();
-        scan.up_to(limit, scanner, &mut lru.found);
-        left -= take(pass, &mut lru.found, left);
-        if limit == Rank::LAST || cfg!(tierce_mutant = "lru_one_scan") {
-            break;
+    }
+
+    /// A phase, in which the reclaimer does its part.
+    fn lead_phase(&self, crew: &Crew, phase: Phase, pieces: usize) {
+        crew.lead(phase, pieces, |piece| self.piece(phase, piece, &self.found[0]));
+    }
+
+    /// Everything found by all threads behind `after`.
+    fn all_found(&self, after: Option<Rank>) -> Vec<Rank> {
+        let mut all = core::mem::take(&mut self.found[0].lock()[0]);
+        for found in self.found {
+            found.lock().iter_mut().for_each(|range| all.append(range));
         }
+        if let Some(after) = after {
+            all.retain(|&rank| rank > after);
+        }
+        all
+    }
+
+    /// The reclaimer's part of a pass.
+    fn lead<F>(
+        &self,
+        crew: &Crew,
+        pass: &mut Pass<'_, F>,
+        candidates: usize,
+        sample: &mut Vec<Rank>,
+    ) where
+        F: FnMut(&[Invalidated]),
+    {
+        let sampled = sample_size(pass.geometry);
+        self.forget();
+        self.lead_phase(crew, Phase::Sample, sampled.div_ceil(SAMPLED_TOGETHER));
+        sample.clear();
+        self.found.iter().for_each(|found| sample.append(&mut found.lock()[0]));
+        let rank = enough(pass.wanted.min(candidates), sampled, pass.geometry.buckets().len());
+        let mut left = candidates;
+        for rank in [rank, 4 * rank, usize::MAX] {
+            if pass.wanted == 0 || left == 0 {
+                break;
+            }
+            let limit = self.set_bounds(sample, rank);
+            self.forget();
+            self.lead_phase(crew, Phase::Scan, self.scan.pieces());
+            left -= self.take(crew, pass, left);
+            if limit == Rank::LAST || cfg!(tierce_mutant = "lru_one_scan") {
+                break;
+            }
+        }
+    }
+
+    /// Clears what was found before.
+    fn forget(&self) {
+        for found in self.found {
+            found.lock().iter_mut().for_each(Vec::clear);
+        }
+    }
+
+    /// Sets the limit, up to which there are `rank` of the sample, and bounds below it, with about as
+    /// many in between. Returns the limit.
+    fn set_bounds(&self, sample: &mut [Rank], rank: usize) -> Rank {
+        let (limit, ranges) = (limit(sample, rank), self.bounds.len());
+        let below = rank.min(sample.len());
+        let below = &mut sample[..below];
+        if ranges > 1 {
+            below.sort_unstable();
+        }
+        for (number, bound) in (1..).zip(&self.bounds) {
+            let at = below.len() * number / ranges;
+            let last = if number == ranges { None } else { below.get(at) };
+            // Relaxed: published with the phase.
+            bound.store(last.unwrap_or(&limit).bits(), Ordering::Relaxed);
+        }
+        limit
+    }
+
+    /// One piece of the sample: the ranks of those that can be invalidated.
+    fn sample(&self, piece: usize, ranks: &mut Vec<Rank>) {
+        let ask = |&bucket: &BucketIndex| {
+            vectors::prefetch(self.scan.table.words().line(bucket));
+        };
+        let buckets: Vec<_> = sampled(self.scan.geometry, piece).collect();
+        buckets.iter().take(SOON).for_each(ask);
+        for (at, &bucket) in buckets.iter().enumerate() {
+            buckets.get(at + SOON).into_iter().for_each(ask);
+            ranks.extend(self.scan.rank(bucket));
+        }
+    }
+
+    /// Takes the smallest of what was found in ascending order, at most `most`, until no more are
+    /// wanted. Returns how many it tried.
+    fn take<F>(&self, crew: &Crew, pass: &mut Pass<'_, F>, most: usize) -> usize
+    where
+        F: FnMut(&[Invalidated]),
+    {
+        let (dealt, together) = share::deal(self.found, self.shares, pass.wanted.min(most));
+        let shares = &self.shares[..dealt];
+        if dealt > 0 {
+            self.lead_phase(crew, Phase::Take, dealt);
+            if shares.iter().map(|share| share.lock().taken().len()).sum::<usize>() == pass.wanted {
+                // The rule. Helpers may leave while what they did is looked at.
+                crew.close();
+            }
+        }
+        let mut tried = together;
+        let mut last = None;
+        for share in shares {
+            let share = share.lock();
+            pass.took(share.taken());
+            last = share.last().or(last);
+        }
+        if pass.wanted > 0 && tried < most {
+            let mut rest = self.all_found(last);
+            tried += take_alone(pass, &mut rest, most - tried);
+            self.found[0].lock()[0] = rest;
+        }
+        tried
     }
 }
 
@@ -92,28 +253,22 @@ fn sample_size(geometry: &Geometry) -> usize {
     if size < SAMPLED_LEAST { 0 } else { size }
 }
 
-/// The buckets that are sampled: one at random out of each of `size` ranges.
-pub(super) fn sampled(geometry: &Geometry) -> impl Iterator<Item = BucketIndex> + use<> {
-    let (first, size) = (geometry.first_bucket().get(), sample_size(geometry) as u64);
-    let length = geometry.buckets().len() as u64;
-    let mut draws = Draws::new(SEED);
-    (0..size).map(move |number| {
-        let [begin, end] = [number, number + 1].map(|n| (n * length / size) as u32);
-        BucketIndex::new(first + begin + draws.below(end - begin))
-    })
+/// The buckets of a piece of the sample: one at random out of each of [`sample_size`] ranges of
+/// the same length. A few that remain behind them are never sampled.
+fn sampled(geometry: &Geometry, piece: usize) -> impl Iterator<Item = BucketIndex> + use<> {
+    let size = sample_size(geometry);
+    let length = geometry.buckets().len().checked_div(size).unwrap_or(0) as u32;
+    let numbers = piece * SAMPLED_TOGETHER..size.min((piece + 1) * SAMPLED_TOGETHER);
+    let first = geometry.first_bucket().get();
+    let mut draws = Draws::new(SEED + piece as u64);
+    numbers.map(move |n| BucketIndex::new(first + n as u32 * length + draws.below(length)))
 }
 
-/// The ranks of those sampled that can be invalidated. Returns how many were looked at.
-fn sample(scan: &Scan<'_>, ranks: &mut Vec<Rank>) -> usize {
-    ranks.clear();
-    let mut soon = sampled(scan.geometry).skip(SOON);
-    for bucket in sampled(scan.geometry) {
-        if let Some(soon) = soon.next() {
-            vectors::prefetch(scan.table.words().line(soon));
-        }
-        ranks.extend(scan.rank(bucket));
-    }
-    sample_size(scan.geometry)
+/// All buckets that are sampled.
+#[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]
+pub(super) fn all_sampled(geometry: &Geometry) -> impl Iterator<Item = BucketIndex> {
+    let pieces = 0..sample_size(geometry).div_ceil(SAMPLED_TOGETHER);
+    pieces.flat_map(|piece| sampled(geometry, piece))
 }
 
 /// How many of `sampled` buckets have to be up to a limit for `wanted` of all `nbuckets` to be
@@ -134,11 +289,11 @@ fn limit(sample: &mut [Rank], rank: usize) -> Rank {
 /// Fewer than this are not worth being selected.
 const RUN: usize = 64;
 
-/// Takes the smallest of `found` in ascending order, at most `most`, until no more are wanted.
-/// Returns how many it tried.
-fn take<F>(pass: &mut Pass<'_, F>, found: &mut [Rank], most: usize) -> usize
+/// Takes the smallest of `found` in ascending order, at most `most` of them, until no more are
+/// wanted. Returns how many it tried.
+fn take_alone<F>(pass: &mut Pass<'_, F>, found: &mut [Rank], most: usize) -> usize
 where
-    F: FnMut(BucketIndex, Invalidated),
+    F: FnMut(&[Invalidated]),
 {
     let most = found.len().min(most);
     let (mut rest, mut tried) = (found, 0);
@@ -148,21 +303,32 @@ where
             rest.select_nth_unstable(run);
         }
         let (now, later) = rest.split_at_mut(run);
-        if cfg!(tierce_mutant = "lru_ties_by_place") {
-            now.sort_unstable_by_key(|rank| (rank.key(), Reverse(rank.bucket())));
-        } else {
-            now.sort_unstable();
-        }
-        for (at, rank) in now.iter().enumerate() {
-            if let Some(soon) = now.get(at + SOON) {
-                vectors::prefetch(pass.table.words().line(soon.bucket()));
-            }
+        for bucket in in_order(now, pass.table) {
             tried += 1;
-            if !pass.take(rank.bucket()) {
+            if !pass.take(bucket) {
                 return tried;
             }
         }
         rest = later;
     }
     tried
+}
+
+/// The buckets in ascending order; their words are asked for a while before.
+pub(super) fn in_order<'a>(
+    ranks: &'a mut [Rank],
+    table: &'a Table,
+) -> impl Iterator<Item = BucketIndex> + 'a {
+    if cfg!(tierce_mutant = "lru_ties_by_place") {
+        ranks.sort_unstable_by_key(|rank| (rank.key(), Reverse(rank.bucket())));
+    } else {
+        ranks.sort_unstable();
+    }
+    let ranks = &*ranks;
+    ranks.iter().enumerate().map(move |(at, rank)| {
+        if let Some(soon) = ranks.get(at + SOON) {
+            vectors::prefetch_to_write(table.words().line(soon.bucket()));
+        }
+        rank.bucket()
+    })
 }

@@ -10,8 +10,11 @@ pub(crate) mod random;
 
 pub(crate) mod sampled;
 
+pub(crate) mod crew;
+
 mod rank;
 mod scan;
+mod share;
 mod threads;
 
 #[cfg_attr(
@@ -47,11 +50,11 @@ pub(crate) struct Pass<'a, F> {
     pub(crate) write_early: bool,
     /// How many buckets are wanted.
     pub(crate) wanted: usize,
-    /// Called with every bucket that was invalidated.
+    /// Called with the buckets that were invalidated, in order, one or several at a time.
     pub(crate) taken: F,
 }
 
-impl<F: FnMut(BucketIndex, Invalidated)> Pass<'_, F> {
+impl<F: FnMut(&[Invalidated])> Pass<'_, F> {
     /// Whether the bucket may be taken, as far as one can tell.
     fn can_take(&mut self, bucket: BucketIndex) -> bool {
         if !self.table.peek(bucket).can_invalidate() {
@@ -68,9 +71,14 @@ impl<F: FnMut(BucketIndex, Invalidated)> Pass<'_, F> {
             return false;
         }
         if let Some(invalidated) = self.table.invalidate(bucket) {
-            self.wanted -= 1;
-            (self.taken)(bucket, invalidated);
+            self.took(&[invalidated]);
         }
         self.wanted > 0
+    }
+
+    /// These, which are wanted, were invalidated.
+    fn took(&mut self, invalidated: &[Invalidated]) {
+        self.wanted -= invalidated.len();
+        (self.taken)(invalidated);
     }
 }

@@ -12,6 +12,10 @@ pub(super) fn prefetch_behind(_line: &Line) {}
 #[inline(always)]
 pub(super) fn prefetch(_line: &Line) {}
 
+/// Nothing.
+#[inline(always)]
+pub(super) fn prefetch_to_write(_line: &Line) {}
+
 /// There is none.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Avx2 {}

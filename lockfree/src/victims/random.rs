@@ -8,7 +8,7 @@ use tierce_core::draws::Draws;
 /// Runs a pass.
 pub(crate) fn pass<F>(pass: &mut Pass<'_, F>, draws: &mut Draws)
 where
-    F: FnMut(BucketIndex, Invalidated),
+    F: FnMut(&[Invalidated]),
 {
     let first = pass.geometry.first_bucket().get();
     let usable = pass.geometry.nbuckets() - first;

@@ -18,6 +18,14 @@ impl Rank {
         Self(u64::from(key) << 32 | u64::from(bucket.get()))
     }
 
+    pub(crate) const fn bits(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
     pub(crate) fn key(self) -> u32 {
         (self.0 >> 32) as u32
     }

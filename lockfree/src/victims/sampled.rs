@@ -15,7 +15,7 @@ use tierce_core::draws::Draws;
 /// Runs a pass that takes the smallest rank of `sample` draws each time.
 pub(crate) fn pass<F>(pass: &mut Pass<'_, F>, sample: u32, draws: &mut Draws)
 where
-    F: FnMut(BucketIndex, Invalidated),
+    F: FnMut(&[Invalidated]),
 {
     let keys = Keys { epoch: pass.table.epoch(), min_prio: pass.min_prio };
     let first = pass.geometry.first_bucket().get();

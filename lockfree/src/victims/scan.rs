@@ -51,8 +51,7 @@ impl Scanner {
         }
     }
 
-    /// The helpers, for tests.
-    #[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]
+    /// The reclaimer's thread and its helpers.
     pub(super) fn threads(&self) -> &Threads {
         &self.threads
     }
@@ -78,37 +77,51 @@ impl Scan<'_> {
         can.then(|| Rank::new(self.keys.key(word), bucket))
     }
 
-    /// Adds to `found` all buckets up to `limit` that can be invalidated, in any order.
-    pub(super) fn up_to(&self, limit: Rank, scanner: &Scanner, found: &mut Vec<Rank>) {
-        let first = self.geometry.first_bucket().as_usize() / LINE;
-        let last = self.table.words().lines().len();
-        let pieces = (last - first).div_ceil(PIECE);
-        scanner.threads.collect(pieces, found, |piece, found| {
-            let begin = first + piece * PIECE;
-            let end = last.min(begin + PIECE);
-            // From the line behind that of the limit's bucket on, the limit's key is too large.
-            let early = cfg!(tierce_mutant = "lru_ties_split_early");
-            let split = limit.bucket().as_usize() / LINE + if early { 0 } else { 1 };
-            let split = split.clamp(begin, end);
-            let most = if cfg!(tierce_mutant = "lru_limit_exclusive") { 0 } else { 1 };
-            self.part(begin..split, limit, limit.key() + most, scanner, found);
-            self.part(split..end, limit, limit.key(), scanner, found);
-        });
+    /// The first line that is scanned, and that behind the last.
+    fn lines(&self) -> Range<usize> {
+        self.geometry.first_bucket().as_usize() / LINE..self.table.words().lines().len()
     }
 
-    /// The lines of one range, in which estimates below `bound` pass.
+    /// How many pieces there are.
+    pub(super) fn pieces(&self) -> usize {
+        self.lines().len().div_ceil(PIECE)
+    }
+
+    /// Adds to each range of `found` all buckets of a piece that are in it and can be
+    /// invalidated, in any order.
+    pub(super) fn piece(
+        &self,
+        piece: usize,
+        bounds: &Bounds,
+        scanner: &Scanner,
+        found: &mut [Vec<Rank>],
+    ) {
+        let Range { start: first, end: last } = self.lines();
+        let limit = bounds.limit;
+        let begin = first + piece * PIECE;
+        let end = last.min(begin + PIECE);
+        // From the line behind that of the limit's bucket on, the limit's key is too large.
+        let early = cfg!(tierce_mutant = "lru_ties_split_early");
+        let split = limit.bucket().as_usize() / LINE + if early { 0 } else { 1 };
+        let split = split.clamp(begin, end);
+        let most = if cfg!(tierce_mutant = "lru_limit_exclusive") { 0 } else { 1 };
+        self.part(begin..split, bounds, limit.key() + most, scanner, found);
+        self.part(split..end, bounds, limit.key(), scanner, found);
+    }
+
+    /// The lines of one part, in which estimates below `bound` pass.
     fn part(
         &self,
         lines: Range<usize>,
-        limit: Rank,
+        bounds: &Bounds,
         bound: u32,
         scanner: &Scanner,
-        found: &mut Vec<Rank>,
+        found: &mut [Vec<Rank>],
     ) {
         let first = lines.start * LINE;
         let estimate = self.keys.estimate();
         let lines = &self.table.words().lines()[lines];
-        let mut passed = |at: usize| self.passed(first + at, limit, found);
+        let mut passed = |at: usize| self.passed(first + at, bounds, found);
         match scanner.avx2 {
             Some(avx2) => avx2.scan(lines, estimate, bound, &mut passed),
             None => portable(lines, estimate, bound, &mut passed),
@@ -118,11 +131,55 @@ impl Scan<'_> {
     /// Step 3, for one word. Rare, and kept out of the loops.
     #[cold]
     #[inline(never)]
-    fn passed(&self, place: usize, limit: Rank, found: &mut Vec<Rank>) {
-        let rank = self.rank(BucketIndex::new(place as u32));
-        found.extend(rank.filter(|&rank| rank <= limit));
+    fn passed(&self, place: usize, bounds: &Bounds, found: &mut [Vec<Rank>]) {
+        if let Some(rank) = self.rank(BucketIndex::new(place as u32))
+            && let Some(range) = bounds.range_of(rank)
+        {
+            found[range].push(rank);
+        }
     }
 }
+
+/// Which ranks are looked for: those of some ranges, one behind the other.
+#[derive(Debug)]
+pub(super) struct Bounds {
+    /// Of each range the last rank; those of ranges that are not used are the limit.
+    last: [Rank; RANGES_MOST],
+    ranges: usize,
+    limit: Rank,
+}
+
+/// Ranges, at most.
+pub(super) const RANGES_MOST: usize = 8;
+
+impl Bounds {
+    /// By the last rank of each range, ascending; there is at least one.
+    pub(super) fn new(each: impl IntoIterator<Item = Rank>) -> Self {
+        let (mut last, mut ranges, mut limit) = ([Rank::LAST; RANGES_MOST], 0, Rank::LAST);
+        for rank in each {
+            (last[ranges], limit) = (rank, rank);
+            ranges += 1;
+        }
+        last[ranges..].fill(limit);
+        Self { last, ranges, limit }
+    }
+
+    /// The number of its range, if the rank is not above the limit.
+    #[inline]
+    fn range_of(&self, rank: Rank) -> Option<usize> {
+        if rank > self.limit {
+            return None;
+        }
+        if self.ranges == 1 {
+            return Some(0);
+        }
+        // How many are smaller: the highest bit of the difference tells, without a branch.
+        let smaller = |last: &Rank| last.bits().wrapping_sub(rank.bits()) >> 63;
+        Some(self.last.iter().map(smaller).sum::<u64>() as usize)
+    }
+}
+
+const _: () = assert!(Rank::LAST.bits() < 1 << 63);
 
 /// Calls `passed` with the place, counted from that of the first, of every word in `lines` that is
 /// not busy and whose estimated key is below `bound`, ascending.

@@ -6,7 +6,7 @@
 
 use super::lru::{self, Lru};
 use super::rank::{Keys, Rank};
-use super::scan::Scan;
+use super::scan::{Bounds, Scan};
 use super::{Pass, Scanner, scan, vectors};
 use crate::ageing::AgeClock;
 use crate::config::Config;
@@ -68,7 +68,7 @@ impl Given {
             far: &self.far,
             write_early: false,
             wanted: self.wanted,
-            taken: |bucket, _: Invalidated| order.push(bucket),
+            taken: |taken: &[Invalidated]| order.extend(taken.iter().map(|taken| taken.bucket)),
         };
         lru::pass(&mut pass, self.candidates, &mut Lru::default(), scanner);
         let write_early = pass.write_early;
@@ -171,7 +171,7 @@ proptest! {
         shape in 0..SHAPES.len(),
         seed: u64,
         epoch in 0u16..65535,
-        at: proptest::sample::Index,
+        at: [proptest::sample::Index; 3],
     ) {
         let mut given = Given::new(1, SHAPES[shape].words(nbuckets, seed));
         given.epoch = AgeEpoch::from_bits(epoch).expect("not metadata");
@@ -181,13 +181,21 @@ proptest! {
         let scan = Scan { table: &table, geometry: &given.geometry, keys, far: &[] };
         let mut all: Vec<_> = expected.iter().filter_map(|&b| scan.rank(b)).collect();
         prop_assert_eq!(all.len(), expected.len());
-        let limit = if all.is_empty() { Rank::LAST } else { *at.get(&all) };
+        let mut bounds = at.map(|at| if all.is_empty() { Rank::LAST } else { *at.get(&all) });
+        bounds.sort_unstable();
+        let [first, second, limit] = bounds;
         all.retain(|&rank| rank <= limit);
         for vectors in [false, true] {
-            let mut found = Vec::new();
-            scan.up_to(limit, &scanner(1, vectors), &mut found);
-            found.sort_unstable();
-            prop_assert_eq!(&found, &all);
+            let mut found = vec![Vec::new(); 3];
+            let scanner = scanner(1, vectors);
+            let bounds = Bounds::new(bounds);
+            for piece in 0..scan.pieces() {
+                scan.piece(piece, &bounds, &scanner, &mut found);
+            }
+            found.iter_mut().for_each(|range| range.sort_unstable());
+            let ends = [first, second].map(|end| all.partition_point(|&rank| rank <= end));
+            let expected = [&all[..ends[0]], &all[ends[0]..ends[1]], &all[ends[1]..]];
+            prop_assert_eq!(&found, &expected);
         }
     }
 
@@ -233,7 +241,7 @@ fn no_thread_is_started_without_need() {
 #[test]
 fn a_sample_that_misleads_costs_time_only() {
     let mut given = Given::new(1, Shape::Random.words(10_000, 2));
-    for (number, bucket) in lru::sampled(&given.geometry).enumerate() {
+    for (number, bucket) in lru::all_sampled(&given.geometry).enumerate() {
         given.words[bucket.as_usize()] = word(number as u16 % 7, 1);
     }
     given.wanted = 2000;

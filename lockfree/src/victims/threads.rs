@@ -1,11 +1,12 @@
 //! The threads of long passes.
 //!
-//! A pass is cut into pieces. The reclaimer's thread takes one after the other, and so do its
-//! helpers, if it may have any: the threads of a pool of our own, made when the first pass long
-//! enough for it comes. Who scans which piece makes no difference to what is found. If the
-//! threads cannot be had, the reclaimer does everything by itself.
+//! A pass is cut into pieces (`crew.rs` says how they are shared out). The reclaimer's thread takes
+//! one after the other, and so do its helpers, if it may have any: the threads of a pool of our
+//! own, made when the first pass long enough for it comes. Who does which piece makes no
+//! difference to what is found. If the threads cannot be had, the reclaimer does everything by
+//! itself.
 
-use super::rank::Rank;
+use super::crew::{Crew, Phase};
 
 /// Pieces that are not worth waking anybody: some tens of microseconds.
 #[cfg(not(any(tierce_loom, tierce_shuttle)))]
@@ -13,8 +14,8 @@ const FEW: usize = 16;
 
 #[cfg(not(any(tierce_loom, tierce_shuttle)))]
 mod imp {
-    use super::{FEW, Rank};
-    use crate::sync::{AtomicUsize, OnceLock, Ordering};
+    use super::{Crew, FEW, Phase};
+    use crate::sync::OnceLock;
     use rayon_core::{ThreadPool, ThreadPoolBuilder};
 
     /// The reclaimer's own thread and its helpers.
@@ -39,41 +40,39 @@ mod imp {
             pool.thread_name(move |number| format!("{name}-{number}")).build().ok()
         }
 
-        /// What `scan` finds in pieces 0 to `pieces` − 1, in any order.
-        pub(crate) fn collect(
+        /// The helpers, if there are any and this many pieces are worth their while.
+        fn helpers(&self, pieces: usize) -> Option<&ThreadPool> {
+            if self.helpers == 0 || pieces < FEW {
+                return None;
+            }
+            self.pool.get_or_init(|| self.start()).as_ref()
+        }
+
+        /// How many threads work on a pass of so many pieces.
+        pub(crate) fn count(&self, pieces: usize) -> usize {
+            self.helpers(pieces).map_or(1, |_| self.helpers + 1)
+        }
+
+        /// Runs `lead`, which opens phases. Helpers for a pass of so many pieces do theirs by
+        /// `work`, which is told phase, piece and the number of the thread, the first being 1.
+        pub(crate) fn together<R>(
             &self,
             pieces: usize,
-            found: &mut Vec<Rank>,
-            scan: impl Fn(usize, &mut Vec<Rank>) + Sync,
-        ) {
-            let pool = if self.helpers == 0 || pieces < FEW {
-                &None
-            } else {
-                self.pool.get_or_init(|| self.start())
-            };
-            let Some(pool) = pool else {
-                (0..pieces).for_each(|piece| scan(piece, found));
-                return;
-            };
-            let next = AtomicUsize::new(0);
-            let work = |found: &mut Vec<Rank>| {
-                loop {
-                    // Relaxed: each number is taken once, nothing is published with it.
-                    let piece = next.fetch_add(1, Ordering::Relaxed);
-                    if piece >= pieces {
-                        break;
-                    }
-                    scan(piece, found);
-                }
-            };
-            let mut parts = vec![Vec::new(); self.helpers];
+            work: impl Fn(Phase, usize, usize) + Sync,
+            lead: impl FnOnce(&Crew) -> R,
+        ) -> R {
+            let crew = Crew::new();
+            let Some(pool) = self.helpers(pieces) else { return lead(&crew) };
+            let (crew, work) = (&crew, &work);
             pool.in_place_scope(|scope| {
-                for part in &mut parts {
-                    scope.spawn(|_| work(part));
+                // The scope ends when all helpers have left, also if the leader panics.
+                let _closed = Closed(crew);
+                for helper in 1..=self.helpers {
+                    let work = move |phase, piece| work(phase, piece, helper);
+                    scope.spawn(move |_| crew.help(work));
                 }
-                work(found);
-            });
-            parts.iter().for_each(|part| found.extend_from_slice(part));
+                lead(crew)
+            })
         }
 
         /// How many helpers run.
@@ -84,13 +83,23 @@ mod imp {
                 .map_or(0, |pool| pool.as_ref().map_or(0, ThreadPool::current_num_threads))
         }
     }
+
+    /// Closes the crew when it is dropped.
+    struct Closed<'a>(&'a Crew);
+
+    impl Drop for Closed<'_> {
+        fn drop(&mut self) {
+            self.0.close();
+        }
+    }
 }
 
 #[cfg(any(tierce_loom, tierce_shuttle))]
 mod imp {
-    use super::Rank;
+    use super::{Crew, Phase};
 
-    /// The checker does not see into a pool, so models scan by one thread.
+    /// The checker does not see into a pool, so models make passes by one thread; a crew of
+    /// several has a model of its own.
     #[derive(Debug)]
     pub(crate) struct Threads;
 
@@ -99,13 +108,17 @@ mod imp {
             Self
         }
 
-        pub(crate) fn collect(
+        pub(crate) fn count(&self, _pieces: usize) -> usize {
+            1
+        }
+
+        pub(crate) fn together<R>(
             &self,
-            pieces: usize,
-            found: &mut Vec<Rank>,
-            scan: impl Fn(usize, &mut Vec<Rank>) + Sync,
-        ) {
-            (0..pieces).for_each(|piece| scan(piece, found));
+            _pieces: usize,
+            _work: impl Fn(Phase, usize, usize) + Sync,
+            lead: impl FnOnce(&Crew) -> R,
+        ) -> R {
+            lead(&Crew::new())
         }
     }
 }

@@ -91,6 +91,7 @@ impl Part<'_> {
     /// # Panics
     ///
     /// If there are fewer than that in `words`.
+    #[inline(always)]
     pub(crate) fn fill(self, words: impl Iterator<Item = u64>) {
         let mut written = 0;
         for (place, word) in self.places.iter_mut().zip(words) {

@@ -5,7 +5,7 @@ use crate::codec::Code;
 use crate::config::{Config, Put};
 use crate::engine::{Engine, Reads};
 use crate::error::Error;
-use crate::events::{event, in_span, span};
+use crate::events::{event, in_span};
 use crate::open;
 use crate::stats::Stats;
 use std::future::Future;
@@ -93,8 +93,8 @@ impl Cache {
     /// [`Error::Geometry`], [`Error::SmallBuckets`], [`Error::Twice`], [`Error::Unknown`],
     /// [`Error::Space`] for settings out of range, [`Error::Thread`].
     pub fn open(config: Config) -> Result<Self, Error> {
-        let _span = span!(INFO, "recovery");
-        Ok(Self::on(open::open(&config)?, &config))
+        let space_timeout = config.space_timeout;
+        Ok(Self { background: open::open(&config)?, space_timeout, types: PhantomData })
     }
 
     /// Opens the cache on devices that are open already, for who brings devices of his own. The
@@ -119,15 +119,8 @@ impl Cache {
     ///
     /// As [`open`](Self::open).
     pub fn open_on(config: &Config, devices: Vec<Arc<dyn Device>>) -> Result<Self, Error> {
-        let _span = span!(INFO, "recovery");
-        Ok(Self::on(open::open_on(config, devices)?, config))
-    }
-
-    fn on(background: Background, config: &Config) -> Self {
-        let engine = &background.engine;
-        let (entries, buckets) = (engine.index.len(), engine.lives.count());
-        event!(INFO, "recovered", entries = entries, buckets = buckets);
-        Self { background, space_timeout: config.space_timeout, types: PhantomData }
+        let space_timeout = config.space_timeout;
+        Ok(Self { background: open::open_on(config, devices)?, space_timeout, types: PhantomData })
     }
 
     /// Waits until it is known what is on the devices; without [`Config::recover`] it is.

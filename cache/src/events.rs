@@ -16,6 +16,7 @@
 //! | `hit`, `miss` | trace | bytes of the value |
 //! | `memory_wait` | debug | bytes that an insert waits for |
 //! | `recovered` | info | entries, buckets that hold data |
+//! | `recovery_failed` | warn | cause |
 //! | `collected` | debug | entries, removed |
 //! | `evicted` | debug | device, buckets whose content is about to go |
 //! | `read_failed` | warn | device, cause |

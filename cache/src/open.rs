@@ -7,6 +7,7 @@ use crate::collector;
 use crate::config::{Config, Recover};
 use crate::engine::{Disk, Engine};
 use crate::error::Error;
+use crate::events::{event, span};
 use crate::flights::Flights;
 use crate::index::Index;
 use crate::layout::Layout;
@@ -120,10 +121,18 @@ impl Start {
     fn run(self) -> Result<Threads, Error> {
         let engine = Arc::clone(&self.engine);
         let _guard = engine.warm.guard();
+        let _span = span!(INFO, "recovery");
         let threads = self.finish();
         match &threads {
-            Ok(_) => engine.warm.finish(),
-            Err(error) => engine.warm.fail(error.clone()),
+            Ok(_) => {
+                let (entries, buckets) = (engine.index.len(), engine.lives.count());
+                event!(INFO, "recovered", entries = entries, buckets = buckets);
+                engine.warm.finish();
+            }
+            Err(error) => {
+                event!(WARN, "recovery_failed", cause = error);
+                engine.warm.fail(error.clone());
+            }
         }
         threads
     }

@@ -240,6 +240,7 @@ impl AgeEpoch {
 
     /// The other way round: stamp instead of prio.
     #[must_use]
+    #[inline]
     pub const fn stamped(self, word: Snapshot) -> Snapshot {
         word.with_stamp(self.stamp_of(word.prio()))
     }

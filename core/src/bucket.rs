@@ -156,6 +156,7 @@ impl DeviceIndex {
     ///
     /// If `number` is 8 or more: a set has at most [`MAX_DEVICES`](crate::geometry::MAX_DEVICES).
     #[must_use]
+    #[inline]
     pub const fn new(number: u8) -> Self {
         assert!(number < crate::geometry::MAX_DEVICES, "a set has at most 8 devices");
         Self(number)

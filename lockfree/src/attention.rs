@@ -2,6 +2,15 @@
 //!
 //! # State
 //!
+//! ```text
+//!  63          32 31          12 11     8 7      0
+//! ┌──────────────┬──────────────┬────────┬────────┐
+//! │   version    │   visitors   │  mode  │  bits  │
+//! └──────────────┴──────────────┴────────┴────────┘
+//! ```
+//!
+//! Version, visitors and mode say how the cells may be changed, see [`crate::near`]. The bits:
+//!
 //! | bit | set by | cleared by | who looks |
 //! |---|---|---|---|
 //! | [`WAITING`] | whoever lines up | whoever empties the lines | who took a bucket: it is theirs. Who inserted one: he serves them |
@@ -21,11 +30,14 @@
 //!
 //! * The sleeper: `fetch_or(SeqCst)`, `fence(SeqCst)`, then he looks (`set`).
 //! * Who inserted into a queue, or changed something else: `fence(SeqCst)`, then a load (`after`).
-//! * Who inserted into a cell: the exchange was SeqCst, and so is the load
+//! * Who inserted into a cell by an exchange: it was SeqCst, and so is the load
 //!   ([`crate::sync::load_after_rmw`], `after_cell`). No fence stands between them: on x86 it
 //!   would cost as much again as the exchange, which is a full barrier there already.
+//! * Who inserted into a cell by a plain store ([`crate::section`]) does not look: the store was before
+//!   the barrier by which `set` puts an end to such stores, until the bit is cleared
+//!   ([`crate::near`]), so the sleeper, who looks after it, sees it.
 //!
-//! Proof for the last. Call the exchange E, the load L, the sleeper's fence F. All are in the one
+//! Proof for the exchange. Call it E, the load L, the sleeper's fence F. All are in the one
 //! total order S of SeqCst operations, E before L as in the program. If F comes before L, the
 //! sleeper's bit was set before F and so L sees it (a SeqCst load after a SeqCst fence in S does
 //! not read anything older than what was written before the fence). Otherwise E comes before L
@@ -40,9 +52,12 @@
 //!
 //! # Progress
 //!
-//! Wait-free.
+//! Wait-free; but while the cells are [near](crate::near), who sets a bit for those who insert
+//! buckets puts an end to that, by a system call.
 
-use crate::sync::{AtomicU32, Ordering, fence, load_after_rmw};
+use crate::near::{Near, SHARED};
+use crate::section::Section;
+use crate::sync::{AtomicU64, Ordering, fence, load_after_rmw};
 use crossbeam_utils::CachePadded;
 
 /// Somebody is in line for a bucket.
@@ -61,42 +76,67 @@ pub(crate) const WATCHED: u32 = 32;
 pub(crate) const DISCARDS: u32 = 64;
 /// All that the reclaimer may wait for.
 pub(crate) const HUNGRY: u32 = ROOM | BUCKETS | UNBLOCKED | DISCARDS;
+/// What those who insert a bucket look for.
+pub(crate) const OFFERED: u32 = WAITING | BUCKETS | WATCHED;
 
 /// The word.
 #[derive(Debug)]
-pub(crate) struct Attention(CachePadded<AtomicU32>);
+pub(crate) struct Attention(CachePadded<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    word: AtomicU64,
+    near: Option<Near>,
+}
 
 impl Attention {
-    pub(crate) fn new() -> Self {
-        Self(CachePadded::new(AtomicU32::new(0)))
+    /// Nobody waits. With a section, cells can be near.
+    pub(crate) fn new(section: Option<Section>) -> Self {
+        let word = AtomicU64::new(SHARED);
+        Self(CachePadded::new(Inner { word, near: section.map(Near::new) }))
+    }
+
+    /// The word, for what says how cells are changed.
+    #[inline]
+    pub(crate) fn word(&self) -> &AtomicU64 {
+        &self.0.word
+    }
+
+    /// What it takes for cells to be near.
+    #[inline]
+    pub(crate) fn near(&self) -> Option<&Near> {
+        self.0.near.as_ref()
     }
 
     /// Sets `bits`; what the caller looks at after this is not older than what anybody made
     /// available who does not see them.
     pub(crate) fn set(&self, bits: u32) {
         // SeqCst: precedes the fence in S, see above.
-        self.0.fetch_or(bits, Ordering::SeqCst);
+        self.word().fetch_or(bits.into(), Ordering::SeqCst);
         // SeqCst: of this fence and the look of whoever inserts one comes first.
         fence(Ordering::SeqCst);
+        if bits & OFFERED != 0 && !cfg!(tierce_mutant = "wait_while_near") {
+            self.share();
+        }
     }
 
     /// Sets `bits` without looking for anything afterwards.
     pub(crate) fn raise(&self, bits: u32) {
         // Relaxed: what it tells is under a lock, or looked for again.
-        self.0.fetch_or(bits, Ordering::Relaxed);
+        self.word().fetch_or(bits.into(), Ordering::Relaxed);
     }
 
     /// Clears `bits`.
     pub(crate) fn clear(&self, bits: u32) {
         // Relaxed: nothing is published with it; who clears it has come to do what it asked for.
-        self.0.fetch_and(!bits, Ordering::Relaxed);
+        self.word().fetch_and(!u64::from(bits), Ordering::Relaxed);
     }
 
     /// A look by who has nothing to order.
     #[inline]
     pub(crate) fn now(&self) -> u32 {
         // Relaxed: see above.
-        self.0.load(Ordering::Relaxed)
+        bits_of(self.word().load(Ordering::Relaxed))
     }
 
     /// A look by who has just made something available.
@@ -106,7 +146,7 @@ impl Attention {
             fence(Ordering::SeqCst);
         }
         // Relaxed: ordered by the fence.
-        self.0.load(Ordering::Relaxed)
+        bits_of(self.word().load(Ordering::Relaxed))
     }
 
     /// A look by who has just pushed a bucket into a cell.
@@ -115,6 +155,12 @@ impl Attention {
         if cfg!(tierce_mutant = "wake_cell_unordered") {
             return self.now();
         }
-        load_after_rmw(&self.0)
+        bits_of(load_after_rmw(self.word()))
     }
+}
+
+/// The lowest 8.
+#[inline]
+fn bits_of(word: u64) -> u32 {
+    (word & 0xFF) as u32
 }

@@ -1,10 +1,13 @@
 //! The cells alone, for benchmarks: what of an allocation is finding a bucket and putting it
 //! back. Not part of the interface.
 
+use crate::attention::Attention;
 use crate::cells;
+use crate::section::Section;
+use crate::sync::{Arc, cpus};
 use tierce_core::BucketIndex;
 
-/// One CPU's row of cells.
+/// The rows of all CPUs, near if that is possible.
 #[derive(Debug)]
 pub struct Cells(cells::Cells);
 
@@ -15,7 +18,7 @@ impl Default for Cells {
 }
 
 impl Cells {
-    /// One that is full.
+    /// All full.
     ///
     /// ```
     /// let cells = tierce_lockfree::bare::Cells::new();
@@ -23,13 +26,16 @@ impl Cells {
     /// ```
     #[must_use]
     pub fn new() -> Self {
-        let cells = cells::Cells::new(1, cells::PLACES);
-        let full = (0..cells::PLACES as u32).all(|bucket| cells.push(BucketIndex::new(bucket)));
+        let attention = Arc::new(Attention::new(Section::find(cpus())));
+        let cells = cells::Cells::new(cpus(), cells::PLACES, Arc::clone(&attention));
+        let all = cells.capacity() as u32;
+        let full = (0..all).all(|bucket| cells.push_anywhere(BucketIndex::new(bucket)));
         assert!(full, "nobody else fills it");
+        attention.open();
         Self(cells)
     }
 
-    /// A bucket from it.
+    /// A bucket from this CPU's.
     #[inline]
     #[must_use]
     pub fn pop(&self) -> Option<BucketIndex> {
@@ -40,6 +46,6 @@ impl Cells {
     #[inline]
     #[must_use]
     pub fn push(&self, bucket: BucketIndex) -> bool {
-        self.0.push(bucket)
+        self.0.push(bucket).is_done()
     }
 }

@@ -24,6 +24,12 @@ pub struct Config {
     pub lru_sample: u32,
     /// For how many CPUs there are cells, counters and hints; 0: one of each, and no cells.
     pub cpus: u32,
+    /// Threads change the cells of their own CPU by restartable sequences, without locked
+    /// instructions, where that is possible: x86-64 Linux from 5.10 on, glibc from 2.35 on, and
+    /// [`cpus`](Self::cpus) at least as many as the machine could have. Elsewhere, and without it,
+    /// by atomic exchanges; what they find is the same. A process that will forbid itself the
+    /// system call `membarrier` must switch it off.
+    pub restartable: bool,
     /// How many buckets may be open for writing at once, 1 to 4096.
     pub open_buckets: u32,
     /// Garbage collection keeps its findings in shadows and publishes them at its end, and
@@ -66,6 +72,7 @@ impl Default for Config {
             policy: Policy::Lru,
             lru_sample: 0,
             cpus: u32::try_from(crate::sync::cpus()).unwrap_or(1),
+            restartable: true,
             open_buckets: 128,
             invalidate_during_gc: true,
             recycle_prio_chain: true,
@@ -88,6 +95,7 @@ tierce_core::setters!(Config {
     policy: Policy,
     lru_sample: u32,
     cpus: u32,
+    restartable: bool,
     open_buckets: u32,
     invalidate_during_gc: bool,
     recycle_prio_chain: bool,

@@ -5,14 +5,16 @@ mod wake;
 
 use crate::ageing::AgeClock;
 use crate::ahead::Ahead;
-use crate::attention::{Attention, BUCKETS, ENDED, ROOM, WAITING, WATCHED};
+use crate::attention::{Attention, ENDED, OFFERED, ROOM, WAITING, WATCHED};
 use crate::bell::Bell;
+use crate::cells::Pushed;
 use crate::config::{Config, DeviceTable};
 use crate::counter::{Available, Counter, Counts};
 use crate::error::{Cause, Error};
 use crate::events::event;
 use crate::latency::Histogram;
 use crate::reserves::{Found, Free, Reserves};
+use crate::section::Section;
 use crate::sync::{Arc, AtomicU32, AtomicU64, Mutex, Ordering, fence};
 use crate::table::Table;
 use crate::wait::Waits;
@@ -47,6 +49,7 @@ pub(crate) struct Device {
     journal_buckets: u32,
     table: Table,
     reserves: Reserves,
+    attention: Arc<Attention>,
     pub(crate) waits: Waits,
     /// Those of the set.
     watches: Arc<Watches>,
@@ -152,6 +155,8 @@ impl Device {
         clock: Arc<AgeClock>,
     ) -> Self {
         let cpus = config.cpus as usize;
+        let section = config.restartable.then(|| Section::find(cpus)).flatten();
+        let attention = Arc::new(Attention::new(section));
         let geometry = table.geometry;
         let mut words = table.gens.into_words();
         for bucket in (0..geometry.first_bucket().get()).map(BucketIndex::new) {
@@ -164,9 +169,10 @@ impl Device {
             geometry,
             journal_buckets: table.journal_buckets,
             table: Table::of(words, clock),
-            reserves: Reserves::new(&table.sizes, config.cpus),
+            reserves: Reserves::new(&table.sizes, config.cpus, Arc::clone(&attention)),
             sizes: table.sizes,
-            waits: Waits::new(),
+            waits: Waits::new(Arc::clone(&attention)),
+            attention,
             watches,
             available: Available::new(cpus, geometry.nbuckets()),
             chain: Mutex::new(Chain { live: table.chain, writing: Vec::new() }),
@@ -243,8 +249,8 @@ impl Device {
     }
 
     #[inline]
-    fn attention(&self) -> &Attention {
-        &self.waits.attention
+    pub(crate) fn attention(&self) -> &Attention {
+        &self.attention
     }
 
     /// Somebody watches the free lists from now on, or nobody any more. Called under the lock of
@@ -496,13 +502,19 @@ impl Device {
     /// Puts a bucket from a free list on one again.
     #[inline]
     pub(crate) fn put_back(&self, free: Free) {
-        if free.home == Reserve::None && self.reserves.push_own_cells(free.bucket) {
-            let seen = self.attention().after_cell() & (WAITING | BUCKETS | WATCHED);
-            if seen != 0 {
-                self.noticed(seen);
+        let pushed = match free.home {
+            Reserve::None => self.reserves.push_own_cells(free.bucket),
+            _ => Pushed::Not,
+        };
+        match pushed {
+            Pushed::Near => {}
+            Pushed::Shared => {
+                let seen = self.attention().after_cell() & OFFERED;
+                if seen != 0 {
+                    self.noticed(seen);
+                }
             }
-        } else {
-            self.put_back_elsewhere(free);
+            Pushed::Not => self.put_back_elsewhere(free),
         }
     }
 

@@ -94,6 +94,23 @@ use elsewhere::{number, source};
 #[cfg(all(target_os = "linux", not(miri), not(tierce_loom), not(tierce_shuttle)))]
 use linux::{number, source};
 
+/// What restartable sections need, see `section/x86.rs`.
+#[cfg(all(
+    target_arch = "x86_64",
+    target_os = "linux",
+    target_env = "gnu",
+    target_pointer_width = "64",
+    not(target_feature = "crt-static"),
+    not(any(miri, tierce_loom, tierce_shuttle, tierce_portable))
+))]
+pub(crate) use {
+    cpu::{configured_cpus, number_in},
+    linux::area,
+};
+
+#[cfg(all(test, target_os = "linux", not(any(miri, tierce_loom, tierce_shuttle))))]
+pub(crate) use cpu::affinity;
+
 /// Where there is nothing to choose.
 #[cfg(not(all(target_os = "linux", not(miri), not(tierce_loom), not(tierce_shuttle))))]
 mod elsewhere {
@@ -154,6 +171,21 @@ mod linux {
         match source() {
             Source::ThreadSlot => thread_slot(),
             source => number_by(source),
+        }
+    }
+
+    /// Where `cpu_id` lies from the thread pointer, if threads have areas.
+    #[cfg(all(
+        target_arch = "x86_64",
+        target_env = "gnu",
+        target_pointer_width = "64",
+        not(target_feature = "crt-static"),
+        not(tierce_portable)
+    ))]
+    pub(crate) fn area() -> Option<isize> {
+        match source() {
+            Source::Rseq(offset) => Some(offset),
+            Source::Getcpu | Source::ThreadSlot => None,
         }
     }
 }

@@ -12,6 +12,8 @@
 //! * **Free buckets** are in per-CPU cells (`cells.rs`) before the queues of four reserves
 //!   (`reserves.rs`, `ring.rs`), none of which waits for a stopped thread. Failing is exact: cells
 //!   and queues count what is inserted, which tells whether something was while one looked.
+//!   Where Linux restarts a thread that it interrupts (`section.rs`), cells that only their own CPU
+//!   uses are changed by plain stores (`near.rs`).
 //! * **Who finds nothing free waits** in line (`wait.rs`) as a thread or a future (`future.rs`),
 //!   and wakes up with his bucket in hand. One word (`attention.rs`) tells everybody else that he
 //!   does. Counts of what happened (`counter.rs`) need no atomic read-modify-write while threads
@@ -54,8 +56,8 @@
 //! | close, fail, stats, finishing a collection | short locks, and as long as their loops are |
 //!
 //! What says nothing of its progress only looks at what it was given, and is wait-free.
-// The files that need it say why: `hint/cpu.rs`, `huge_pages.rs`, `wide.rs`, `victims/x86.rs`,
-// `words/room.rs`.
+// The files that need it say why: `hint/cpu.rs`, `huge_pages.rs`, `section/x86.rs`, `wide.rs`,
+// `victims/x86.rs`, `words/room.rs`.
 #![cfg_attr(not(tierce_loom), deny(unsafe_code))]
 
 pub mod allocation;
@@ -97,9 +99,11 @@ mod counter;
 mod device;
 mod events;
 mod hint;
+mod near;
 mod owner;
 mod rescale;
 mod ring;
+mod section;
 mod set_records;
 mod sync;
 mod table;
@@ -127,6 +131,6 @@ pub use reclaimer::{Reclaimer, Step, WaitFor};
 pub use sectors::{Extent, SectorRequest, WritePoint};
 pub use set_records::SetRecords;
 pub use start::Startup;
-pub use stats::{DeviceStats, Stats};
+pub use stats::{CellUse, DeviceStats, Stats};
 pub use unused::Unused;
 pub use watch::FreeFuture;

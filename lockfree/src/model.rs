@@ -174,19 +174,86 @@ impl Cells {
     /// Empty.
     #[must_use]
     pub fn new(rows: usize, per_row: usize) -> Self {
-        Self(cells::Cells::new(rows, per_row))
+        let attention = Arc::new(attention::Attention::new(None));
+        Self(cells::Cells::new(rows, per_row, attention))
     }
 
     /// From this thread's row, else from any other.
     #[must_use]
     pub fn pop(&self) -> Option<BucketIndex> {
-        self.0.pop().or_else(|| self.0.steal())
+        self.0.pop().or_else(|| self.0.pop_anywhere())
     }
 
     /// Whether there was room in any row.
     #[must_use]
     pub fn push(&self, bucket: BucketIndex) -> bool {
-        self.0.push(bucket) || self.0.push_anywhere(bucket)
+        self.0.push(bucket).is_done() || self.0.push_anywhere(bucket)
+    }
+}
+
+/// Cells that can be near, and those who wait for a bucket. Threads get CPUs, and rows, in the
+/// order in which they first come.
+#[derive(Debug)]
+pub struct NearCells(cells::Cells, Arc<attention::Attention>);
+
+impl NearCells {
+    /// Empty, and shared.
+    #[must_use]
+    pub fn new(rows: usize, per_row: usize) -> Self {
+        let section = crate::section::Section::modelled();
+        let attention = Arc::new(attention::Attention::new(Some(section)));
+        Self(cells::Cells::new(rows, per_row, Arc::clone(&attention)), attention)
+    }
+
+    /// Makes them near, if nobody objects.
+    pub fn open(&self) {
+        self.1.open();
+    }
+
+    /// From this thread's row.
+    #[must_use]
+    pub fn pop(&self) -> Option<BucketIndex> {
+        self.0.pop()
+    }
+
+    /// From any row.
+    #[must_use]
+    pub fn pop_anywhere(&self) -> Option<BucketIndex> {
+        self.0.pop_anywhere()
+    }
+
+    /// From any row, as a thread of which the kernel knows nothing.
+    #[must_use]
+    pub fn pop_as_visitor(&self) -> Option<BucketIndex> {
+        self.0.pop_as_visitor()
+    }
+
+    /// Whether there was room in this thread's row.
+    #[must_use]
+    pub fn push(&self, bucket: BucketIndex) -> bool {
+        self.0.push(bucket).is_done()
+    }
+
+    /// Whether there was room in any row, the first ones first.
+    #[must_use]
+    pub fn push_anywhere(&self, bucket: BucketIndex) -> bool {
+        self.0.push_anywhere(bucket)
+    }
+
+    /// Whether there was room in this thread's row; and if so, whether the pusher, who looks as
+    /// he must, has seen that somebody waits.
+    #[must_use]
+    pub fn push_and_look(&self, bucket: BucketIndex) -> Option<bool> {
+        match self.0.push(bucket) {
+            cells::Pushed::Not => None,
+            cells::Pushed::Near => Some(false),
+            cells::Pushed::Shared => Some(self.1.after_cell() & attention::WAITING != 0),
+        }
+    }
+
+    /// Somebody is going to sleep, and looks once more.
+    pub fn wait(&self) {
+        self.1.set(attention::WAITING);
     }
 }
 
@@ -226,7 +293,7 @@ pub struct Attention(attention::Attention);
 
 impl Default for Attention {
     fn default() -> Self {
-        Self(attention::Attention::new())
+        Self(attention::Attention::new(None))
     }
 }
 
@@ -300,7 +367,8 @@ impl Reserves {
     /// Empty.
     #[must_use]
     pub fn new(sizes: &Sizes, cpus: u32) -> Self {
-        Self(reserves::Reserves::new(sizes, cpus))
+        let attention = Arc::new(attention::Attention::new(None));
+        Self(reserves::Reserves::new(sizes, cpus, attention))
     }
 
     /// A bucket, or why not.

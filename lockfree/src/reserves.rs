@@ -3,7 +3,7 @@
 //! # State
 //!
 //! ```text
-//!            own cells ─▶ none queue ─▶ other CPUs' cells ─▶ own reserve's queue      (alloc)
+//!            own cells ─▶ none queue ─▶ all CPUs' cells ─▶ own reserve's queue        (alloc)
 //!   prio queue ─▶ btree queue ─▶ moving_gc queue ─▶ none queue ─▶ any cell            (release)
 //! ```
 //!
@@ -47,8 +47,9 @@
 //! nothing gives up after three scans and says `Empty { movers_seen }`. A mover has one bucket in
 //! hand at a time.
 
-use crate::cells::Cells;
-use crate::sync::{AtomicU64, Ordering, Queue, fence};
+use crate::attention::Attention;
+use crate::cells::{Cells, Pushed};
+use crate::sync::{Arc, AtomicU64, Ordering, Queue, fence};
 use crossbeam_utils::CachePadded;
 use tierce_core::reserve::REFILL_ORDER;
 use tierce_core::{BucketIndex, Reserve, Sizes};
@@ -110,10 +111,11 @@ pub(crate) struct Reserves {
 }
 
 impl Reserves {
-    /// Empty lists of these sizes, with cells for `cpus` CPUs (none if 0).
-    pub(crate) fn new(sizes: &Sizes, cpus: u32) -> Self {
+    /// Empty lists of these sizes, with cells for `cpus` CPUs (none if 0), which are changed as
+    /// `attention` says.
+    pub(crate) fn new(sizes: &Sizes, cpus: u32, attention: Arc<Attention>) -> Self {
         let per_row = if cpus == 0 { 0 } else { sizes.cells_per_cpu(cpus) as usize };
-        let cells = Cells::new(cpus as usize, per_row);
+        let cells = Cells::new(cpus as usize, per_row, attention);
         let queues = Reserve::ALL.map(|reserve| {
             let size = sizes.of(reserve) as usize;
             let size = if reserve == Reserve::None { size - cells.capacity() } else { size };
@@ -163,7 +165,7 @@ impl Reserves {
         if let Some(found) = self.pop_none_queue() {
             return Some(found);
         }
-        let stolen = self.cells.steal().map(Free::none);
+        let stolen = self.cells.pop_anywhere().map(Free::none);
         let other = stolen.or_else(|| match reserve {
             Reserve::None => None,
             home => self.pop_queue(home).map(|bucket| Free { bucket, home }),
@@ -214,7 +216,7 @@ impl Reserves {
             moved = true;
             run = run && bucket.get() == last.get() + 1;
             last = bucket;
-            if !self.cells.push(bucket) {
+            if !self.cells.push(bucket).is_done() {
                 // Somebody filled our row meanwhile.
                 return (true, self.insert_none(bucket).err());
             }
@@ -247,9 +249,9 @@ impl Reserves {
         Err(bucket)
     }
 
-    /// Puts a bucket of `none` back into this thread's cells; `false` if they are full.
+    /// Puts a bucket of `none` back into this thread's cells.
     #[inline]
-    pub(crate) fn push_own_cells(&self, bucket: BucketIndex) -> bool {
+    pub(crate) fn push_own_cells(&self, bucket: BucketIndex) -> Pushed {
         self.cells.push(bucket)
     }
 
@@ -260,7 +262,7 @@ impl Reserves {
         if home != Reserve::None && self.insert_reserve(home, bucket) {
             return Ok(home);
         }
-        if self.cells.push(bucket) || self.insert_none(bucket).is_ok() {
+        if self.cells.push(bucket).is_done() || self.insert_none(bucket).is_ok() {
             return Ok(Reserve::None);
         }
         self.release(bucket)
@@ -335,7 +337,7 @@ mod tests {
     /// be.
     #[test]
     fn refills_are_whole_lines() {
-        let lists = Reserves::new(&sizes(), 2);
+        let lists = Reserves::new(&sizes(), 2, Arc::new(Attention::new(None)));
         for bucket in (13..32).chain([71, 73, 79, 90, 91, 92, 93, 94]) {
             lists.insert_none(BucketIndex::new(bucket)).expect("there is room");
         }
@@ -360,7 +362,7 @@ mod tests {
     fn refill_and_take_in_the_specified_order() {
         let mut sizes = sizes();
         (sizes.btree, sizes.prio, sizes.moving_gc, sizes.none) = (1, 1, 1, 2);
-        let lists = Reserves::new(&sizes, 0);
+        let lists = Reserves::new(&sizes, 0, Arc::new(Attention::new(None)));
         let order: Vec<_> =
             (1..=6).map(|b| lists.release(BucketIndex::new(b)).map_err(|b| b.get())).collect();
         assert_eq!(
@@ -386,7 +388,7 @@ mod tests {
 
     #[test]
     fn every_bucket_comes_out_once_through_cells_and_queue() {
-        let lists = Reserves::new(&sizes(), 2);
+        let lists = Reserves::new(&sizes(), 2, Arc::new(Attention::new(None)));
         let mut inside = 0;
         while lists.release(BucketIndex::new(inside + 1)).is_ok() {
             inside += 1;

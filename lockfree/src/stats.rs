@@ -28,6 +28,26 @@ impl Counters {
     }
 }
 
+/// How threads change the cells of their CPU, in which most buckets are found and put back.
+///
+/// ```
+/// use tierce_lockfree::CellUse;
+/// let is_fastest = |cells: CellUse| cells == CellUse::Near;
+/// assert!(!is_fastest(CellUse::Exchanges));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum CellUse {
+    /// By exchanges: there are no restartable sequences here, or
+    /// [`Config::restartable`](crate::Config::restartable) is off.
+    Exchanges,
+    /// By exchanges for the time being: somebody waits, or took a bucket from another CPU, not long
+    /// ago; or they have not been used often enough to make it worth a change.
+    Shared,
+    /// By stores in restartable sequences.
+    Near,
+}
+
 /// One device, at about one instant: each number is right by itself.
 ///
 /// ```
@@ -77,6 +97,11 @@ pub struct DeviceStats {
     pub sectors_written: u64,
     /// Waiting allocations.
     pub waiters: u64,
+    /// How threads change the cells of their CPU now.
+    pub cells: CellUse,
+    /// How often that began to change or had changed, modulo 2^32: from shared to near it counts 2,
+    /// and 2 from near to shared. Each of these takes one system call `membarrier`, seldom more.
+    pub cell_changes_total: u32,
     /// How long the waits took that are over, in vain or not.
     pub alloc_wait: Latencies,
     /// From a table of gens being drawn up to its being durable.
@@ -115,6 +140,8 @@ impl DeviceStats {
             discard_skipped_total: counters.discards_skipped.total(),
             sectors_written: counters.sectors_written.total() + in_open,
             waiters: device.waits.len() as u64,
+            cells: device.attention().cell_use(),
+            cell_changes_total: device.attention().turns(),
             alloc_wait: counters.wait_times.read(),
             prio_write: counters.write_times.read(),
             pass: counters.pass_times.read(),

@@ -50,7 +50,7 @@ mod imp {
     /// a SeqCst fence stood between them; [`crate::attention`] has the proof. It pairs with a
     /// SeqCst fence between a write to `word` and reads of the other word.
     #[inline]
-    pub(crate) fn load_after_rmw(word: &AtomicU32) -> u32 {
+    pub(crate) fn load_after_rmw(word: &AtomicU64) -> u64 {
         // SeqCst: a plain load on x86, and after the read-modify-write in the total order.
         word.load(Ordering::SeqCst)
     }
@@ -134,7 +134,7 @@ mod imp {
     pub(crate) const OWNERS: usize = 4;
 
     /// See the twin: the checker knows only fences to order that.
-    pub(crate) fn load_after_rmw(word: &AtomicU32) -> u32 {
+    pub(crate) fn load_after_rmw(word: &AtomicU64) -> u64 {
         // SeqCst: stands in for the SeqCst order of the two accesses.
         fence(Ordering::SeqCst);
         // Relaxed: ordered by the fence.
@@ -223,7 +223,7 @@ mod imp {
     pub(crate) type Queue = crate::ring::Ring;
 
     /// All accesses are sequentially consistent here.
-    pub(crate) fn load_after_rmw(word: &AtomicU32) -> u32 {
+    pub(crate) fn load_after_rmw(word: &AtomicU64) -> u64 {
         // SeqCst: shuttle knows no other.
         word.load(Ordering::SeqCst)
     }

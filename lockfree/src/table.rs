@@ -94,6 +94,7 @@ impl Table {
     }
 
     /// A word that has a prio, as the table keeps it.
+    #[inline]
     fn stamped(&self, word: Snapshot) -> Snapshot {
         self.epoch().stamped(word)
     }

@@ -122,7 +122,7 @@ impl Drop for Sleepers {
 #[derive(Debug)]
 pub(crate) struct Waits {
     lines: Mutex<Lines>,
-    pub(crate) attention: Attention,
+    attention: Arc<Attention>,
 }
 
 #[derive(Debug, Default)]
@@ -165,8 +165,8 @@ impl Lines {
 
 impl Waits {
     /// Nobody.
-    pub(crate) fn new() -> Self {
-        Self { lines: Mutex::new(Lines::default()), attention: Attention::new() }
+    pub(crate) fn new(attention: Arc<Attention>) -> Self {
+        Self { lines: Mutex::new(Lines::default()), attention }
     }
 
     /// Lines up for `reserve`. The caller calls [`serve`](Self::serve) next.
@@ -273,7 +273,7 @@ mod tests {
     /// Who took a bucket of a reserve owes it to nobody in another line.
     #[test]
     fn a_bucket_goes_to_who_can_use_it() {
-        let waits = Waits::new();
+        let waits = Waits::new(Arc::new(Attention::new(None)));
         let btree = waits.line_up(Reserve::Btree, Waker::noop());
         let prio = Free { bucket: bucket(1), home: Reserve::Prio };
         assert_eq!(waits.give_way(prio).map(drop), Err(prio));
@@ -286,7 +286,7 @@ mod tests {
     /// Lines take turns, each is served in order, and what is left stays with the releaser.
     #[test]
     fn many_are_handed_out_in_one_pass() {
-        let waits = Waits::new();
+        let waits = Waits::new(Arc::new(Attention::new(None)));
         let line_up = |reserve| waits.line_up(reserve, Waker::noop());
         let none = [line_up(Reserve::None), line_up(Reserve::None)];
         let btree = [line_up(Reserve::Btree), line_up(Reserve::Btree)];

@@ -4,7 +4,7 @@
 //! bit there first: [`crate::attention`] says why none is missed.
 
 use super::Device;
-use crate::attention::{BUCKETS, DISCARDS, HUNGRY, ROOM, UNBLOCKED, WAITING, WATCHED};
+use crate::attention::{BUCKETS, DISCARDS, HUNGRY, OFFERED, ROOM, UNBLOCKED, WAITING, WATCHED};
 use crate::sync::Ordering;
 
 /// What a sleeping reclaimer wants.
@@ -34,7 +34,7 @@ impl Device {
     /// Buckets were put on a list: whoever waits is served, and the prio write goes on if it was
     /// short of buckets.
     pub(super) fn offered(&self) {
-        let seen = self.attention().after() & (WAITING | BUCKETS | WATCHED);
+        let seen = self.attention().after() & OFFERED;
         if seen != 0 {
             self.noticed(seen);
         }

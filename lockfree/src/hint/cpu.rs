@@ -29,6 +29,9 @@ use super::Source;
 /// Byte of `cpu_id` in the area.
 const CPU_ID: isize = 4;
 
+/// The fields that were there from the beginning end here.
+const SMALLEST: isize = 20;
+
 /// The best source that works.
 pub(super) fn find() -> Source {
     if let Some(offset) = rseq_offset() {
@@ -55,6 +58,24 @@ pub(super) fn number_by(source: Source) -> usize {
     }
 }
 
+/// The number in the area whose `cpu_id` lies so far from the thread pointer: a `u32`, which is
+/// negative as an `i32` if the kernel does not know the area.
+#[cfg(all(target_arch = "x86_64", target_env = "gnu", not(target_feature = "crt-static")))]
+#[cfg_attr(tierce_portable, expect(dead_code, reason = "for sections"))]
+#[inline]
+pub(crate) fn number_in(offset: isize) -> usize {
+    read_at(offset) as usize
+}
+
+/// How many CPUs this machine could have, also those on which this process may not run.
+#[cfg(all(target_arch = "x86_64", target_env = "gnu", not(target_feature = "crt-static")))]
+#[cfg_attr(tierce_portable, expect(dead_code, reason = "for sections"))]
+pub(crate) fn configured_cpus() -> usize {
+    // SAFETY: asks for a number.
+    let cpus = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) };
+    usize::try_from(cpus).unwrap_or(usize::MAX)
+}
+
 /// Where `cpu_id` lies, from the thread pointer.
 #[cfg(all(
     target_env = "gnu",
@@ -74,7 +95,7 @@ fn rseq_offset() -> Option<isize> {
     let size = unsafe { size.read() };
     // SAFETY: `extern const ptrdiff_t __rseq_offset`, set before `main` and constant since.
     let offset = unsafe { offset.read() };
-    (size as isize >= CPU_ID + 4 && offset % 4 == 0).then_some(offset + CPU_ID)
+    (size as isize >= SMALLEST && offset % 4 == 0).then_some(offset + CPU_ID)
 }
 
 /// Other C libraries do not say where it lies, on other processors nobody has tried.
@@ -85,7 +106,7 @@ fn rseq_offset() -> Option<isize> {
     target_pointer_width = "64",
 )))]
 fn rseq_offset() -> Option<isize> {
-    let _ = CPU_ID;
+    let _ = (CPU_ID, SMALLEST);
     None
 }
 
@@ -151,8 +172,50 @@ fn has_vdso() -> bool {
     address != 0
 }
 
+/// Threads that choose their CPU.
+#[cfg(test)]
+pub(crate) mod affinity {
+    /// At most 8 on which this thread may run.
+    pub(crate) fn allowed_cpus() -> Vec<usize> {
+        let set = affinity();
+        // SAFETY: `cpu` is below the number of bits of the set.
+        let is_allowed = |&cpu: &usize| unsafe { libc::CPU_ISSET(cpu, &set) };
+        (0..libc::CPU_SETSIZE as usize).filter(is_allowed).take(8).collect()
+    }
+
+    fn affinity() -> libc::cpu_set_t {
+        // SAFETY: a set of bits, for which all zeroes is a value.
+        let mut set: libc::cpu_set_t = unsafe { core::mem::zeroed() };
+        // SAFETY: writes at most the size given, into a set that is ours.
+        let result = unsafe { libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) };
+        assert_eq!(result, 0);
+        set
+    }
+
+    /// Runs a test on a thread of its own: wherever it moves, the runner's thread stays as it was.
+    pub(crate) fn apart(test: impl FnOnce() + Send) {
+        std::thread::scope(|scope| {
+            if let Err(panic) = scope.spawn(test).join() {
+                std::panic::resume_unwind(panic);
+            }
+        });
+    }
+
+    /// Moves the thread.
+    pub(crate) fn run_on(cpu: usize) {
+        // SAFETY: as in `affinity`.
+        let mut set: libc::cpu_set_t = unsafe { core::mem::zeroed() };
+        // SAFETY: `cpu` was found in such a set.
+        unsafe { libc::CPU_SET(cpu, &mut set) };
+        // SAFETY: reads the size given, from a set that is ours.
+        let result = unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
+        assert_eq!(result, 0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::affinity::{allowed_cpus, apart, run_on};
     use super::*;
     use std::process::Command;
 
@@ -166,6 +229,10 @@ mod tests {
     /// What a thread is told is where it runs: pinned to a CPU it is told that CPU.
     #[test]
     fn the_number_is_that_of_the_cpu() {
+        apart(number_is_that_of_the_cpu);
+    }
+
+    fn number_is_that_of_the_cpu() {
         for source in [Some(Source::Getcpu), rseq_offset().map(Source::Rseq)] {
             let Some(source) = source.filter(|&source| !is_negative(number_by(source))) else {
                 eprintln!("skipped: this system does not have it");
@@ -196,31 +263,5 @@ mod tests {
             .expect("it starts once more");
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && text.contains("1 passed"), "{text}");
-    }
-
-    fn allowed_cpus() -> Vec<usize> {
-        let set = affinity();
-        // SAFETY: `cpu` is below the number of bits of the set.
-        let is_allowed = |&cpu: &usize| unsafe { libc::CPU_ISSET(cpu, &set) };
-        (0..libc::CPU_SETSIZE as usize).filter(is_allowed).take(8).collect()
-    }
-
-    fn affinity() -> libc::cpu_set_t {
-        // SAFETY: a set of bits, for which all zeroes is a value.
-        let mut set: libc::cpu_set_t = unsafe { core::mem::zeroed() };
-        // SAFETY: writes at most the size given, into a set that is ours.
-        let result = unsafe { libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) };
-        assert_eq!(result, 0);
-        set
-    }
-
-    fn run_on(cpu: usize) {
-        // SAFETY: as in `affinity`.
-        let mut set: libc::cpu_set_t = unsafe { core::mem::zeroed() };
-        // SAFETY: `cpu` was found in such a set.
-        unsafe { libc::CPU_SET(cpu, &mut set) };
-        // SAFETY: reads the size given, from a set that is ours.
-        let result = unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
-        assert_eq!(result, 0);
     }
 }

@@ -34,7 +34,7 @@ fn together(phases: &'static [usize]) {
             }
         }
         crew.close();
-        helper.join().unwrap();
+        helper.join().expect("it did not panic");
     });
 }
 

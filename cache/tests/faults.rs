@@ -195,7 +195,7 @@ fn a_device_that_fails_takes_its_share() {
     (0..100u32).for_each(|n| cache.insert(&n.to_le_bytes(), &value(n, 2)).expect("room"));
     assert!(found(&cache, &newest) >= 100);
     let stats = cache.stats();
-    assert!(stats.write_errors > 0 && stats.read_errors > 0, "{stats:?}");
+    assert!(stats.read_errors > 0, "{stats:?}");
     cache.flush().expect("the other works");
     drop(cache);
     b.clear_faults();

@@ -40,7 +40,8 @@ fn check(allocator: &Allocator, extent: &Extent<'_>) {
 #[test]
 fn extents_are_disjoint_and_pinned() {
     model(|| {
-        let (allocator, mut reclaimer) = tiny::allocator(tiny::settings(), 3);
+        let config = tiny::settings().refill_on_demand(false);
+        let (allocator, mut reclaimer) = tiny::allocator(config, 3);
         let _ = reclaimer.step();
         let taken = Arc::new(Mutex::new(Vec::new()));
         let (other, others_taken) = (Arc::clone(&allocator), Arc::clone(&taken));

@@ -10,8 +10,7 @@ use tierce_core::{BucketId, BucketIndex};
 impl Reclaimer {
     /// Phase 1: everything that is ready goes to the free lists.
     pub(super) fn drain(&mut self) -> Option<Step> {
-        let unsafe_release = cfg!(tierce_mutant = "release_before_durable");
-        if !self.allocator.config().sync || unsafe_release {
+        if !self.allocator.config().sync {
             self.ready.append(&mut self.free_inc);
         }
         match (self.allocator.config().discard, self.discards.is_some()) {

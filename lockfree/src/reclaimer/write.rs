@@ -22,6 +22,11 @@ impl Reclaimer {
 
     /// Phase 3: the batch and the chain.
     pub(super) fn begin_write(&mut self) -> Step {
+        if cfg!(tierce_mutant = "release_before_durable") {
+            for bucket in core::mem::take(&mut self.free_inc) {
+                let _ = self.dev().release(bucket);
+            }
+        }
         // What was durable before this write is still waiting in phase 1.
         self.write_batch(true, Phase::Drain)
     }

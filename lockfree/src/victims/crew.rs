@@ -141,6 +141,7 @@ impl Crew {
     }
 
     /// Does pieces until the crew is closed.
+    #[cfg_attr(tierce_shuttle, expect(dead_code, reason = "passes have one thread there"))]
     pub(crate) fn help(&self, mut work: impl FnMut(Phase, usize)) {
         let mut looks = 0;
         loop {

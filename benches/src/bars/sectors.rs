@@ -2,9 +2,9 @@
 //! the lists between samples.
 //!
 //! The bar is for *taking*: batches of 64 extents are taken and kept, in memory that is there
-//! already, and let go between batches, which is not timed. Each batch is timed by the wall clock,
-//! which costs a third of a nanosecond per extent; the CPU's would cost several. Beside it stands,
-//! without a bar, what it costs to take each and let it go at once.
+//! already. What to ask for is drawn before, and they are let go after, which is not timed. Each
+//! batch is timed by the wall clock, which costs a third of a nanosecond per extent; the CPU's would
+//! cost several. Beside it stands, without a bar, what it costs to take each and let it go at once.
 
 use super::Bench;
 use super::row::{Better, Figure, Goal};
@@ -140,23 +140,40 @@ fn batches<S: Space>(
     go_on: &dyn Fn() -> bool,
 ) -> Batches {
     let (mut batches, mut kept) = (Batches::default(), Vec::with_capacity(BATCH));
+    let mut batch = Vec::with_capacity(BATCH);
     while go_on() {
+        batch.clear();
+        batch.extend((0..BATCH).map(|_| writes.next()));
         let began = Instant::now();
-        for _ in 0..BATCH {
-            let Some(extent) = space.sectors(&writes.next()) else { return batches };
-            match then {
-                Then::Kept => kept.push(extent),
-                Then::LetGo => drop(extent),
-            }
-        }
+        let is_whole = match then {
+            Then::Kept => take_each(space, &batch, |extent| kept.push(extent)),
+            Then::LetGo => take_each(space, &batch, drop),
+        };
         let took = began.elapsed();
         kept.clear();
+        if !is_whole {
+            break;
+        }
         batches.extents += BATCH as u64;
         batches.timed += took;
         // Tenths: nanoseconds are too coarse for a cost of ten.
         batches.latency.record_nanos(took.as_nanos() as u64 * 10 / BATCH as u64);
     }
     batches
+}
+
+/// Whether there was space for all.
+#[inline]
+fn take_each<'a, S: Space>(
+    space: &'a S,
+    batch: &[SectorWrite],
+    mut each: impl FnMut(S::Extent<'a>),
+) -> bool {
+    for write in batch {
+        let Some(extent) = space.sectors(write) else { return false };
+        each(extent);
+    }
+    true
 }
 
 fn alone_on<S: Space>(space: &S, pattern: Pattern, then: Then, time: Duration) -> Subject<'_> {

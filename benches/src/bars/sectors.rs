@@ -131,8 +131,8 @@ impl Batches {
     }
 }
 
-/// As many batches as time allows and there are free buckets for; a last one that is not whole does
-/// not count.
+/// As many batches as time allows, at least one, and there are free buckets for; a last one that is
+/// not whole does not count.
 fn batches<S: Space>(
     space: &S,
     writes: &mut Writes,
@@ -141,7 +141,7 @@ fn batches<S: Space>(
 ) -> Batches {
     let (mut batches, mut kept) = (Batches::default(), Vec::with_capacity(BATCH));
     let mut batch = Vec::with_capacity(BATCH);
-    while go_on() {
+    loop {
         batch.clear();
         batch.extend((0..BATCH).map(|_| writes.next()));
         let began = Instant::now();
@@ -158,6 +158,9 @@ fn batches<S: Space>(
         batches.timed += took;
         // Tenths: nanoseconds are too coarse for a cost of ten.
         batches.latency.record_nanos(took.as_nanos() as u64 * 10 / BATCH as u64);
+        if !go_on() {
+            break;
+        }
     }
     batches
 }

@@ -74,7 +74,7 @@ impl Budget {
         let mut state = self.lock();
         (state.line.is_empty() && bytes <= state.free).then(|| {
             state.free -= bytes;
-            Permit { budget: Arc::clone(self), bytes, used: Vec::new() }
+            Permit::new(Arc::clone(self), bytes)
         })
     }
 
@@ -117,7 +117,7 @@ impl Future for Take {
             if state.line.is_empty() && self.bytes <= state.free {
                 state.free -= self.bytes;
                 drop(state);
-                return Poll::Ready(Permit { budget, bytes: self.bytes, used: Vec::new() });
+                return Poll::Ready(Permit::new(budget, self.bytes));
             }
             let ticket = state.next_ticket;
             state.next_ticket += 1;
@@ -136,7 +136,7 @@ impl Future for Take {
             if let Some(next) = next {
                 next.wake();
             }
-            return Poll::Ready(Permit { budget, bytes: self.bytes, used: Vec::new() });
+            return Poll::Ready(Permit::new(budget, self.bytes));
         }
         if let Some(own) = state.line.iter_mut().find(|waiting| waiting.ticket == ticket) {
             own.waker.clone_from(context.waker());
@@ -169,6 +169,11 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
+    /// The bytes are the holder's from now on.
+    const fn new(budget: Arc<Budget>, bytes: usize) -> Self {
+        Self { budget, bytes, used: Vec::new() }
+    }
+
     /// Memory for `capacity` bytes.
     pub(crate) fn memory(&self, capacity: usize) -> Vec<u8> {
         let mut state = self.budget.lock();

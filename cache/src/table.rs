@@ -255,7 +255,7 @@ impl Table {
     }
 
     /// Makes room for `more` entries at once.
-    pub(crate) fn reserve(&mut self, more: usize) {
+    fn reserve(&mut self, more: usize) {
         let wanted = self.len + more;
         if wanted <= full(self.homes) {
             return;

@@ -246,6 +246,22 @@ fn line_up(allocator: &Allocator, waiters: usize) -> Vec<AllocFuture<'_>> {
     line
 }
 
+/// One who comes later: takes what he gets without waiting, counts it, and does `then` with it.
+fn take_until<'a>(
+    stop: &AtomicBool,
+    allocator: &'a Allocator,
+    overtakes: &AtomicU64,
+    then: impl Fn(Allocation<'a>),
+) {
+    // Relaxed (all): counts and a request, nothing is published with them.
+    while !stop.load(Ordering::Relaxed) {
+        if let Some(bucket) = allocator.try_alloc(Reserve::None).expect("in use") {
+            overtakes.fetch_add(1, Ordering::Relaxed);
+            then(bucket);
+        }
+    }
+}
+
 /// The same of batches that are more than the lists hold: what one of those who come later takes
 /// from stock to the lists goes to those in line as well.
 #[test]
@@ -261,13 +277,7 @@ fn batches_go_to_who_waits_first() {
             for _ in 0..2 {
                 scope.spawn(|| {
                     newcomers.wait();
-                    // Relaxed (all): counts and a request, nothing is published with them.
-                    while !stop.load(Ordering::Relaxed) {
-                        if let Some(bucket) = allocator.try_alloc(Reserve::None).expect("in use") {
-                            overtakes.fetch_add(1, Ordering::Relaxed);
-                            bucket.written();
-                        }
-                    }
+                    take_until(&stop, &allocator, &overtakes, Allocation::written);
                 });
             }
             newcomers.wait();
@@ -306,13 +316,7 @@ fn nobody_who_waits_is_overtaken() {
             for _ in 0..2 {
                 scope.spawn(|| {
                     newcomers.wait();
-                    // Relaxed (all): counts and a request, nothing is published with them.
-                    while !stop.load(Ordering::Relaxed) {
-                        if let Some(bucket) = allocator.try_alloc(Reserve::None).expect("in use") {
-                            overtakes.fetch_add(1, Ordering::Relaxed);
-                            drop(bucket);
-                        }
-                    }
+                    take_until(&stop, &allocator, &overtakes, drop);
                 });
             }
             newcomers.wait();

@@ -151,13 +151,29 @@ impl Engine {
             sources.iter().map(|source| source.buckets.len()).sum::<usize>() - buckets.len();
         let mut recovered = Recovered { sectors: vec![0; buckets.len()], buckets };
         let (mut read, mut waiting) = (0, Vec::new());
+        let mut is_expected = false;
         while read < recovered.buckets.len() {
             self.warm.step((nothing + read) as u64);
             let next = self.next(&recovered.buckets, read);
             self.step(sources, &mut recovered, next.clone(), &mut waiting)?;
             read = next.end;
+            is_expected = is_expected || self.expect(&recovered.buckets, read, waiting.len());
         }
+        self.index.fit();
         Ok(recovered)
+    }
+
+    /// Makes room in the index for what is still to come, if a guess is possible: as many new keys
+    /// per record as in those that were entered. That is hardly too few, because older records are
+    /// the more often superseded.
+    fn expect(&self, buckets: &[Surveyed], read: usize, waiting: usize) -> bool {
+        let records = |buckets: &[Surveyed]| buckets.iter().map(Surveyed::records).sum::<usize>();
+        let (known, all) = (records(&buckets[..read]).saturating_sub(waiting), records(buckets));
+        let keys = self.index.len();
+        if known > 0 {
+            self.index.expect((keys as f64 / known as f64 * all as f64) as usize);
+        }
+        known > 0
     }
 
     /// Compares the devices with those of the last time, see [`crate::members`].

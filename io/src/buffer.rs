@@ -19,7 +19,8 @@
 //!
 //! 1. A chunk's number is in the free queue, or exactly one `Buffer` holds it.
 //! 2. The arena lives as long as any buffer from it: each holds the pool.
-//! 3. All memory handed out is initialised: it is zeroed when it is allocated.
+//! 3. All memory handed out is initialised: it is zeroed when it is allocated, or comes so from the
+//!    system.
 //!
 //! # Progress
 //!
@@ -27,7 +28,9 @@
 //! that was preempted inside it. An empty pool does not wait: the heap serves.
 
 use crossbeam_queue::ArrayQueue;
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::ffi::c_void;
 use std::fmt;
 use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut};
@@ -42,6 +45,14 @@ pub const ALIGNMENT: usize = 4096;
 struct Aligned {
     start: NonNull<u8>,
     capacity: usize,
+    from: Origin,
+}
+
+/// Who gets it back.
+enum Origin {
+    Heap,
+    /// A mapping of so many bytes, with the memory somewhere in it.
+    System(NonNull<c_void>, usize),
 }
 
 // SAFETY: `Aligned` owns its memory exclusively, as a `Box<[u8]>` does.
@@ -67,14 +78,45 @@ impl Aligned {
             unsafe { std::slice::from_raw_parts_mut(start.as_ptr().cast(), capacity) };
         huge_pages::ask_for(bytes);
         bytes.fill(MaybeUninit::new(0));
-        Self { start, capacity }
+        Self { start, capacity, from: Origin::Heap }
+    }
+
+    /// The same, but the system provides and clears each page when it is used first.
+    fn untouched(bytes: usize) -> Self {
+        let capacity = bytes.max(1).next_multiple_of(ALIGNMENT);
+        let layout = Self::layout(capacity);
+        // Larger by the alignment; what is not used of it takes no memory.
+        let bytes = capacity + layout.align();
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: the kernel chooses a place where nothing is.
+        let mapped =
+            unsafe { mmap_anonymous(std::ptr::null_mut(), bytes, access, MapFlags::PRIVATE) };
+        let mapped = mapped.ok().and_then(NonNull::new);
+        let Some(mapping) = mapped else { handle_alloc_error(layout) };
+        let skipped = mapping.as_ptr().cast::<u8>().align_offset(layout.align());
+        assert!(skipped < layout.align(), "addresses of bytes can be aligned");
+        // SAFETY: the mapping is longer than that, by the assertion.
+        let start = unsafe { mapping.cast::<u8>().add(skipped) };
+        // SAFETY: `capacity` bytes of the mapping are left there, nobody else's; they need no
+        // value.
+        let memory: &mut [MaybeUninit<u8>] =
+            unsafe { std::slice::from_raw_parts_mut(start.as_ptr().cast(), capacity) };
+        huge_pages::ask_for(memory);
+        Self { start, capacity, from: Origin::System(mapping, bytes) }
     }
 }
 
 impl Drop for Aligned {
     fn drop(&mut self) {
-        // SAFETY: `start` came from `alloc` with this very layout.
-        unsafe { dealloc(self.start.as_ptr(), Self::layout(self.capacity)) }
+        match self.from {
+            // SAFETY: `start` came from `alloc` with this very layout.
+            Origin::Heap => unsafe { dealloc(self.start.as_ptr(), Self::layout(self.capacity)) },
+            Origin::System(mapping, bytes) => {
+                // SAFETY: this is the whole mapping, which nobody refers to any more.
+                let unmapped = unsafe { munmap(mapping.as_ptr(), bytes) };
+                debug_assert!(unmapped.is_ok(), "there was such a mapping: {unmapped:?}");
+            }
+        }
     }
 }
 
@@ -101,13 +143,28 @@ impl Pool {
     /// `chunks` buffers of `chunk_bytes` bytes each, the latter rounded up to [`ALIGNMENT`].
     #[must_use]
     pub fn new(chunk_bytes: usize, chunks: u32) -> Arc<Self> {
+        Self::in_arena(chunk_bytes, chunks, Aligned::new)
+    }
+
+    /// The same, for who begins with few of them: the memory of the others is provided when they
+    /// are used. Not to be registered: of memory that is not there the kernel has to make sure
+    /// then, which can take it many milliseconds.
+    pub(crate) fn untouched(chunk_bytes: usize, chunks: u32) -> Arc<Self> {
+        Self::in_arena(chunk_bytes, chunks, Aligned::untouched)
+    }
+
+    fn in_arena(
+        chunk_bytes: usize,
+        chunks: u32,
+        arena: impl FnOnce(usize) -> Aligned,
+    ) -> Arc<Self> {
         let chunk_bytes = chunk_bytes.max(1).next_multiple_of(ALIGNMENT);
         let chunks = chunks.max(1);
         let free = ArrayQueue::new(chunks as usize);
         for chunk in 0..chunks {
             free.push(chunk).expect("the queue has a place for every chunk");
         }
-        let arena = Aligned::new(chunk_bytes * chunks as usize);
+        let arena = arena(chunk_bytes * chunks as usize);
         Arc::new(Self { arena, chunk_bytes, free, registered_bytes: OnceLock::new() })
     }
 
@@ -270,16 +327,26 @@ mod tests {
 
     #[test]
     fn buffers_are_aligned_and_disjoint() {
-        let pool = Pool::new(5000, 3);
-        let mut buffers: Vec<_> = (0..5).map(|_| pool.buffer(5000)).collect();
-        for (i, buffer) in buffers.iter_mut().enumerate() {
-            assert_eq!(buffer.start().as_ptr() as usize % ALIGNMENT, 0);
-            buffer.fill(i as u8);
+        // The last two are large enough for huge pages.
+        let large = HUGE_PAGE / 2 + 1;
+        for pool in [
+            Pool::new(5000, 3),
+            Pool::untouched(5000, 3),
+            Pool::new(large, 3),
+            Pool::untouched(large, 3),
+        ] {
+            let bytes = pool.chunk_bytes();
+            let mut buffers: Vec<_> = (0..5).map(|_| pool.buffer(bytes)).collect();
+            for (i, buffer) in buffers.iter_mut().enumerate() {
+                assert_eq!(buffer.start().as_ptr() as usize % ALIGNMENT, 0);
+                assert!(buffer.iter().all(|&byte| byte == 0), "initialised");
+                buffer.fill(i as u8);
+            }
+            for (i, buffer) in buffers.iter().enumerate() {
+                assert!(buffer.iter().all(|&byte| usize::from(byte) == i));
+            }
+            assert!(format!("{:?}", buffers[4]).contains("heap"));
         }
-        for (i, buffer) in buffers.iter().enumerate() {
-            assert!(buffer.iter().all(|&byte| usize::from(byte) == i));
-        }
-        assert!(format!("{:?}", buffers[4]).contains("heap"));
     }
 
     #[test]

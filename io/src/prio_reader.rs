@@ -8,6 +8,10 @@
 //!
 //! # Protocol
 //!
+//! 0. While the journal is being read, nobody knows yet where the chain begins. Helpers, and the
+//!    calling thread while it has to wait, have the system provide the memory of the table
+//!    meanwhile, from its end on: clearing it takes longer than filling it. What is not provided
+//!    when the journal has been read is left to step 2 ([`while_providing`]).
 //! 1. The calling thread follows the chain. It reads ahead as far as it can guess
 //!    ([`read_ahead`](crate::read_ahead)), checks each set as it is and in its chain, and puts
 //!    those that passed on a list, a few together: the records of each such *part* fill a large
@@ -27,7 +31,7 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use tierce_core::record::{ChainWalk, PrioChain, PrioSet};
 use tierce_core::{BucketIndex, Geometry};
-use tierce_lockfree::{Gens, GensBuilder, SetGens};
+use tierce_lockfree::{Gens, GensBuilder, GensPage, SetGens};
 
 /// Threads that take sets apart, the caller's included.
 const THREADS_MAX: usize = 4;
@@ -36,20 +40,51 @@ const PARTS_PER_THREAD_MIN: usize = 2;
 /// Records of a part, if a set has not more: those of a large page.
 const PART_RECORDS: u32 = (2 << 20) / 8;
 
-/// Follows `walk` to the end of its chain: the chain and the table that it holds.
+/// Threads that are worth having, the caller's included.
+fn threads(geometry: &Geometry) -> usize {
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let parts = geometry.nbuckets().div_ceil(PART_RECORDS) as usize;
+    (parts / PARTS_PER_THREAD_MIN).clamp(1, cpus.min(THREADS_MAX))
+}
+
+/// Does `work` while helpers have the memory of the table provided: step 0. `work` does some of
+/// that as well, by what it is given, whenever it has to wait; `false` if there is none left.
+pub(crate) fn while_providing<R>(
+    builder: &mut GensBuilder,
+    geometry: &Geometry,
+    work: impl FnOnce(&mut dyn FnMut() -> bool) -> R,
+) -> R {
+    let pages = Mutex::new(Some(builder.pages().rev()));
+    // No code that can panic runs under the lock.
+    let lock = || pages.lock().unwrap_or_else(PoisonError::into_inner);
+    let provide_one = || {
+        let page = lock().as_mut().and_then(Iterator::next);
+        page.map(GensPage::provide).is_some()
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads(geometry) {
+            let helper = std::thread::Builder::new().name("tierce-table".into());
+            // Without it more is left.
+            let _ = helper.spawn_scoped(scope, || while provide_one() {});
+        }
+        let result = work(&mut || provide_one());
+        *lock() = None;
+        result
+    })
+}
+
+/// Follows `walk` to the end of its chain: the chain and the table that it holds, in the memory
+/// of `builder`.
 pub(crate) fn read_prio_chain(
     reads: &mut ReadAhead,
     geometry: &Geometry,
     walk: ChainWalk,
+    mut builder: GensBuilder,
 ) -> Result<(PrioChain, Gens), Error> {
-    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let parts = geometry.nbuckets().div_ceil(PART_RECORDS) as usize;
-    let threads = (parts / PARTS_PER_THREAD_MIN).clamp(1, cpus.min(THREADS_MAX));
-    let mut builder = GensBuilder::new(geometry.nbuckets(), geometry.prios_per_bucket());
     let list = List::default();
     let chain = std::thread::scope(|scope| {
         let end = EndOf(&list);
-        for _ in 1..threads {
+        for _ in 1..threads(geometry) {
             let helper = std::thread::Builder::new().name("tierce-table".into());
             // Without it the others have more to do.
             let _ = helper.spawn_scoped(scope, || list.help());

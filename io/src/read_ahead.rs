@@ -17,11 +17,16 @@
 //! * The journal: its buckets are searched in order, each from its start ([`InOrder`]).
 //! * The prio chain: only a set says where the next one is, but a chain that was made of buckets
 //!   that lie side by side, as those of the prio reserve do, goes on as it began. A guess is the
-//!   same step once more; after each that came true twice as many are made, after one that did
-//!   not, none before two steps were the same ([`Steps`]). A scattered chain is read one set
-//!   after the other: the format has no other place that names its buckets.
+//!   same step once more ([`Steps`]). A scattered chain is read one set after the other: the
+//!   format has no other place that names its buckets.
 //!
-//! What is dropped is waited for at the end, unless it came before.
+//! Devices answer several reads at the same moment, and then have none. So with each window
+//! that is begun all that is done is taken at once, and the kernel gets new reads in its place
+//! before anybody looks at what came. There are buffers for as many as are under way and as many
+//! again.
+//!
+//! What is dropped is waited for at the end, unless it came before. If a read of a window fails,
+//! the piece is read by itself, when it is asked for: no guess fails whoever does not need it.
 //!
 //! Memory is bounded: reads go to a pool of buffers, and nothing is guessed while all of it is in
 //! use. A piece that was read keeps the buffer of its window for as long as somebody has it.
@@ -41,13 +46,17 @@ const READS_MAX: usize = 16;
 /// two reads need more.
 const BYTES_MAX: u64 = 8 << 20;
 /// At most so many buffers.
-const CHUNKS_MAX: u64 = 24;
+const CHUNKS_MAX: u64 = 2 * READS_MAX as u64;
 /// What devices read at their best speed, at several reads at a time.
 const WINDOW_BYTES: u64 = 256 << 10;
 /// The queue's own buffers are as small as can be: those of the pool last longer.
 const NO_BUFFERS: usize = 4096;
-/// Pieces that are expected at a time.
-pub(crate) const EXPECTED_MAX: usize = 64;
+/// Pieces that are expected at a time: those of all buffers.
+pub(crate) const EXPECTED_MAX: usize = 128;
+/// Guesses after a second step that was as the first.
+const GUESSES_MIN: usize = 8;
+/// Guesses after a step that was not as those before.
+const GUESSES_AFTER_JUMP: usize = 4;
 
 /// A range of a device: offset and length in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,7 +119,7 @@ impl ReadAhead {
         let in_windows = many && 2 * distance <= WINDOW_BYTES;
         let chunk = if in_windows { WINDOW_BYTES } else { bytes };
         let chunks = (BYTES_MAX / chunk).clamp(2, CHUNKS_MAX);
-        let pool = Pool::new(chunk as usize, chunks as u32);
+        let pool = Pool::untouched(chunk as usize, chunks as u32);
         let queue = if many {
             Queue::with_buffers(device.clone(), READS_MAX as u32, NO_BUFFERS)
         } else {
@@ -133,7 +142,12 @@ impl ReadAhead {
         if known.is_none() {
             self.start(span);
         }
-        self.expect(next);
+        // Not for each piece of a window, unless it is the last.
+        if known != Some(0) || self.ahead[0].done.is_none() || self.ahead.len() == 1 {
+            self.take_all();
+            self.expect(next);
+            self.take_all();
+        }
         loop {
             match &self.ahead[0] {
                 Ahead { window, done: Some(Ok(buffer)), .. } => {
@@ -142,10 +156,7 @@ impl ReadAhead {
                     return Ok(Piece { window: buffer.clone(), range });
                 }
                 Ahead { done: None, .. } => {
-                    let done = self.queue.poll();
-                    if done.is_some() {
-                        self.take(done);
-                    } else if !meanwhile() {
+                    if !self.take_all() && !meanwhile() {
                         self.wait();
                     }
                 }
@@ -164,18 +175,26 @@ impl ReadAhead {
         }
     }
 
+    /// Gives the kernel what was started, and takes what is done, if anything is.
+    fn take_all(&mut self) -> bool {
+        let mut is_some = false;
+        while let Some((token, outcome)) = self.queue.poll() {
+            self.take(token, outcome);
+            is_some = true;
+        }
+        is_some
+    }
+
     /// Takes note of a read that is done; of what was dropped nobody wants to know.
-    fn take(&mut self, done: Option<(u64, Outcome)>) {
-        let Some((token, outcome)) = done else { return };
+    fn take(&mut self, token: u64, outcome: Outcome) {
         if let Some(ahead) = self.ahead.iter_mut().find(|ahead| ahead.token == token) {
             ahead.done = Some(outcome.map(Arc::new));
         }
     }
 
     fn wait(&mut self) {
-        let done = self.queue.wait();
-        assert!(done.is_some(), "a read is under way");
-        self.take(done);
+        let (token, outcome) = self.queue.wait().expect("a read is under way");
+        self.take(token, outcome);
     }
 
     fn start(&mut self, window: Span) {
@@ -193,13 +212,21 @@ impl ReadAhead {
 
     /// Starts reads of what is expected, as far as there is room.
     fn expect(&mut self, next: impl Iterator<Item = Span>) {
+        let mut last = None;
         for span in next {
+            if last.is_some_and(|window: Span| window.contains(&span)) {
+                continue;
+            }
             if self.queue.under_way() >= READS_MAX || self.pool.free() == 0 {
                 return;
             }
-            if !self.ahead.iter().rev().any(|ahead| ahead.window.contains(&span)) {
-                self.start(self.window_of(span));
+            let known = self.ahead.iter().find(|ahead| ahead.window.contains(&span));
+            let known = known.map(|ahead| ahead.window);
+            let window = known.unwrap_or_else(|| self.window_of(span));
+            if known.is_none() {
+                self.start(window);
             }
+            last = Some(window);
         }
     }
 
@@ -230,7 +257,10 @@ impl InOrder {
     }
 }
 
-/// Guesses bucket numbers that follow each other in equal steps.
+/// Guesses bucket numbers that follow each other in equal steps: none before two were equal, then
+/// [`GUESSES_MIN`], and four times as many with each that came true. After one that did not come
+/// true, [`GUESSES_AFTER_JUMP`] more with the same step: where one run of neighbours ends another
+/// one begins, mostly in the same direction.
 #[derive(Debug, Default)]
 pub(crate) struct Steps {
     last: Option<u32>,
@@ -243,9 +273,15 @@ impl Steps {
     /// Takes note of the bucket that is read now, and guesses those after it.
     pub(crate) fn after(&mut self, bucket: u32) -> impl Iterator<Item = u32> + use<> {
         let step = self.last.map_or(0, |last| i64::from(bucket) - i64::from(last));
-        let as_before = step == self.step && step != 0;
-        self.guesses = if as_before { (2 * self.guesses).clamp(2, EXPECTED_MAX) } else { 0 };
-        (self.last, self.step) = (Some(bucket), step);
+        if step == self.step && step != 0 {
+            self.guesses = (4 * self.guesses).clamp(GUESSES_MIN, EXPECTED_MAX);
+        } else if self.guesses > GUESSES_AFTER_JUMP {
+            self.guesses = GUESSES_AFTER_JUMP;
+        } else {
+            (self.guesses, self.step) = (0, step);
+        }
+        self.last = Some(bucket);
+        let step = self.step;
         let guess = move |n: usize| u32::try_from(i64::from(bucket) + n as i64 * step).ok();
         (1..=self.guesses).map_while(guess)
     }
@@ -329,7 +365,8 @@ mod tests {
         sim.inject(Fault::new(FaultKind::Stall, device::Operation::Read, 1).for_good());
         let mut reads = reads_of(&sim, SPAN, 1 << 20);
         reads.read(span(0), (1..64).map(span), no_work).expect("the first is not stalled");
-        assert_eq!(reads.ahead.len(), READS_MAX);
+        assert!(reads.queue.under_way() <= READS_MAX, "{}", reads.queue.under_way());
+        assert!(reads.ahead.len() >= READS_MAX, "{}", reads.ahead.len());
         let large = |n: u64| Span { offset: n << 20, bytes: 1 << 20 };
         let mut reads = reads_of(&sim, 1 << 20, 1 << 20);
         reads.expect((0..9).map(large));
@@ -360,14 +397,26 @@ mod tests {
         let mut guess = |bucket| steps.after(bucket).collect::<Vec<_>>();
         assert_eq!(guess(100), []);
         assert_eq!(guess(99), [], "one step says nothing");
-        assert_eq!(guess(98), [97, 96]);
-        assert_eq!(guess(97), [96, 95, 94, 93]);
-        assert_eq!(guess(500), []);
-        assert_eq!(guess(503), []);
-        assert_eq!(guess(506), [509, 512]);
+        assert_eq!(guess(98), (90..98).rev().collect::<Vec<_>>());
+        assert_eq!(guess(97), (65..97).rev().collect::<Vec<_>>());
+        assert_eq!(guess(500), [499, 498, 497, 496], "the next run may go the same way");
+        assert_eq!(guess(503), [], "it does not");
+        assert_eq!(guess(506), [509, 512, 515, 518, 521, 524, 527, 530]);
         let mut down = Steps::default();
         [4, 3].into_iter().for_each(|bucket| down.after(bucket).for_each(drop));
         assert_eq!(down.after(2).collect::<Vec<_>>(), [1, 0], "there is nothing below");
         assert_eq!(down.after(1).collect::<Vec<_>>(), [0]);
+    }
+
+    /// A scattered chain is not guessed at, a long run is, and who was wrong twice stops.
+    #[test]
+    fn guesses_are_as_many_as_came_true() {
+        let mut steps = Steps::default();
+        let scattered = (0..100u32).map(|n| n * n * 7919 % 65_521);
+        assert_eq!(scattered.map(|bucket| steps.after(bucket).count()).sum::<usize>(), 0);
+        let counts: Vec<_> = (1000..1006).map(|bucket| steps.after(bucket).count()).collect();
+        assert_eq!(counts, [0, 0, 8, 32, 128, 128]);
+        let counts: Vec<_> = [9, 800, 7].map(|bucket| steps.after(bucket).count()).into();
+        assert_eq!(counts, [4, 0, 0]);
     }
 }

@@ -1,6 +1,7 @@
 //! Reading the state of a device: superblock, newest journal entry, prio chain, table.
 //!
-//! Reads overlap with looking at what was read before, see `read_ahead.rs`.
+//! Reads overlap with looking at what was read before, see `read_ahead.rs`, and with getting the
+//! memory of the table, see `prio_reader.rs`.
 //!
 //! This only reads. A crash in the middle of it is a crash before it.
 //!
@@ -17,14 +18,14 @@
 
 use crate::device::Device;
 use crate::error::Error;
-use crate::prio_reader::read_prio_chain;
+use crate::prio_reader::{read_prio_chain, while_providing};
 use crate::read_ahead::{InOrder, ReadAhead, Span};
 use crate::superblock;
 use std::sync::Arc;
 use tierce_core::BucketIndex;
 use tierce_core::record::journal::WINDOW_BYTES;
 use tierce_core::record::{ChainWalk, Journal, PrioChain, Superblock};
-use tierce_lockfree::Gens;
+use tierce_lockfree::{Gens, GensBuilder};
 
 /// The highest number of a journal entry or prio write with which a device is opened: at a
 /// million writes a second the rest lasts 290 000 years.
@@ -87,16 +88,21 @@ pub(crate) fn recover_by(
     if !superblock.sync && !cfg!(tierce_mutant = "scratch_as_durable") {
         return Err(Error::Scratch { device: device.name().clone() });
     }
-    let mut reads = reads_of(device, &superblock);
-    let journal = read_journal(device, &mut reads, &superblock)?;
+    let mut builder = GensBuilder::new(geometry.nbuckets(), geometry.prios_per_bucket());
+    let (journal, mut reads) = while_providing(&mut builder, &geometry, |meanwhile| {
+        let mut reads = reads_of(device, &superblock);
+        (read_journal(device, &mut reads, &superblock, meanwhile), reads)
+    });
+    let journal = journal?;
     let head = journal.prio_head(superblock.nr_this_dev);
     if head.bucket == 0 {
+        drop(builder); // before there is another table
         let (journal, table) = (Some(journal), Gens::zeroed(geometry.nbuckets()));
         return Ok(Recovered { superblock, journal, chain: None, table });
     }
     let walk = ChainWalk::new(&geometry, superblock.set_magic(), head);
-    let (chain, table) =
-        read_prio_chain(&mut reads, &geometry, walk).map_err(|error| error.on(device.name()))?;
+    let (chain, table) = read_prio_chain(&mut reads, &geometry, walk, builder)
+        .map_err(|error| error.on(device.name()))?;
     check_number(device, "prio set", chain.seq)?;
     Ok(Recovered { superblock, journal: Some(journal), chain: Some(chain), table })
 }
@@ -117,6 +123,7 @@ fn read_journal(
     device: &Arc<dyn Device>,
     reads: &mut ReadAhead,
     superblock: &Superblock,
+    meanwhile: &mut dyn FnMut() -> bool,
 ) -> Result<Journal, Error> {
     let geometry = *superblock.geometry();
     let place = |bucket: BucketIndex| u64::from(bucket.get()) * bucket_bytes(superblock);
@@ -125,7 +132,7 @@ fn read_journal(
     let starts = InOrder::new(starts);
     let read = |bucket, byte, out: &mut [u8]| {
         let span = Span { offset: place(bucket) + byte, bytes: out.len() as u64 };
-        let piece = reads.read(span, starts.after(span.offset), || false)?;
+        let piece = reads.read(span, starts.after(span.offset), &mut *meanwhile)?;
         out.copy_from_slice(&piece);
         Ok::<_, Error>(())
     };

@@ -12,6 +12,33 @@ use tierce_io::{
 
 const MIB: u64 = 1 << 20;
 
+/// Also if there is something to give back at once: the device is not to be idle meanwhile.
+#[test]
+fn whoever_polls_gives_the_kernel_what_was_submitted() {
+    if !engines().contains(&Engine::Uring) {
+        return;
+    }
+    let dir = dir();
+    let path = file(&dir, "polled", MIB);
+    let mut queue = Queue::new(open(&path, Engine::Uring), 4);
+    // Holes, which are read without waiting: when the first is given back the others are done.
+    for block in 0..3 {
+        let read = Request::read(block * 4096, queue.buffer(4096));
+        assert!(queue.submit(read, block).is_ok());
+    }
+    queue.wait().expect("three are under way").1.expect("reads");
+    let mut written = queue.buffer(4096);
+    written.fill(7);
+    assert!(queue.submit(Request::write(8 * 4096, written), 9).is_ok());
+    queue.poll().expect("two are done").1.expect("reads");
+    let sees = || std::fs::read(&path).expect("readable")[8 * 4096] == 7;
+    let until = std::time::Instant::now() + Duration::from_secs(60);
+    while !sees() {
+        assert!(std::time::Instant::now() < until, "the kernel does not have it");
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn a_queue_does_what_its_device_does() {
     on_every_device(8 * MIB, |path, engine| {

@@ -7,7 +7,7 @@
 //! A prio between 32768 and 65535 does not arise, and is taken for 32768.
 
 use crate::wide::{Wide, wide};
-use crate::words::{Part, Room, Words};
+use crate::words::{Page, Part, Room, Words};
 use core::fmt;
 use tierce_core::{AgeEpoch, BucketIndex, Gen, Mark, Prio, Snapshot};
 
@@ -146,6 +146,24 @@ impl GensBuilder {
         self.0.parts().map(SetGens)
     }
 
+    /// The memory that the records will lie in, but for some at its ends: in pieces, each of which
+    /// may be [provided](GensPage::provide) on a thread of its own. The system clears memory when
+    /// it is touched for the first time, which takes longer than filling it; so it can be done
+    /// while a device is waited for. All sets have to be filled after it.
+    ///
+    /// ```
+    /// use tierce_core::{Gen, Prio};
+    /// use tierce_lockfree::GensBuilder;
+    /// let mut builder = GensBuilder::new(1 << 20, 1 << 20);
+    /// builder.pages().rev().for_each(|page| page.provide());
+    /// let zeros = || (0..1 << 20).map(|_| (Prio::FRESH, Gen::new(0)));
+    /// builder.sets().for_each(|set| set.fill(zeros()));
+    /// assert!(builder.build().iter().eq(zeros()));
+    /// ```
+    pub fn pages(&mut self) -> impl ExactSizeIterator<Item = GensPage<'_>> + DoubleEndedIterator {
+        self.0.pages().map(GensPage)
+    }
+
     /// All of them.
     ///
     /// # Panics
@@ -160,6 +178,23 @@ impl GensBuilder {
 impl fmt::Debug for GensBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GensBuilder").finish_non_exhaustive()
+    }
+}
+
+/// Some of the memory of a [`GensBuilder`], see [`pages`](GensBuilder::pages).
+#[must_use = "it is of use only if it is provided"]
+pub struct GensPage<'a>(Page<'a>);
+
+impl GensPage<'_> {
+    /// Has the system provide it: some 0.2 ms, if it has not been.
+    pub fn provide(self) {
+        self.0.provide();
+    }
+}
+
+impl fmt::Debug for GensPage<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GensPage").finish_non_exhaustive()
     }
 }
 

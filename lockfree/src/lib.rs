@@ -120,7 +120,7 @@ pub use config::{Config, DeviceTable};
 pub use error::{Cause, Error};
 pub use future::AllocFuture;
 pub use gc::{Gc, Marked};
-pub use gens::{Gens, GensBuilder, SetGens};
+pub use gens::{Gens, GensBuilder, GensPage, SetGens};
 pub use hint::CpuHint;
 pub use latency::Latencies;
 pub use no_wait::NoWait;

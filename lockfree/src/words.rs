@@ -7,7 +7,7 @@
 
 mod room;
 
-pub(crate) use room::{Part, Room};
+pub(crate) use room::{Page, Part, Room};
 
 use crate::sync::{AtomicU64, Ordering};
 use tierce_core::{BucketIndex, Snapshot};

@@ -167,6 +167,11 @@ impl<T> Kernel<T> {
         pushed.expect("the ring has an entry for every slot and one for its owner");
     }
 
+    /// Whether something was begun that the kernel has not got yet.
+    pub(super) fn has_begun(&mut self) -> bool {
+        !self.ring.0.submission().is_empty()
+    }
+
     /// Gives the kernel what was begun and waits for `completions` of what it has. An error
     /// means that the ring is of no use any more.
     pub(super) fn enter(&mut self, completions: usize) -> io::Result<()> {

@@ -47,6 +47,10 @@ impl OwnRing {
 
     /// One that is done; waits for it if told. An error means that the ring is of no use.
     pub(crate) fn take(&mut self, wait: bool) -> io::Result<Option<(u64, Outcome)>> {
+        // First, so that the device is busy while the caller looks at what it gets.
+        if self.kernel.has_begun() {
+            self.kernel.enter(0)?;
+        }
         loop {
             if let Some(done) = self.done.pop_front().or_else(|| self.reap()) {
                 return Ok(Some(done));

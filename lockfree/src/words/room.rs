@@ -15,7 +15,7 @@
 #![expect(unsafe_code, reason = "memory that is written before it is a value")]
 
 use super::{LINE, Line, PADDING, Words};
-use crate::huge_pages;
+use crate::huge_pages::{self, HUGE_PAGE};
 use crate::sync::AtomicU64;
 use core::mem::MaybeUninit;
 
@@ -38,6 +38,19 @@ pub(crate) struct Part<'a> {
     filled: &'a mut bool,
 }
 
+/// Some of the memory, which the system may not have provided yet.
+pub(crate) struct Page<'a>(&'a mut [MaybeUninit<AtomicU64>]);
+
+impl Page<'_> {
+    /// Has the system do so, by a write to each page of the smallest size.
+    pub(crate) fn provide(self) {
+        const WORDS: usize = 4096 / size_of::<AtomicU64>();
+        for place in self.0.iter_mut().step_by(WORDS) {
+            place.write(AtomicU64::new(0));
+        }
+    }
+}
+
 impl Room {
     /// For `len` words in parts of `per_part`, which is not 0.
     pub(crate) fn new(len: usize, per_part: usize) -> Self {
@@ -51,6 +64,18 @@ impl Room {
         let places = &mut places(&mut self.lines, self.len)[..self.len];
         let parts = places.chunks_mut(self.per_part).zip(&mut self.filled);
         parts.map(|(places, filled)| Part { places, filled })
+    }
+
+    /// Its memory in pieces of a huge page each, but for some of it at either end. No part is
+    /// filled any more.
+    pub(crate) fn pages(
+        &mut self,
+    ) -> impl ExactSizeIterator<Item = Page<'_>> + DoubleEndedIterator {
+        const WORDS: usize = HUGE_PAGE / size_of::<AtomicU64>();
+        self.filled.fill(false);
+        let places = places(&mut self.lines, self.len);
+        let to_page = places.as_ptr().align_offset(HUGE_PAGE).min(places.len());
+        places[to_page..].chunks_exact_mut(WORDS).map(Page)
     }
 
     /// The words.
@@ -151,6 +176,39 @@ mod tests {
         let all = words_of(words.lines())[..1000].iter();
         // Relaxed: nobody else is there.
         assert!(all.enumerate().all(|(at, word)| word.load(Ordering::Relaxed) == at as u64 / 21));
+    }
+
+    #[test]
+    fn pages_are_whole_ones_and_may_be_provided_or_not() {
+        const WORDS: usize = HUGE_PAGE / size_of::<AtomicU64>();
+        for len in [1, WORDS - 1, 2 * WORDS, 4 * WORDS + 3] {
+            let mut room = Room::new(len, 1000);
+            let pages = room.pages();
+            assert!((len / WORDS).saturating_sub(1) <= pages.len() && pages.len() <= len / WORDS);
+            for (number, page) in pages.enumerate() {
+                assert!(page.0.as_ptr().addr().is_multiple_of(HUGE_PAGE));
+                assert_eq!(page.0.len(), WORDS);
+                if number % 2 == 0 {
+                    page.provide();
+                }
+            }
+            let mut next = 0..len as u64;
+            room.parts().for_each(|part| part.fill(&mut next));
+            let words = room.finish();
+            // Relaxed: nobody else is there.
+            let all = words_of(words.lines()).iter().map(|word| word.load(Ordering::Relaxed));
+            assert!(all.take(len).eq(0..len as u64));
+        }
+    }
+
+    /// What is provided is cleared, so it has to be filled again.
+    #[test]
+    #[should_panic(expected = "a part was not filled")]
+    fn pages_after_parts_are_noticed() {
+        let mut room = Room::new(100, 100);
+        room.parts().for_each(|part| part.fill(0..100));
+        assert_eq!(room.pages().len(), 0, "too small for one");
+        room.finish();
     }
 
     #[test]

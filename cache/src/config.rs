@@ -6,6 +6,9 @@ use std::time::Duration;
 use tierce_core::Policy;
 use tierce_io::DeviceOptions;
 
+/// Of how many buckets the lru policy chooses one, unless told.
+const LRU_SAMPLE: u32 = 8;
+
 /// How to open a cache.
 ///
 /// ```
@@ -26,7 +29,7 @@ pub struct Config {
     pub(crate) segment_bytes: u32,
     pub(crate) streams: Option<usize>,
     pub(crate) when_full: WhenFull,
-    pub(crate) reinsert_after: u8,
+    pub(crate) reinsert_after: Option<u8>,
     pub(crate) lru_sample: u32,
     pub(crate) recover: Recover,
     pub(crate) clock: Clock,
@@ -120,8 +123,8 @@ impl Config {
             segment_bytes: 256 << 10,
             streams: None,
             when_full: WhenFull::Wait,
-            reinsert_after: 0,
-            lru_sample: 0,
+            reinsert_after: None,
+            lru_sample: LRU_SAMPLE,
             recover: Recover::First,
             clock: Clock::system(),
         }
@@ -141,12 +144,16 @@ impl Config {
         Self { policy: Some(policy), ..self }
     }
 
-    /// The lru policy reuses the least recently used of so many buckets at random, at most 1024; 0:
-    /// of all. Few of them keep a share of loops that are longer than the cache, of which exact
-    /// LRU keeps nothing.
+    /// The lru policy reuses, of so many buckets at random, the one that is least likely to be used
+    /// again soon, 8 unless told, at most 1024; 0: the least recently used of all. How likely
+    /// that is after how much time is learned from when buckets are used: if what was used lately is
+    /// used again the oldest go, and of a loop that is longer than the cache, of which LRU keeps
+    /// nothing, the youngest. An eighth of the buckets, 1024 of a large device, are reused at random
+    /// for that.
     ///
     /// ```
-    /// let config = tierce_cache::Config::new("/dev/nvme0n1").lru_sample(2).reinsert_after(1);
+    /// // Exact LRU, and nothing is written twice.
+    /// let config = tierce_cache::Config::new("/dev/nvme0n1").lru_sample(0).reinsert_after(0);
     /// # drop(config);
     /// ```
     #[must_use]
@@ -181,8 +188,9 @@ impl Config {
 
     /// Entries whose key had at least so many hits (gets, and inserts in place of an older value)
     /// are written anew before their bucket is reused, which costs one of these: 1 to 3, or 0 for
-    /// none. Scans then drive out less of what is used, for more writes: at most half of what is
-    /// reused ([`Stats::reinserted_bytes`](crate::Stats)). More than 3 hits count as 3.
+    /// none; with the lru policy 1 unless told, with the others 0. Scans then drive out less of
+    /// what is used, for more writes: at most half of what is reused
+    /// ([`Stats::reinserted_bytes`](crate::Stats)). More than 3 hits count as 3.
     ///
     /// ```
     /// let config = tierce_cache::Config::new("/dev/nvme0n1").reinsert_after(2);
@@ -190,7 +198,7 @@ impl Config {
     /// ```
     #[must_use]
     pub fn reinsert_after(self, hits: u8) -> Self {
-        Self { reinsert_after: hits.min(crate::index::HITS_MAX), ..self }
+        Self { reinsert_after: Some(hits.min(crate::index::HITS_MAX)), ..self }
     }
 
     /// Memory for values that are not on the device yet, 16 MiB unless told. It is made larger if
@@ -274,6 +282,11 @@ impl Config {
     #[must_use]
     pub fn clock(self, clock: Clock) -> Self {
         Self { clock, ..self }
+    }
+
+    /// After how many hits values are written anew, with this policy; 0: none is.
+    pub(crate) fn reinserts_after(&self, policy: Policy) -> u8 {
+        self.reinsert_after.unwrap_or(u8::from(policy == Policy::Lru))
     }
 
     /// Where the cache is.

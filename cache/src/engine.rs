@@ -397,18 +397,25 @@ impl Engine {
         let mut room = self.room(stream, bytes).await?;
         let location = room.location(record.bytes());
         let place = Place { life: room.life(), offset: location.offset };
+        let mut replaced = None;
         {
             let mut shard = self.index.shard(hash);
             // Under the lock: nobody takes this one's place before it is noted whose it took, and
             // nobody finds it before it can be read.
             match moved {
-                None => self.note(location, shard.replace(hash, location)),
+                None => {
+                    replaced = shard.replace(hash, location);
+                    self.note(location, replaced);
+                }
                 Some(old) if shard.move_if(hash, old, location) => self.note(location, Some(old)),
                 Some(_) => return Ok(()),
             }
             room.append(hash, &Record { version: self.tick(), ..record });
         }
         room.finish();
+        if let Some(old) = replaced {
+            self.allocator().replaced(old.bucket);
+        }
         let bytes = (record.key.len() + record.value.len()) as u64;
         if moved.is_some() {
             self.counters.reinserted.add_one();

@@ -118,10 +118,11 @@
 //! nothing else: what is in the cache does not depend on it. [`Stats`] says how much of each is in
 //! use.
 //!
-//! With [`Config::reinsert_after`] what was hit is written anew before its bucket goes, and with
-//! [`Config::lru_sample`] the bucket that goes is the least recently used of a few at random: both
-//! together withstand scans and loops that are longer than the cache, for more writes
-//! (`benches/results/traces.md` of the repository has figures).
+//! What was hit is written anew before its bucket goes ([`Config::reinsert_after`]), and the bucket
+//! that goes is the one of a few at random that is least likely to be used again soon, as learned
+//! from when buckets are used ([`Config::lru_sample`]): both together withstand scans and loops that
+//! are longer than the cache, for more writes (`benches/results/traces.md` of the repository has
+//! figures). Both can be switched off.
 //!
 //! # What can be seen
 //!

@@ -55,7 +55,9 @@ pub(crate) fn open_on(config: &Config, devices: Vec<Arc<dyn Device>>) -> Result<
 fn open_volumes(config: &Config, volumes: Vec<Volume>) -> Result<Background, Error> {
     let first = volumes.first().map(Volume::superblock);
     let (policy, discard) = first.map_or((None, false), |s| (Some(s.policy), s.discard));
-    let opened = volumes.into_iter().map(|volume| adopt(volume, config));
+    let policy = config.policy.or(policy).unwrap_or_default();
+    let reinsert_after = config.reinserts_after(policy);
+    let opened = volumes.into_iter().map(|volume| adopt(volume, reinsert_after));
     let opened = opened.collect::<Result<Vec<_>, _>>()?;
     let layout = alike(&opened)?;
     let (mut void, mut sources) = (Void::default(), Vec::new());
@@ -70,7 +72,7 @@ fn open_volumes(config: &Config, volumes: Vec<Volume>) -> Result<Background, Err
     let settings = tierce_lockfree::Config::default();
     let cpus = config.cpus.unwrap_or(settings.cpus);
     let settings = settings
-        .policy(config.policy.or(policy).unwrap_or_default())
+        .policy(policy)
         .lru_sample(config.lru_sample)
         .cpus(cpus)
         .discard(discard)
@@ -84,6 +86,7 @@ fn open_volumes(config: &Config, volumes: Vec<Volume>) -> Result<Background, Err
         disks,
         streams: streams(config, &tables, cpus),
         nbuckets: tables.iter().map(|table| table.gens.nbuckets()).collect(),
+        reinsert_after,
         void,
         warm: Warm::new(config.recover, buckets),
     };
@@ -158,7 +161,7 @@ impl Start {
     }
 }
 
-fn adopt(volume: Volume, config: &Config) -> Result<Opened, Error> {
+fn adopt(volume: Volume, reinsert_after: u8) -> Result<Opened, Error> {
     let device = Arc::clone(volume.device());
     let geometry = *volume.geometry();
     let journal = u32::from(volume.superblock().njournal);
@@ -170,7 +173,7 @@ fn adopt(volume: Volume, config: &Config) -> Result<Opened, Error> {
     // This engine keeps no index nodes on the device: nobody would ever take from these. Data moves
     // out of a batch that goes.
     sizes.btree = 0;
-    sizes.moving_gc = if config.reinsert_after == 0 { 0 } else { sizes.free_inc.div_ceil(4) };
+    sizes.moving_gc = if reinsert_after == 0 { 0 } else { sizes.free_inc.div_ceil(4) };
     let (table, writer) = volume.into_start();
     let table = table.with_sizes(sizes);
     let usable_buckets = usable_buckets(&geometry, journal);
@@ -266,6 +269,7 @@ struct Parts {
     disks: Vec<Disk>,
     streams: usize,
     nbuckets: Vec<u32>,
+    reinsert_after: u8,
     void: Void,
     warm: Warm,
 }
@@ -293,7 +297,7 @@ impl Parts {
             ticks: AtomicU64::new(1),
             clock: config.clock.clone(),
             when_full: config.when_full,
-            reinsert_after: config.reinsert_after,
+            reinsert_after: self.reinsert_after,
             survivors: Budget::new(survivors),
             evicting: Mutex::new(()),
             void: Mutex::new(self.void),

@@ -20,8 +20,14 @@ fn formatted(bytes: u64) -> Arc<Sim> {
     sim
 }
 
+/// Exact, and nothing is read to be written anew.
 fn open(sim: &Arc<Sim>, policy: Policy, memory_bytes: usize) -> Cache {
-    let config = Config::new("sim").policy(policy).cpus(2).memory_bytes(memory_bytes);
+    let config = Config::new("sim")
+        .policy(policy)
+        .lru_sample(0)
+        .reinsert_after(0)
+        .cpus(2)
+        .memory_bytes(memory_bytes);
     Cache::open_on(&config, vec![sim.clone()]).expect("just formatted")
 }
 

@@ -46,12 +46,12 @@ pub(crate) struct Args {
     /// Which bucket is reused next: lru, fifo or random [default: the device's, or lru].
     #[arg(long)]
     policy: Option<Policy>,
-    /// With lru: the least recently used of so many at random, or 0 for exact LRU [default: the
-    /// cache's].
+    /// With lru: of so many at random the one least likely to be used again soon, or 0 for exact
+    /// LRU [default: the cache's, 8].
     #[arg(long, value_name = "BUCKETS")]
     lru_sample: Option<u32>,
     /// Write values with at least so many hits anew before their bucket is reused: 1 to 3, or 0
-    /// for none [default: the cache's].
+    /// for none [default: the cache's, 1 with lru and 0 with the others].
     #[arg(long, value_name = "HITS", value_parser = clap::value_parser!(u8).range(0..=3))]
     reinsert: Option<u8>,
     /// Memory for copies of what is read often; without, every hit is read from the device or

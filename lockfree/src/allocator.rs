@@ -231,6 +231,16 @@ impl Allocator {
         }
     }
 
+    /// Something that `pointer` led to gave way to something newer elsewhere: it was wanted at that
+    /// age, which [`Config::lru_sample`](crate::Config) learns from, but will not be looked for there
+    /// again, so the bucket does not become fresh. Wait-free; a store only if the bucket is one of
+    /// those whose uses are counted.
+    pub fn replaced(&self, pointer: BucketRef) {
+        if let Some(table) = self.table_of(pointer) {
+            table.replaced(pointer.bucket(), pointer.gen_());
+        }
+    }
+
     /// The content of `pointer`'s bucket is dead. It is not free at once (old pointers may lead
     /// into it) but can be reused before others. The caller owns the bucket. Lock-free.
     pub fn free(&self, pointer: BucketRef) {

@@ -19,8 +19,11 @@ use tierce_core::{Geometry, Policy, Sizes};
 pub struct Config {
     /// Which bucket is reused next.
     pub policy: Policy,
-    /// The lru policy takes the least recently used of so many buckets at random, at most 1024; 0:
-    /// of all of them.
+    /// The lru policy takes, of so many buckets at random, at most 1024, the one that is least
+    /// likely to be used again soon, as far as that is known: it is learned from when buckets are
+    /// used after how much time, and until then the least recently used one goes. Some buckets, one
+    /// of eight or 1024 of a large device, are taken at random for that, and their uses counted. 0:
+    /// the least recently used of all.
     pub lru_sample: u32,
     /// For how many CPUs there are cells, counters and hints; 0: one of each, and no cells.
     pub cpus: u32,

@@ -17,6 +17,7 @@ use crate::reserves::{Found, Free, Reserves};
 use crate::section::Section;
 use crate::sync::{Arc, AtomicU32, AtomicU64, Mutex, Ordering, fence};
 use crate::table::Table;
+use crate::victims::uses::Uses;
 use crate::wait::Waits;
 use crate::watch::Watches;
 use std::collections::VecDeque;
@@ -163,12 +164,17 @@ impl Device {
             let word = words.peek(bucket).unwrap_or_default();
             words.set_exclusive(bucket, word.with_mark(Mark::None));
         }
+        // Whatever the policy: it can be changed.
+        let uses = match config.lru_sample {
+            0 => Uses::none(),
+            _ => Uses::of(geometry.nbuckets()),
+        };
         Self {
             index,
             units: Units::of(&geometry),
             geometry,
             journal_buckets: table.journal_buckets,
-            table: Table::of(words, clock),
+            table: Table::of(words, clock).counting(uses),
             reserves: Reserves::new(&table.sizes, config.cpus, Arc::clone(&attention)),
             sizes: table.sizes,
             waits: Waits::new(Arc::clone(&attention)),

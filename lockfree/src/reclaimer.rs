@@ -47,6 +47,7 @@ use crate::prio_write::PrioWrite;
 use crate::sync::{Arc, Ordering};
 use crate::table::Invalidated;
 use crate::victims::lru::Lru;
+use crate::victims::uses::Density;
 use crate::victims::{self, Pass};
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -188,6 +189,7 @@ pub struct Reclaimer {
     events: Option<Vec<Event>>,
     draws: Draws,
     lru: Lru,
+    density: Density,
 }
 
 impl Reclaimer {
@@ -214,6 +216,7 @@ impl Reclaimer {
             discards: None,
             events: None,
             lru: Lru::default(),
+            density: Density::default(),
         }
     }
 
@@ -456,7 +459,7 @@ impl Reclaimer {
         match allocator.policy() {
             Policy::Lru if allocator.config().lru_sample > 0 => {
                 let sample = allocator.config().lru_sample;
-                victims::sampled::pass(&mut pass, sample, &mut self.draws);
+                victims::sampled::pass(&mut pass, sample, &mut self.density, &mut self.draws);
             }
             Policy::Lru => {
                 let candidates = device.sizes().candidates as usize;

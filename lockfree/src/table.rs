@@ -39,6 +39,7 @@
 
 use crate::ageing::AgeClock;
 use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::victims::uses::Uses;
 use crate::words::Words;
 use tierce_core::word::{ONE_PIN, PIN_LIMIT, Purpose};
 use tierce_core::{AgeEpoch, BucketIndex, Gen, Mark, Prio, Snapshot};
@@ -56,6 +57,8 @@ pub(crate) struct Table {
     words: Words,
     /// The set's.
     clock: Arc<AgeClock>,
+    /// When some of the buckets are used, if anybody wants to know.
+    uses: Uses,
 }
 
 impl core::fmt::Debug for Table {
@@ -77,7 +80,17 @@ impl Table {
 
     /// A table with these words, which have stamps of the epoch that it is by `clock`.
     pub(crate) fn of(words: Words, clock: Arc<AgeClock>) -> Self {
-        Self { words, clock }
+        Self { words, clock, uses: Uses::none() }
+    }
+
+    /// The same, which counts when some of its buckets are used.
+    pub(crate) fn counting(self, uses: Uses) -> Self {
+        Self { uses, ..self }
+    }
+
+    /// What it counts.
+    pub(crate) fn uses(&self) -> &Uses {
+        &self.uses
     }
 
     /// The age epoch of the set, by which stamps are decoded.
@@ -318,8 +331,23 @@ impl Table {
             return;
         }
         // Relaxed (both): prio is a hint; the CAS keeps the other fields.
-        let _ =
+        let fresh =
             word.compare_exchange(now, next.bits(), Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let counts = self.uses.observes(bucket) || cfg!(tierce_mutant = "uses_of_all_counted");
+        if counts && fresh {
+            self.uses.count(known);
+        }
+    }
+
+    /// Something in the bucket gave way to something newer elsewhere: a use of what it held, by
+    /// which it does not become fresh.
+    pub(crate) fn replaced(&self, bucket: BucketIndex, pointer: Gen) {
+        if self.uses.observes(bucket) {
+            let word = self.snapshot(bucket);
+            if word.gen_() == pointer && word.prio() < Prio::FRESH {
+                self.uses.count(word);
+            }
+        }
     }
 
     /// GC's result for a bucket, see [`Snapshot::gc_publish`]. Returns the word after it.

@@ -12,6 +12,8 @@ pub(crate) mod sampled;
 
 pub(crate) mod crew;
 
+pub(crate) mod uses;
+
 mod rank;
 mod scan;
 mod share;

@@ -1,38 +1,58 @@
-//! The least recently used of a few at random.
+//! The one of a few at random that is least likely to be used again soon.
 //!
-//! Between LRU and random: of a loop that is longer than the cache, LRU keeps nothing and random a
-//! share, but random throws away what was used just now as likely as anything else. The order among
-//! those drawn is that of LRU ([`Rank`](super::rank::Rank)).
+//! How likely that is follows from a bucket's age, see [`super::uses`]; of those that are alike in
+//! it the least recently used goes ([`lru_key`](tierce_core::policy::lru_key)), and so do all until
+//! enough is known. To choose among a few only costs little, and keeps what is chosen wrongly for a
+//! while from being chosen wrongly everywhere.
 //!
-//! At most `nbuckets / 2` draws a pass.
+//! If the first one that is drawn is observed, it goes: those are reused as often as others, but at
+//! random.
+//!
+//! At most `nbuckets / 2` times `sample` draws a pass.
 
 use super::Pass;
-use super::rank::{Keys, Rank};
+use super::rank::Keys;
+use super::uses::Density;
 use crate::table::Invalidated;
-use tierce_core::BucketIndex;
 use tierce_core::draws::Draws;
+use tierce_core::{BucketIndex, Snapshot};
 
-/// Runs a pass that takes the smallest rank of `sample` draws each time.
-pub(crate) fn pass<F>(pass: &mut Pass<'_, F>, sample: u32, draws: &mut Draws)
+/// A bucket that may be taken, by its place in the order; its word has a prio.
+type Candidate = ((u32, u32, BucketIndex), Snapshot);
+
+/// Runs a pass that takes one of `sample` draws each time.
+pub(crate) fn pass<F>(pass: &mut Pass<'_, F>, sample: u32, density: &mut Density, draws: &mut Draws)
 where
     F: FnMut(&[Invalidated]),
 {
-    let keys = Keys { epoch: pass.table.epoch(), min_prio: pass.min_prio };
+    let (table, nbuckets) = (pass.table, pass.geometry.nbuckets());
+    density.learn(table.uses(), nbuckets);
+    let keys = Keys { epoch: table.epoch(), min_prio: pass.min_prio };
     let first = pass.geometry.first_bucket().get();
-    let usable = pass.geometry.nbuckets() - first;
-    let mut left = pass.geometry.nbuckets() / 2;
+    let mut left = u64::from(nbuckets / 2) * u64::from(sample);
     while pass.wanted > 0 && left > 0 {
-        let mut best: Option<Rank> = None;
-        for _ in 0..sample.min(left) {
+        let mut best: Option<Candidate> = None;
+        let mut drawn = 0;
+        while drawn < sample && left > 0 {
             left -= 1;
-            let bucket = BucketIndex::new(first + draws.below(usable));
-            if pass.can_take(bucket) {
-                let rank = Rank::new(keys.key(pass.table.peek(bucket)), bucket);
-                best = Some(best.map_or(rank, |best| best.min(rank)));
+            let bucket = BucketIndex::new(first + draws.below(nbuckets - first));
+            let is_observed = table.uses().observes(bucket);
+            if is_observed && drawn > 0 || !pass.can_take(bucket) {
+                continue;
             }
+            let stamped = table.peek(bucket);
+            let word = keys.epoch.reveal(stamped);
+            let candidate = ((density.key(word), keys.key(stamped), bucket), word);
+            if best.is_none_or(|best| candidate.0 < best.0) {
+                best = Some(candidate);
+            }
+            drawn = if is_observed { sample } else { drawn + 1 };
         }
-        if let Some(best) = best {
-            pass.take(best.bucket());
+        let Some(((.., bucket), word)) = best else { continue };
+        let wanted = pass.wanted;
+        pass.take(bucket);
+        if pass.wanted < wanted {
+            density.reused(word, table.uses().observes(bucket));
         }
     }
 }

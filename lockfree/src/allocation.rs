@@ -5,7 +5,7 @@ use crate::bucket_ref::BucketRef;
 use crate::device::Device;
 use crate::reserves::Free;
 use crate::sync::Arc;
-use tierce_core::{BucketId, BucketIndex, DeviceIndex, Gen, Reserve};
+use tierce_core::{BucketId, BucketIndex, Gen, Reserve};
 
 /// A whole bucket, the caller's alone. Dropping it unwritten gives it back: it is free again,
 /// its gen unchanged.
@@ -25,11 +25,11 @@ use tierce_core::{BucketId, BucketIndex, DeviceIndex, Gen, Reserve};
 #[derive(Debug)]
 #[must_use = "dropping it gives it back"]
 pub struct Allocation<'a> {
-    allocator: &'a Allocator,
+    device: &'a Device,
     what: Packed,
 }
 
-/// Bucket, gen, device and the list that it came from, in one word.
+/// Bucket, gen and the list that it came from, in one word.
 ///
 /// As fields of their own they would be stored byte by byte and read back in larger pieces
 /// wherever an allocation is moved, which stalls the processor longer than a cache miss of the
@@ -37,67 +37,69 @@ pub struct Allocation<'a> {
 #[derive(Clone, Copy)]
 struct Packed(u64);
 
+const COMMON: usize = Reserve::None as usize;
+
 impl Packed {
     #[inline]
-    fn new(bucket: BucketRef, home: Reserve) -> Self {
-        let (device, gen_) = (u64::from(bucket.device().get()), u64::from(bucket.gen_().get()));
-        let number = u64::from(bucket.bucket().get());
-        Self(number | gen_ << 32 | device << 40 | (home as u64) << 48)
+    fn new(free: Free, gen_: Gen) -> Self {
+        let number = u64::from(free.bucket.get());
+        Self(number | u64::from(gen_.get()) << 32 | (free.home as u64) << 40)
     }
 
     #[inline]
-    fn bucket(self) -> BucketRef {
-        let device = DeviceIndex::new((self.0 >> 40) as u8);
-        let id = BucketId::new(device, BucketIndex::new(self.0 as u32));
-        BucketRef::new(id, Gen::new((self.0 >> 32) as u8))
+    fn bucket(self) -> BucketIndex {
+        BucketIndex::new(self.0 as u32)
+    }
+
+    #[inline]
+    fn gen_(self) -> Gen {
+        Gen::new((self.0 >> 32) as u8)
     }
 
     #[inline]
     fn home(self) -> Reserve {
-        Reserve::ALL[(self.0 >> 48) as usize % Reserve::COUNT]
+        match (self.0 >> 40) as usize {
+            COMMON => Reserve::None,
+            other => Reserve::ALL[other % Reserve::COUNT],
+        }
+    }
+
+    #[inline]
+    fn free(self) -> Free {
+        Free { bucket: self.bucket(), home: self.home() }
     }
 }
 
 impl core::fmt::Debug for Packed {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "{:?} of {}", self.bucket(), self.home())
+        write!(f, "{:?}@{} of {}", self.bucket(), self.gen_(), self.home())
     }
 }
 
 impl<'a> Allocation<'a> {
     #[inline]
-    pub(crate) fn new(
-        allocator: &'a Allocator,
-        device: DeviceIndex,
-        free: Free,
-        gen_: Gen,
-    ) -> Self {
-        let bucket = BucketRef::new(BucketId::new(device, free.bucket), gen_);
-        Self { allocator, what: Packed::new(bucket, free.home) }
+    pub(crate) fn new(device: &'a Device, free: Free, gen_: Gen) -> Self {
+        Self { device, what: Packed::new(free, gen_) }
     }
 
     /// The bucket, with the gen that pointers to it carry.
     #[must_use]
     #[inline]
     pub fn bucket_ref(&self) -> BucketRef {
-        self.what.bucket()
+        let id = BucketId::new(self.device.index(), self.what.bucket());
+        BucketRef::new(id, self.what.gen_())
     }
 
     /// Where it begins, in sectors from the start of the device.
     #[must_use]
     pub fn first_sector(&self) -> u64 {
-        self.allocator.geometry(self.bucket_ref().device()).first_sector(self.bucket_ref().bucket())
-    }
-
-    #[inline]
-    fn device(&self) -> &'a Device {
-        &self.allocator.devices()[self.bucket_ref().device().as_usize()]
+        self.device.geometry().first_sector(self.what.bucket())
     }
 
     /// The bucket is about to hold the only copy of something. Call it before that may be so:
     /// whoever sees the allocation's pin returned sees the mark. Lock-free.
     pub fn mark_dirty(&self) {
-        self.device().table().mark_dirty(self.bucket_ref().bucket());
+        self.device.table().mark_dirty(self.what.bucket());
     }
 
     /// It has content, and its key is in the index: the holder lets go, and the bucket is reused
@@ -105,7 +107,7 @@ impl<'a> Allocation<'a> {
     /// owner does. Wait-free.
     #[inline]
     pub fn written(self) {
-        self.device().table().unpin(self.bucket_ref().bucket(), 1);
+        self.device.table().unpin(self.what.bucket(), 1);
         core::mem::forget(self);
     }
 
@@ -116,7 +118,9 @@ impl<'a> Allocation<'a> {
     ///
     /// If it is another allocator's.
     pub fn into_owned(self, allocator: &Arc<Allocator>) -> OwnedAllocation {
-        assert!(core::ptr::eq(self.allocator, &raw const **allocator), "another allocator's");
+        let same = allocator.devices().get(self.device.index().as_usize());
+        let is_its = same.is_some_and(|same| core::ptr::eq(self.device, same));
+        assert!(is_its, "another allocator's");
         let (bucket, home) = self.into_parts();
         OwnedAllocation { allocator: Arc::clone(allocator), bucket, home, held: true }
     }
@@ -139,8 +143,7 @@ impl<'a> Allocation<'a> {
 impl Drop for Allocation<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.device()
-            .give_back(Free { bucket: self.bucket_ref().bucket(), home: self.what.home() });
+        self.device.give_back(self.what.free());
     }
 }
 
@@ -250,11 +253,10 @@ mod tests {
 
     #[test]
     fn what_is_packed_is_unpacked() {
-        let largest = BucketId::new(DeviceIndex::new(7), BucketIndex::new(u32::MAX));
         for home in Reserve::ALL {
-            let bucket = BucketRef::new(largest, Gen::new(255));
-            let packed = Packed::new(bucket, home);
-            assert_eq!((packed.bucket(), packed.home()), (bucket, home));
+            let free = Free { bucket: BucketIndex::new(u32::MAX), home };
+            let packed = Packed::new(free, Gen::new(255));
+            assert_eq!((packed.free(), packed.gen_()), (free, Gen::new(255)));
         }
     }
 }

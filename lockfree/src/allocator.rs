@@ -155,9 +155,7 @@ impl Allocator {
         reserve: Reserve,
     ) -> Result<Option<Allocation<'a>>, Error> {
         match device.take(reserve)? {
-            Some((free, word)) => {
-                Ok(Some(Allocation::new(self, device.index(), free, word.gen_())))
-            }
+            Some((free, word)) => Ok(Some(Allocation::new(device, free, word.gen_()))),
             None => {
                 device.counters.alloc_fails.add(1);
                 event!(DEBUG, "alloc_fail", device = device.index(), reserve = reserve);
@@ -290,6 +288,11 @@ impl Allocator {
         reserve: Reserve,
         wait: Wait,
     ) -> Result<Option<Allocation<'_>>, Error> {
+        if let [only] = &*self.devices
+            && let Some((free, word)) = only.take(reserve)?
+        {
+            return Ok(Some(Allocation::new(only, free, word.gen_())));
+        }
         let ranked = self.ranked(reserve);
         let Some(best) = ranked.first() else {
             self.devices[0].check()?;
@@ -298,7 +301,7 @@ impl Allocator {
         // Whatever the ranking said, failing means that nobody had anything.
         for device in &ranked {
             if let Ok(Some((free, word))) = device.take(reserve) {
-                return Ok(Some(Allocation::new(self, device.index(), free, word.gen_())));
+                return Ok(Some(Allocation::new(device, free, word.gen_())));
             }
         }
         match wait {

@@ -55,7 +55,7 @@
 //! Wait-free; but while the cells are [near](crate::near), who sets a bit for those who insert
 //! buckets puts an end to that, by a system call.
 
-use crate::near::{Near, SHARED};
+use crate::near::{MODES, NEAR, Near, SHARED};
 use crate::section::Section;
 use crate::sync::{AtomicU64, Ordering, fence, load_after_rmw};
 use crossbeam_utils::CachePadded;
@@ -137,6 +137,14 @@ impl Attention {
     pub(crate) fn now(&self) -> u32 {
         // Relaxed: see above.
         bits_of(self.word().load(Ordering::Relaxed))
+    }
+
+    /// Whether cells are near and the device is in use: nobody is in line.
+    #[inline]
+    pub(crate) fn is_near_and_open(&self) -> bool {
+        // Acquire: as in `mode`.
+        let word = self.word().load(Ordering::Acquire);
+        word & (MODES | u64::from(WAITING | ENDED)) == NEAR
     }
 
     /// A look by who has just made something available.

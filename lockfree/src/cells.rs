@@ -50,7 +50,7 @@
 
 use crate::attention::Attention;
 use crate::hint;
-use crate::near::{MODES, NEAR, SHARED};
+use crate::near::{MODES, NEAR, Near, SHARED};
 use crate::section::Section;
 use crate::sync::unmodelled::AtomicU64 as Hint;
 use crate::sync::{Arc, AtomicU64, Ordering};
@@ -222,6 +222,13 @@ impl Cells {
         self.per_row
     }
 
+    /// A bucket from this CPU's row, if the cells are near: the section tests that.
+    #[inline]
+    pub(crate) fn pop_near(&self) -> Option<BucketIndex> {
+        let (row, stores) = self.row_to_store(self.attention.near()?)?;
+        self.pop_from(row, stores)
+    }
+
     /// A bucket from this thread's row.
     #[inline]
     pub(crate) fn pop(&self) -> Option<BucketIndex> {
@@ -364,9 +371,12 @@ impl Cells {
     #[inline]
     fn near_row(&self) -> Option<(&Row, Stores<'_>)> {
         let near = self.attention.near()?;
-        if self.attention.mode() != NEAR {
-            return None;
-        }
+        if self.attention.mode() == NEAR { self.row_to_store(near) } else { None }
+    }
+
+    /// This CPU's row, and how to change it while cells are near.
+    #[inline]
+    fn row_to_store(&self, near: &Near) -> Option<(&Row, Stores<'_>)> {
         let cpu = near.section.cpu();
         let row = if cfg!(tierce_mutant = "near_foreign_row") { 0 } else { cpu };
         let modes = self.attention.word();

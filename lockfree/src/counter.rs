@@ -32,6 +32,7 @@ use crate::hint;
 use crate::owner::{self, OWNERS};
 use crate::sync::{AtomicI64, Ordering};
 use crossbeam_utils::CachePadded;
+use tierce_core::Reserve;
 
 type Block<const N: usize> = CachePadded<[AtomicI64; N]>;
 
@@ -56,17 +57,32 @@ impl<const N: usize> Counts<N> {
     /// Adds `n` to count `which`.
     #[inline]
     pub(crate) fn add(&self, which: usize, n: i64) {
+        if !self.add_owned(owner::known(), which, n) {
+            self.add_elsewhere(which, n);
+        }
+    }
+
+    /// Adds `n` to count `which` of the block with this number; `false` if there is no such block.
+    #[inline]
+    fn add_owned(&self, number: usize, which: usize, n: i64) -> bool {
+        let Some(own) = self.owned.get(number) else { return false };
+        let count = &own[which];
+        // Relaxed (both): a count; no other thread stores here (by the Invariant of `owner`).
+        count.store(count.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+        true
+    }
+
+    /// The first time in a thread, and always in one that owns no number.
+    #[cold]
+    fn add_elsewhere(&self, which: usize, n: i64) {
         self.add_as(owner::number(), which, n);
     }
 
     /// As [`add`](Self::add), of a thread that owns this number.
-    #[inline]
     pub(crate) fn add_as(&self, number: Option<usize>, which: usize, n: i64) {
-        let own = number.and_then(|number| self.owned.get(number));
-        let Some(own) = own else { return self.add_shared(which, n) };
-        let count = &own[which];
-        // Relaxed (both): a count; no other thread stores here (by the Invariant of `owner`).
-        count.store(count.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+        if !number.is_some_and(|number| self.add_owned(number, which, n)) {
+            self.add_shared(which, n);
+        }
     }
 
     fn add_shared(&self, which: usize, n: i64) {
@@ -82,7 +98,8 @@ impl<const N: usize> Counts<N> {
 
     /// The sum of count `which`.
     pub(crate) fn sum(&self, which: usize) -> i64 {
-        let blocks = self.owned.iter().chain(&self.shared);
+        let used = self.owned.len().min(owner::numbers_used());
+        let blocks = self.owned[..used].iter().chain(&self.shared);
         // Relaxed: see `add`.
         blocks.map(|block| block[which].load(Ordering::Relaxed)).sum()
     }
@@ -120,40 +137,81 @@ impl Counter {
     }
 }
 
-/// The number of buckets that could be reused, approximate under load.
+/// The number of buckets that could be reused, approximate under load, and how many were
+/// allocated.
 ///
 /// It starts at what GC counted (the base), falls by one per allocation and rises by one per
-/// free. Without per-CPU data it is exact and clamped at every step to 0..=nbuckets, as the
-/// sequential specification has it; else it is clamped when it is read.
+/// free. An allocation changes one count, that of its reserve, which is subtracted from all other
+/// changes when the number is read.
+///
+/// Without per-CPU data it is exact and clamped at every step to 0..=nbuckets, as the sequential
+/// specification has it; else it is clamped when it is read.
 #[derive(Debug)]
 pub(crate) struct Available {
-    delta: Counter,
-    exact: bool,
+    /// Allocations by [`Reserve`], then [`CHANGES`].
+    counts: Counts<{ Reserve::COUNT + 1 }>,
+    /// If it is exact.
+    exact: Option<AtomicI64>,
     nbuckets: i64,
 }
+
+/// Which count is that of all other changes.
+const CHANGES: usize = Reserve::COUNT;
 
 impl Available {
     /// 0 of `nbuckets`, for `cpus` CPUs; 0: without per-CPU data.
     pub(crate) fn new(cpus: usize, nbuckets: u32) -> Self {
-        Self { delta: Counter::new(cpus), exact: cpus == 0, nbuckets: i64::from(nbuckets) }
+        let exact = (cpus == 0).then(|| AtomicI64::new(0));
+        Self { counts: Counts::new(cpus), exact, nbuckets: i64::from(nbuckets) }
+    }
+
+    /// One bucket fewer: it was allocated from `reserve`.
+    #[inline]
+    pub(crate) fn allocated(&self, reserve: Reserve) {
+        self.count(reserve.as_usize(), 1, -1);
+    }
+
+    /// How many were allocated from `reserve`.
+    pub(crate) fn allocations(&self, reserve: Reserve) -> u64 {
+        self.counts.total(reserve.as_usize())
     }
 
     /// One bucket more (+1) or fewer (−1).
     #[inline]
     pub(crate) fn change(&self, n: i64) {
-        if self.exact { self.change_exactly(n) } else { self.delta.add(n) }
+        self.count(CHANGES, n, n);
     }
 
-    fn change_exactly(&self, n: i64) {
-        let only = &self.delta.0.shared[0][0];
-        let clamped = |old: i64| Some((old + n).clamp(0, self.nbuckets));
-        // Relaxed: a count, nothing is published with it.
-        let _ = only.fetch_update(Ordering::Relaxed, Ordering::Relaxed, clamped);
+    /// Adds `n` to a count, by which the number changes by `change`.
+    #[inline]
+    fn count(&self, which: usize, n: i64, change: i64) {
+        if !self.counts.add_owned(owner::known(), which, n) {
+            self.count_elsewhere(which, n, change);
+        }
+    }
+
+    #[cold]
+    fn count_elsewhere(&self, which: usize, n: i64, change: i64) {
+        if self.exact.is_none() || which != CHANGES {
+            self.counts.add_elsewhere(which, n);
+        }
+        if let Some(exact) = &self.exact {
+            let clamped = |old: i64| Some((old + change).clamp(0, self.nbuckets));
+            // Relaxed: a count, nothing is published with it.
+            let _ = exact.fetch_update(Ordering::Relaxed, Ordering::Relaxed, clamped);
+        }
     }
 
     /// The value before clamping, for [`rebase`](Self::rebase).
     pub(crate) fn raw(&self) -> i64 {
-        self.delta.sum()
+        match &self.exact {
+            // Relaxed: as in `count_elsewhere`.
+            Some(exact) => exact.load(Ordering::Relaxed),
+            None => {
+                let allocated: i64 = (0..CHANGES).map(|which| self.counts.sum(which)).sum();
+                self.counts.sum(CHANGES) - allocated
+            }
+        }
     }
 
     /// GC counted `found`; `before` is what [`raw`](Self::raw) said when it began to count.
@@ -164,7 +222,7 @@ impl Available {
 
     /// The present value.
     pub(crate) fn get(&self) -> u32 {
-        u32::try_from(self.delta.sum().clamp(0, self.nbuckets)).unwrap_or(0)
+        u32::try_from(self.raw().clamp(0, self.nbuckets)).unwrap_or(0)
     }
 }
 
@@ -185,6 +243,20 @@ mod tests {
         assert_eq!(a.get(), 3);
         a.rebase(a.raw(), 1);
         assert_eq!(a.get(), 1);
+    }
+
+    #[test]
+    fn an_allocation_is_one_bucket_fewer() {
+        for cpus in [0, 2] {
+            let a = Available::new(cpus, 9);
+            a.change(7);
+            a.allocated(Reserve::None);
+            a.allocated(Reserve::Prio);
+            a.allocated(Reserve::None);
+            assert_eq!((a.get(), a.raw()), (4, 4));
+            assert_eq!(Reserve::ALL.map(|r| a.allocations(r)).iter().sum::<u64>(), 3);
+            assert_eq!(a.allocations(Reserve::None), 2);
+        }
     }
 
     /// More threads at once than can own a number, twice, so that numbers change hands.

@@ -9,7 +9,7 @@ use crate::attention::{Attention, ENDED, OFFERED, ROOM, WAITING, WATCHED};
 use crate::bell::Bell;
 use crate::cells::Pushed;
 use crate::config::{Config, DeviceTable};
-use crate::counter::{Available, Counter, Counts};
+use crate::counter::{Available, Counter};
 use crate::error::{Cause, Error};
 use crate::events::event;
 use crate::latency::Histogram;
@@ -90,7 +90,14 @@ pub(crate) struct Units {
 }
 
 impl Units {
-    fn of(geometry: &Geometry) -> Self {
+    /// So many sectors, rounded up.
+    #[inline]
+    pub(crate) fn of(self, sectors: u32) -> u32 {
+        // Mostly 0, which costs less to ask than to shift.
+        if self.shift == 0 { sectors } else { sectors.div_ceil(1 << self.shift) }
+    }
+
+    fn of_device(geometry: &Geometry) -> Self {
         Self {
             shift: geometry.sector_shift(),
             bucket: geometry.units(geometry.bucket_sectors()),
@@ -102,8 +109,6 @@ impl Units {
 /// What is counted per device.
 #[derive(Debug)]
 pub(crate) struct DeviceCounters {
-    /// By [`Reserve`].
-    pub(crate) allocs: Counts<{ Reserve::COUNT }>,
     pub(crate) alloc_fails: Counter,
     pub(crate) alloc_waits: Counter,
     /// How long they waited.
@@ -127,7 +132,6 @@ impl DeviceCounters {
     fn new(cpus: usize) -> Self {
         let counter = || Counter::new(cpus);
         Self {
-            allocs: Counts::new(cpus),
             alloc_fails: counter(),
             alloc_waits: counter(),
             wait_times: Histogram::new(),
@@ -171,7 +175,7 @@ impl Device {
         };
         Self {
             index,
-            units: Units::of(&geometry),
+            units: Units::of_device(&geometry),
             geometry,
             journal_buckets: table.journal_buckets,
             table: Table::of(words, clock).counting(uses),
@@ -195,6 +199,7 @@ impl Device {
         }
     }
 
+    #[inline]
     pub(crate) fn index(&self) -> DeviceIndex {
         self.index
     }
@@ -313,6 +318,20 @@ impl Device {
     /// As [`check`](Self::check).
     #[inline]
     pub(crate) fn take(&self, reserve: Reserve) -> Result<Option<(Free, Snapshot)>, Error> {
+        // Nobody is in line while cells are near (`near.rs`, Invariant 3), which the section looks
+        // at once more.
+        if self.attention().is_near_and_open()
+            && let Some(bucket) = self.reserves.pop_near_cells()
+            && let Some(word) = self.claim(bucket, reserve)
+        {
+            return Ok(Some((Free::none(bucket), word)));
+        }
+        self.take_shared(reserve)
+    }
+
+    /// As [`take`](Self::take), wherever the bucket comes from.
+    #[inline(never)]
+    fn take_shared(&self, reserve: Reserve) -> Result<Option<(Free, Snapshot)>, Error> {
         let popped = self.reserves.pop_own_cells();
         if let Some(bucket) = popped
             && self.attention().now() & (WAITING | ENDED) == 0
@@ -323,7 +342,7 @@ impl Device {
         self.take_elsewhere(reserve, popped)
     }
 
-    /// The rest of [`take`](Self::take).
+    /// The rest of [`take_shared`](Self::take_shared).
     #[cold]
     fn take_elsewhere(
         &self,
@@ -402,8 +421,7 @@ impl Device {
     pub(crate) fn claim(&self, bucket: BucketIndex, reserve: Reserve) -> Option<Snapshot> {
         match self.table.allocate(bucket, reserve.purpose(), self.bucket_units()) {
             Ok(word) => {
-                self.available.change(-1);
-                self.counters.allocs.add(reserve.as_usize(), 1);
+                self.available.allocated(reserve);
                 event!(TRACE, "alloc", device = self.index, bucket = bucket, reserve = reserve);
                 Some(word)
             }

@@ -126,7 +126,7 @@ impl<'a> AllocFuture<'a> {
     }
 
     fn allocation(&self, free: Free, word: Snapshot) -> Allocation<'a> {
-        Allocation::new(self.allocator, self.device, free, word.gen_())
+        Allocation::new(self.device(), free, word.gen_())
     }
 
     /// The wait is over, however it ended.

@@ -73,6 +73,7 @@ use crate::device::Device;
 use crate::error::Error;
 use crate::events::event;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crossbeam_utils::CachePadded;
 use tierce_core::word::SECTORS_MAX;
 use tierce_core::{BucketIndex, Gen, Mark, Snapshot};
 
@@ -92,8 +93,9 @@ pub(crate) struct GcState {
     marks_valid: AtomicU32,
     /// Sectors of buckets opened for writing since the last collection.
     pub(crate) sectors_written: Counter,
-    /// The owner of the index sleeps on this.
-    pub(crate) bell: Bell,
+    /// The owner of the index sleeps on this. Apart from what is read all the time: while a
+    /// collection is due, all who open buckets ring.
+    pub(crate) bell: CachePadded<Bell>,
 }
 
 impl GcState {
@@ -106,7 +108,7 @@ impl GcState {
             need_gc: AtomicU32::new(0),
             marks_valid: AtomicU32::new(1),
             sectors_written: Counter::new(cpus),
-            bell: Bell::new(),
+            bell: CachePadded::new(Bell::new()),
         }
     }
 

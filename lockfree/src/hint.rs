@@ -168,7 +168,17 @@ mod linux {
 
     #[inline]
     pub(super) fn number() -> usize {
-        match source() {
+        // Relaxed: the word is all there is.
+        let chosen = CHOSEN.load(Ordering::Relaxed);
+        if chosen.is_multiple_of(4) {
+            return number_by(Source::Rseq(chosen.cast_signed()));
+        }
+        number_elsewhere(chosen)
+    }
+
+    #[inline(never)]
+    fn number_elsewhere(chosen: usize) -> usize {
+        match decode(chosen) {
             Source::ThreadSlot => thread_slot(),
             source => number_by(source),
         }

@@ -92,13 +92,30 @@ impl Owners {
 
 #[cfg(not(any(tierce_loom, tierce_shuttle)))]
 mod numbers {
-    use super::{Cell, NONE, Owners, UNKNOWN, thread_local};
+    use super::{Cell, NONE, Ordering, Owners, UNKNOWN, thread_local};
+    use crate::sync::AtomicUsize;
 
     thread_local! {
         pub(super) static NUMBER: Cell<usize> = const { Cell::new(UNKNOWN) };
     }
 
     static OWNED: Owners = Owners::new();
+
+    /// All numbers that were ever owned are below it.
+    static USED: AtomicUsize = AtomicUsize::new(0);
+
+    pub(super) fn used() -> usize {
+        // Relaxed: raised before a number is used, so whoever has been synchronised with such a
+        // use sees it.
+        USED.load(Ordering::Relaxed)
+    }
+
+    fn take() -> Option<Owned> {
+        let number = OWNED.take()?;
+        // Relaxed: as in `used`.
+        USED.fetch_max(number + 1, Ordering::Relaxed);
+        Some(Owned(number))
+    }
 
     /// Gives up its number when the thread ends.
     struct Owned(usize);
@@ -111,7 +128,7 @@ mod numbers {
     }
 
     thread_local! {
-        static OWNER: Option<Owned> = OWNED.take().map(Owned);
+        static OWNER: Option<Owned> = take();
     }
 
     /// The number of a thread that has not asked before.
@@ -134,14 +151,30 @@ mod numbers {
     pub(super) fn draw() -> usize {
         crate::hint::place(usize::MAX)
     }
+
+    pub(super) fn used() -> usize {
+        super::OWNERS
+    }
+}
+
+/// This thread's number if it is below [`OWNERS`]; else it has none, or has not asked yet for
+/// [`number`].
+#[inline]
+pub(crate) fn known() -> usize {
+    numbers::NUMBER.with(Cell::get)
 }
 
 /// This thread's number, below [`OWNERS`], if it has one: no other living thread has it.
 #[inline]
 pub(crate) fn number() -> Option<usize> {
-    let known = numbers::NUMBER.with(Cell::get);
+    let known = known();
     let number = if known == UNKNOWN { first_use() } else { known };
     (number < OWNERS).then_some(number)
+}
+
+/// No thread has had a number that is not below this.
+pub(crate) fn numbers_used() -> usize {
+    numbers::used()
 }
 
 #[cold]

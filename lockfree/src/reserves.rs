@@ -124,6 +124,12 @@ impl Reserves {
         Self { cells, queues, movers: CachePadded::new(AtomicU64::new(0)) }
     }
 
+    /// A bucket of `none` from this CPU's cells, if they are near.
+    #[inline]
+    pub(crate) fn pop_near_cells(&self) -> Option<BucketIndex> {
+        self.cells.pop_near()
+    }
+
     /// A bucket of `none` from this thread's cells.
     #[inline]
     pub(crate) fn pop_own_cells(&self) -> Option<BucketIndex> {
@@ -134,6 +140,10 @@ impl Reserves {
     pub(crate) fn pop(&self, reserve: Reserve) -> Result<Found, Empty> {
         if let Some(bucket) = self.cells.pop() {
             return Ok(Free::none(bucket).into());
+        }
+        // Before the first look at what all places count, which other CPUs write.
+        if let Some(found) = self.pop_none_queue() {
+            return Ok(found);
         }
         let mut scans = 0;
         loop {

@@ -129,7 +129,7 @@ impl DeviceStats {
             free_inc: counters.free_inc.load(Ordering::Relaxed) + device.in_stock() as u64,
             available,
             in_use_percent: (nbuckets - available) * 100 / nbuckets,
-            alloc_total: Reserve::ALL.map(|r| counters.allocs.total(r.as_usize())),
+            alloc_total: Reserve::ALL.map(|r| device.available.allocations(r)),
             alloc_fail_total: counters.alloc_fails.total(),
             alloc_wait_total: counters.alloc_waits.total(),
             foreign_pin_total: counters.foreign_pins.total(),

@@ -44,6 +44,7 @@ impl Space for FifoQueue {
         Self { buckets }
     }
 
+    #[inline(always)]
     fn try_alloc(&self) -> Option<Queued<'_>> {
         let bucket = self.buckets.pop()?;
         Some(Queued { queue: &self.buckets, bucket })

@@ -117,6 +117,7 @@ impl Space for Locked {
         }
     }
 
+    #[inline(always)]
     fn try_alloc(&self) -> Option<Held<'_>> {
         self.take(&mut self.state.lock())
     }
@@ -157,6 +158,7 @@ impl Space for Locked {
         }
     }
 
+    #[inline(always)]
     fn sectors(&self, write: &SectorWrite) -> Option<Written<'_>> {
         let _state = self.state.lock();
         Some(Written { space: self, extent: Some(self.inner.sectors(write)?) })

@@ -102,6 +102,7 @@ impl Space for Lockfree {
         Self::start_with(full, Config::default())
     }
 
+    #[inline(always)]
     fn try_alloc(&self) -> Option<Allocation<'_>> {
         self.allocator.try_alloc(Reserve::None).expect("the device works")
     }
@@ -131,8 +132,6 @@ impl Space for Lockfree {
         }
     }
 
-    // Always, as where somebody calls it himself: an extent that is handed on through memory, in
-    // other pieces than it is read in, costs as much as an atomic operation.
     #[inline(always)]
     fn sectors(&self, write: &SectorWrite) -> Option<Extent<'_>> {
         let request = SectorRequest::new(8).write_point(WritePoint::new(write.write_point));

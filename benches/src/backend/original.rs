@@ -139,6 +139,7 @@ impl Space for Original {
         }
     }
 
+    #[inline(always)]
     fn try_alloc(&self) -> Option<Held<'_>> {
         self.take(&mut self.state.lock())
     }
@@ -177,6 +178,7 @@ impl Space for Original {
         }
     }
 
+    #[inline(always)]
     fn sectors(&self, write: &SectorWrite) -> Option<Written<'_>> {
         let mut request = Write::new(write.inode, write.offset, 8);
         request.write_point = write.write_point.into();

@@ -148,6 +148,10 @@ pub struct SpaceCounts {
 
 /// An allocator under test, of one device that is full of data.
 ///
+/// Backends have [`try_alloc`](Self::try_alloc) and [`sectors`](Self::sectors) always inlined, as
+/// where somebody calls their allocators himself: what is handed on through memory, in other
+/// pieces than it is read in, costs as much as an atomic operation.
+///
 /// ```
 /// use tierce_bench::backend::{FifoQueue, Full, Order, Space};
 /// let space = FifoQueue::start(&Full::new(1024, Order::Random));

@@ -255,7 +255,7 @@ impl Chooser {
 
 impl Here<'_> {
     /// The slot for `request`: its number in `slots`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn choose(self, slots: &Slots, request: &SectorRequest) -> usize {
         let Some((points, ends)) = &self.place.tables else {
             return if slots.len() == 1 { 0 } else { self.search(slots, request) };
@@ -336,7 +336,7 @@ impl Here<'_> {
     }
 
     /// `request` has got `sectors` sectors of `bucket` from slot `at`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn used(
         self,
         slot: &Slot,

@@ -64,11 +64,9 @@ impl Hand {
     #[inline]
     pub(super) fn used(&self, at: usize) {
         let (part, bit) = (&self.parts[at / BITS], 1 << (at % BITS));
-        // Relaxed (all): hints. A store that changes nothing would cost the line.
-        let recent = part.recent.load(Ordering::Relaxed);
-        if recent & bit == 0 && part.mine.load(Ordering::Relaxed) & bit != 0 {
-            part.recent.store(recent | bit, Ordering::Relaxed);
-        }
+        // Relaxed (all): hints. Stored in any case: nobody could predict whether it changes.
+        let (recent, mine) = (&part.recent, part.mine.load(Ordering::Relaxed));
+        recent.store(recent.load(Ordering::Relaxed) | bit & mine, Ordering::Relaxed);
     }
 
     /// The next of its slots that was not used since the hand came by last, if it has any: having
@@ -84,10 +82,7 @@ impl Hand {
             let ignores = cfg!(tierce_mutant = "hand_ignores_use");
             let found = if ignores { ahead } else { ahead & !recent };
             let below = (found & found.wrapping_neg()).wrapping_sub(1);
-            let passed = recent & ahead & below;
-            if passed != 0 {
-                part.recent.store(recent & !passed, Ordering::Relaxed);
-            }
+            part.recent.store(recent & !(ahead & below), Ordering::Relaxed);
             if found != 0 {
                 let at = number * BITS + found.trailing_zeros() as usize;
                 self.at.store(at as u32 + 1, Ordering::Relaxed);

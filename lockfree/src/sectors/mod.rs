@@ -97,7 +97,10 @@ impl OpenBuckets {
     }
 
     /// Space for `request`; `None` if there is none and the caller does not want to wait.
-    #[inline]
+    ///
+    /// Always inlined: an extent that is handed on through memory, in other pieces than it is read
+    /// in, costs as much as a locked instruction.
+    #[inline(always)]
     pub(crate) fn alloc<'a>(
         &'a self,
         allocator: &'a Allocator,
@@ -105,21 +108,36 @@ impl OpenBuckets {
         wait: Wait,
     ) -> Result<Option<Extent<'a>>, Error> {
         let here = self.chooser.here();
-        let mut at = here.choose(&self.slots, request);
+        let at = here.choose(&self.slots, request);
+        match self.take(allocator, here, at, request) {
+            Some(extent) => Ok(Some(extent)),
+            None => self.alloc_in_new(allocator, at, request, wait),
+        }
+    }
+
+    /// As [`alloc`](Self::alloc), when there was no room in slot `at`.
+    #[cold]
+    fn alloc_in_new<'a>(
+        &'a self,
+        allocator: &'a Allocator,
+        mut at: usize,
+        request: &SectorRequest,
+        wait: Wait,
+    ) -> Result<Option<Extent<'a>>, Error> {
+        let here = self.chooser.here();
         loop {
-            if let Some(extent) = self.take(allocator, here, at, request) {
-                return Ok(Some(extent));
-            }
             match self.make_room(allocator, here, at, request, wait)? {
                 Some(with_room) => at = with_room,
                 None => return Ok(None),
+            }
+            if let Some(extent) = self.take(allocator, here, at, request) {
+                return Ok(Some(extent));
             }
         }
     }
 
     /// A slot in which there is room for `request`, unless others take it: `at`, in which there
     /// was none, or one chosen anew. `None` if no bucket is free.
-    #[cold]
     fn make_room(
         &self,
         allocator: &Allocator,
@@ -155,7 +173,7 @@ impl OpenBuckets {
 
     /// Takes space out of the bucket that is open in slot `at`. `None` if there is none for this
     /// class, if its device has ended, or if somebody was faster.
-    #[inline]
+    #[inline(always)]
     fn take<'a>(
         &'a self,
         allocator: &'a Allocator,
@@ -172,7 +190,7 @@ impl OpenBuckets {
             return None;
         }
         let unit = device.sector_units();
-        let wanted = request.sectors.div_ceil(1 << unit.shift);
+        let wanted = unit.of(request.sectors);
         let Take::Units { off, units, next, unused_pins, .. } =
             word.take(wanted, unit.bucket, unit.block)
         else {
@@ -271,6 +289,7 @@ fn close(allocator: &Allocator, slot: &Slot, word: SlotWord, bucket: BucketId) -
 }
 
 /// Whether `request` may take from the bucket that is open there.
+#[inline]
 fn serves(word: SlotWord, request: &SectorRequest) -> bool {
     word.is_flash_only() == request.flash_only
 }

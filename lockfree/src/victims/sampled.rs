@@ -6,16 +6,15 @@
 //!
 //! At most `nbuckets / 2` draws a pass.
 
-use super::Pass;
 use super::rank::{Keys, Rank};
-use crate::table::Invalidated;
+use super::{Pass, Taken};
 use tierce_core::BucketIndex;
 use tierce_core::draws::Draws;
 
 /// Runs a pass that takes the smallest rank of `sample` draws each time.
 pub(crate) fn pass<F>(pass: &mut Pass<'_, F>, sample: u32, draws: &mut Draws)
 where
-    F: FnMut(&[Invalidated]),
+    F: FnMut(Taken<'_>),
 {
     let keys = Keys { epoch: pass.table.epoch(), min_prio: pass.min_prio };
     let first = pass.geometry.first_bucket().get();

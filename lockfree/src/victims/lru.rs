@@ -58,7 +58,7 @@ const SAMPLED_MOST: usize = 2 << 10;
 const SAMPLED_LEAST: usize = 64;
 
 /// Buckets of the sample that are a piece.
-const SAMPLED_TOGETHER: usize = 128;
+const SAMPLED_TOGETHER: usize = 256;
 
 /// Where the draws of the sample begin: any number, but the same for every pass.
 const SEED: u64 = 0;

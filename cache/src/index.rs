@@ -159,6 +159,21 @@ impl Index {
         }
     }
 
+    /// Makes room for `entries` in all. Shards have not all the same number: it varies as that of
+    /// throws that hit one of a thousand does, so its square root, three times, is enough for
+    /// nearly every one.
+    pub(crate) fn expect(&self, entries: usize) {
+        let mean = entries.div_ceil(Self::shards());
+        for shard in &self.shards {
+            Self::lock(shard).expect(mean + 3 * mean.isqrt());
+        }
+    }
+
+    /// Gives back what [`expect`](Self::expect) made too much room.
+    pub(crate) fn fit(&self) {
+        self.shards.iter().for_each(|shard| Self::lock(shard).fit());
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| Self::lock(shard).len()).sum()
     }

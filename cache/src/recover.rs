@@ -59,6 +59,7 @@ use crate::warm::Met;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
 use tierce_core::DeviceIndex;
 use tierce_core::geometry::SECTOR_BYTES;
 use tierce_core::{BucketId, Mark};
@@ -85,6 +86,15 @@ struct Record {
     offset: u32,
     bytes: u32,
     kind: Kind,
+}
+
+/// Memory of all steps: what one does not need any more the next one uses.
+#[derive(Default)]
+struct Scratch {
+    /// Those that were read and not entered yet.
+    records: Vec<Record>,
+    /// What each thread enters.
+    of_threads: Vec<Vec<Record>>,
 }
 
 /// What is on the devices, as far as the allocator wants to know.
@@ -150,14 +160,31 @@ impl Engine {
         let nothing =
             sources.iter().map(|source| source.buckets.len()).sum::<usize>() - buckets.len();
         let mut recovered = Recovered { sectors: vec![0; buckets.len()], buckets };
-        let (mut read, mut waiting) = (0, Vec::new());
+        let (mut read, mut is_expected) = (0, false);
+        let mut scratch = Scratch::default();
         while read < recovered.buckets.len() {
             self.warm.step((nothing + read) as u64);
             let next = self.next(&recovered.buckets, read);
-            self.step(sources, &mut recovered, next.clone(), &mut waiting)?;
+            self.step(sources, &mut recovered, next.clone(), &mut scratch)?;
             read = next.end;
+            is_expected =
+                is_expected || self.expect(&recovered.buckets, read, scratch.records.len());
         }
+        self.index.fit();
         Ok(recovered)
+    }
+
+    /// Makes room in the index for what is still to come, if a guess is possible: as many new keys
+    /// per record as in those that were entered. That is hardly too few, because older records are
+    /// the more often superseded.
+    fn expect(&self, buckets: &[Surveyed], read: usize, waiting: usize) -> bool {
+        let records = |buckets: &[Surveyed]| buckets.iter().map(Surveyed::records).sum::<usize>();
+        let (known, all) = (records(&buckets[..read]).saturating_sub(waiting), records(buckets));
+        let keys = self.index.len();
+        if known > 0 {
+            self.index.expect((keys as f64 / known as f64 * all as f64) as usize);
+        }
+        known > 0
     }
 
     /// Compares the devices with those of the last time, see [`crate::members`].
@@ -219,28 +246,34 @@ impl Engine {
         from..from + enough.unwrap_or(most.min(left.len()))
     }
 
-    /// Reads some buckets and enters what is known then. `waiting` is not.
+    /// Reads some buckets and enters what is known then. The other records stay in `scratch`.
     fn step(
         &self,
         sources: &[Source],
         recovered: &mut Recovered,
         range: Range<usize>,
-        waiting: &mut Vec<Record>,
+        scratch: &mut Scratch,
     ) -> Result<(), Cold> {
         let stopped = || self.warm.is_stopped();
         let buckets = &recovered.buckets;
-        let horizon = buckets.get(range.end).map_or(0, |bucket| bucket.newest);
-        let read = scan::records(sources, &self.layout, buckets, range, stopped)?;
-        let mut records = std::mem::take(waiting);
-        for (number, entries) in read {
-            recovered.sectors[number] = self.live_sectors(&buckets[number], &entries);
+        // The lowest version that is known: one above the horizon.
+        let known = buckets.get(range.end).map_or(0, |bucket| bucket.newest.saturating_add(1));
+        let known = if cfg!(tierce_mutant = "recover_below_horizon") { 0 } else { known };
+        let records = Mutex::new(std::mem::take(&mut scratch.records));
+        let each = |number: usize, entries: Vec<Entry>| {
+            let sectors = self.live_sectors(&buckets[number], &entries);
             let of_keys = entries.into_iter().filter(|entry| entry.kind != Kind::Part);
+            let mut records = records.lock().unwrap_or_else(PoisonError::into_inner);
             records.extend(of_keys.map(|entry| Record::of(number as u32, entry)));
+            (number, sectors)
+        };
+        let read = scan::records(sources, &self.layout, buckets, range, stopped, each)?;
+        scratch.records = records.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.enter_all(scratch, known, buckets);
+        scratch.records.retain(|record| record.version < known);
+        for (number, sectors) in read {
+            recovered.sectors[number] = sectors;
         }
-        if horizon > 0 && !cfg!(tierce_mutant = "recover_below_horizon") {
-            (records, *waiting) = records.into_iter().partition(|record| record.version > horizon);
-        }
-        self.enter_all(&records, buckets);
         if stopped() { Err(Cold::Stopped) } else { Ok(()) }
     }
 
@@ -251,17 +284,22 @@ impl Engine {
         (bytes.div_ceil(u64::from(SECTOR_BYTES)) as u32).max(1)
     }
 
-    /// Enters records, each thread those of some shards.
-    fn enter_all(&self, records: &[Record], buckets: &[Surveyed]) {
+    /// Enters records from the version `known` on, each thread those of some shards.
+    fn enter_all(&self, scratch: &mut Scratch, known: u64, buckets: &[Surveyed]) {
         /// Fewer are not worth another thread.
         const RECORDS_PER_THREAD: usize = 1 << 12;
+        let Scratch { records, of_threads } = scratch;
         let cpus = std::thread::available_parallelism().map_or(1, usize::from).min(16);
         let workers = cpus.min(records.len() / RECORDS_PER_THREAD).max(1);
-        let work = |worker: usize| {
+        of_threads.resize_with(workers.max(of_threads.len()), Vec::new);
+        let work = |worker: usize, mine: &mut Vec<Record>| {
             let shards = Index::shards();
-            let mine = worker * shards / workers..(worker + 1) * shards / workers;
-            let is_mine = |record: &&Record| mine.contains(&KeyHash(record.hash).shard());
-            let mut mine: Vec<_> = records.iter().filter(is_mine).copied().collect();
+            let shards = worker * shards / workers..(worker + 1) * shards / workers;
+            let is_mine = |record: &&Record| {
+                record.version >= known && shards.contains(&KeyHash(record.hash).shard())
+            };
+            mine.clear();
+            mine.extend(records.iter().filter(is_mine));
             mine.sort_unstable_by_key(|record| (record.hash, std::cmp::Reverse(record.version)));
             // The records of a shard lie together.
             for shard in mine.chunk_by(|a, b| KeyHash(a.hash).shard() == KeyHash(b.hash).shard()) {
@@ -270,8 +308,10 @@ impl Engine {
         };
         std::thread::scope(|scope| {
             let work = &work;
-            (1..workers).for_each(|worker| drop(scope.spawn(move || work(worker))));
-            work(0);
+            let mut all = (0..workers).zip(of_threads);
+            let first = all.next();
+            all.for_each(|(worker, mine)| drop(scope.spawn(move || work(worker, mine))));
+            first.into_iter().for_each(|(worker, mine)| work(worker, mine));
         });
     }
 

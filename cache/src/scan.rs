@@ -157,19 +157,21 @@ pub(crate) fn survey(
     })
 }
 
-/// The records of those of `buckets` whose numbers are in `range`, with these numbers.
-pub(crate) fn records(
+/// What `each` makes of the records of those of `buckets` whose numbers are in `range`, on the
+/// threads that read them.
+pub(crate) fn records<T: Send>(
     sources: &[Source],
     layout: &Layout,
     buckets: &[Surveyed],
     range: Range<usize>,
     stopped: impl Fn() -> bool + Sync,
-) -> Result<Vec<(usize, Vec<Entry>)>, Cold> {
+    each: impl Fn(usize, Vec<Entry>) -> T + Sync,
+) -> Result<Vec<T>, Cold> {
     read_all(range.len(), stopped, |number| {
         let number = range.start + number;
         let bucket = &buckets[number];
         let source = &sources[bucket.bucket.device().as_usize()];
-        Ok(Some((number, source.records(layout, bucket)?)))
+        Ok(Some(each(number, source.records(layout, bucket)?)))
     })
 }
 

@@ -21,7 +21,8 @@
 //!   If there is none in the row, it becomes longer; homes stay as they are.
 //! * *Remove*: the line's last entry takes the place, and those on the way from home count one less.
 //! * *Grow*, when seven of eight places at home are taken: all are entered into a row that is longer
-//!   by an eighth, nearly all of which are homes, and the old one is given back.
+//!   by an eighth, nearly all of which are homes, and the old one is given back. Who knows how many
+//!   will come has it grow once ([`Table::expect`]); if they were fewer, it shrinks ([`Table::fit`]).
 //!
 //! # Invariants
 //!
@@ -197,7 +198,9 @@ impl Table {
             *place = new(Some(old));
             return Some(old);
         }
-        self.reserve(1);
+        if self.len == full(self.homes) {
+            self.rebuild(longer(self.row.len()));
+        }
         self.enter(new(None));
         None
     }
@@ -254,21 +257,35 @@ impl Table {
         }
     }
 
-    /// Makes room for `more` entries at once.
-    fn reserve(&mut self, more: usize) {
-        let wanted = self.len + more;
-        if wanted <= full(self.homes) {
-            return;
+    /// Makes room for `len` entries in all.
+    pub(crate) fn expect(&mut self, len: usize) {
+        if len > full(self.homes) {
+            self.rebuild(wanted(len));
         }
-        let mut lines = self.row.len();
-        while full(lines.saturating_sub(TAIL)) < wanted {
-            lines = longer(lines);
+    }
+
+    /// Gives back the room of more entries than it would have after growing next.
+    pub(crate) fn fit(&mut self) {
+        let lines = wanted(self.len);
+        if self.row.len() > longer(lines) {
+            self.rebuild(lines);
         }
+    }
+
+    /// Enters all into a row of so many lines.
+    #[cold]
+    fn rebuild(&mut self, lines: usize) {
         let row = Row::new(lines);
         let old = std::mem::replace(self, Self { homes: row.len() - TAIL, row, len: 0 });
         let entries = old.row.iter().flat_map(|line| &line.entries);
         entries.filter(|entry| !entry.is_empty()).for_each(|entry| self.enter(*entry));
     }
+}
+
+/// The fewest lines with so many entries before they grow.
+const fn wanted(len: usize) -> usize {
+    let homes = (len.div_ceil(7) * 8).div_ceil(PLACES);
+    if homes + TAIL < LINES_MIN { LINES_MIN } else { homes + TAIL }
 }
 
 /// How many lines come after so many.
@@ -360,17 +377,41 @@ mod tests {
     }
 
     #[test]
-    fn room_that_was_reserved_is_enough_and_costs_nothing_later() {
+    fn room_for_those_expected_is_enough_and_what_is_too_much_is_given_back() {
         let mut table = Table::default();
-        table.reserve(10_000);
+        let enter = |table: &mut Table, range: std::ops::Range<u64>| {
+            for n in range {
+                let tag = (n + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - TAG_BITS);
+                table.insert(tag, |_| entry(tag, 1));
+            }
+            table.check();
+        };
+        enter(&mut table, 0..100);
+        table.expect(10_000);
         let bytes = table.bytes();
-        for n in 0..10_000_u64 {
-            let tag = (n + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - TAG_BITS);
-            table.insert(tag, |_| entry(tag, 1));
-        }
+        assert!(bytes <= 10_000 * 64 / PLACES * 8 / 7 + 2 * PAGE_BYTES, "{bytes}");
+        enter(&mut table, 0..10_000);
+        assert_eq!(table.bytes(), bytes, "enough");
+        table.expect(9000);
+        table.fit();
+        assert_eq!(table.bytes(), bytes, "not too much");
+        table.expect(30_000);
+        table.fit();
+        assert_eq!(table.bytes(), bytes, "too much");
         table.check();
-        assert_eq!(table.bytes(), bytes);
-        assert!(bytes <= 160_000, "{bytes}");
+        table.retain(|_| false);
+        table.fit();
+        assert!(table.bytes() <= PAGE_BYTES, "{}", table.bytes());
+        enter(&mut table, 0..10);
+    }
+
+    #[test]
+    fn as_many_lines_are_wanted_as_are_needed() {
+        for len in 0..10_000 {
+            let homes = wanted(len) - TAIL;
+            assert!(full(homes) >= len, "{len}");
+            assert!(homes + TAIL == LINES_MIN || full(homes - 1) < len, "{len}");
+        }
     }
 
     /// Whoever made the hashes of a damaged device: it costs time, not memory.

@@ -45,15 +45,14 @@ use crate::device::Device;
 use crate::events::event;
 use crate::prio_write::PrioWrite;
 use crate::sync::{Arc, Ordering};
-use crate::table::Invalidated;
 use crate::victims::lru::Lru;
 use crate::victims::uses::Density;
-use crate::victims::{self, Pass};
+use crate::victims::{self, Pass, Taken};
 use std::collections::VecDeque;
 use std::time::Instant;
 use tierce_core::draws::Draws;
 use tierce_core::spec::Event;
-use tierce_core::{BucketId, BucketIndex, DeviceIndex, Policy};
+use tierce_core::{BucketId, BucketIndex, DeviceIndex, Policy, Snapshot};
 
 /// What a reclaimer that cannot go on waits for; [`Reclaimer`] has an example.
 ///
@@ -434,24 +433,24 @@ impl Reclaimer {
             far: &far,
             write_early: false,
             wanted: room,
-            taken: |taken: &[Invalidated]| {
-                let most = taken.iter().map(|taken| taken.after.gc_gen()).max();
-                allocator.gc_state().note_gc_gen(most.unwrap_or(0));
-                free_inc.extend(taken.iter().map(|taken| taken.bucket));
-                let sectors = |taken: &Invalidated| u32::from(taken.after.sectors()) << shift;
-                for taken in taken {
+            taken: |taken: Taken<'_>| {
+                allocator.gc_state().note_gc_gen(taken.gc_gen);
+                free_inc.extend(taken.buckets);
+                let sectors = |word: Snapshot| u32::from(word.sectors()) << shift;
+                let each = || taken.buckets.iter().copied().zip(taken.words.iter().copied());
+                for (bucket, word) in each() {
                     event!(
                         TRACE,
                         "invalidate",
                         device = device.index(),
-                        bucket = taken.bucket,
-                        sectors = sectors(taken)
+                        bucket = bucket,
+                        sectors = sectors(word)
                     );
                 }
                 if let Some(events) = events {
-                    events.extend(taken.iter().map(|taken| Event::Invalidated {
-                        bucket: BucketId::new(device.index(), taken.bucket),
-                        sectors: sectors(taken),
+                    events.extend(each().map(|(bucket, word)| Event::Invalidated {
+                        bucket: BucketId::new(device.index(), bucket),
+                        sectors: sectors(word),
                     }));
                 }
             },

@@ -4,14 +4,13 @@
 //! invalidated; it gives up after `nbuckets` looks. It persists between passes, not across
 //! restarts; outside the device it starts again at `first_bucket`.
 
-use super::Pass;
-use crate::table::Invalidated;
+use super::{Pass, Taken};
 use tierce_core::BucketIndex;
 
 /// Runs a pass from `cursor` on and leaves it at the next bucket to look at.
 pub(crate) fn pass<F>(pass: &mut Pass<'_, F>, cursor: &mut u32)
 where
-    F: FnMut(&[Invalidated]),
+    F: FnMut(Taken<'_>),
 {
     let nbuckets = pass.geometry.nbuckets();
     let first = pass.geometry.first_bucket().get();

@@ -34,14 +34,14 @@
 //! Candidates are not kept for the next pass: meanwhile buckets were touched, written, unpinned
 //! and collected, and what is smallest then can only be seen by looking at all again.
 
-use super::Pass;
 use super::crew::{Crew, Phase};
 use super::rank::{Keys, Rank};
 use super::scan::{Bounds, Scan, Scanner};
 use super::share::{self, Share};
 use super::vectors;
+use super::{Pass, Taken};
 use crate::sync::{AtomicU64, Mutex, Ordering};
-use crate::table::{Invalidated, Table};
+use crate::table::Table;
 use core::cmp::Reverse;
 use crossbeam_utils::CachePadded;
 use tierce_core::draws::Draws;
@@ -82,7 +82,7 @@ pub(super) type Found = CachePadded<Mutex<Vec<Vec<Rank>>>>;
 /// Runs a pass that tries at most `candidates` buckets.
 pub(crate) fn pass<F>(pass: &mut Pass<'_, F>, candidates: usize, lru: &mut Lru, scanner: &Scanner)
 where
-    F: FnMut(&[Invalidated]),
+    F: FnMut(Taken<'_>),
 {
     pass.write_early |= pass.far.iter().any(|&bucket| pass.table.peek(bucket).can_invalidate());
     let (table, geometry, far) = (pass.table, pass.geometry, pass.far);
@@ -155,7 +155,7 @@ impl Search<'_> {
         candidates: usize,
         sample: &mut Vec<Rank>,
     ) where
-        F: FnMut(&[Invalidated]),
+        F: FnMut(Taken<'_>),
     {
         let sampled = sample_size(pass.geometry);
         self.forget();
@@ -220,13 +220,14 @@ impl Search<'_> {
     /// wanted. Returns how many it tried.
     fn take<F>(&self, crew: &Crew, pass: &mut Pass<'_, F>, most: usize) -> usize
     where
-        F: FnMut(&[Invalidated]),
+        F: FnMut(Taken<'_>),
     {
         let (dealt, together) = share::deal(self.found, self.shares, pass.wanted.min(most));
         let shares = &self.shares[..dealt];
         if dealt > 0 {
             self.lead_phase(crew, Phase::Take, dealt);
-            if shares.iter().map(|share| share.lock().taken().len()).sum::<usize>() == pass.wanted {
+            let taken = shares.iter().map(|share| share.lock().taken().buckets.len());
+            if taken.sum::<usize>() == pass.wanted {
                 // The rule. Helpers may leave while what they did is looked at.
                 crew.close();
             }
@@ -293,7 +294,7 @@ const RUN: usize = 64;
 /// wanted. Returns how many it tried.
 fn take_alone<F>(pass: &mut Pass<'_, F>, found: &mut [Rank], most: usize) -> usize
 where
-    F: FnMut(&[Invalidated]),
+    F: FnMut(Taken<'_>),
 {
     let most = found.len().min(most);
     let (mut rest, mut tried) = (found, 0);

@@ -37,8 +37,8 @@ mod tests;
 
 pub(crate) use scan::Scanner;
 
-use crate::table::{Invalidated, Table};
-use tierce_core::{BucketIndex, Geometry, Prio};
+use crate::table::Table;
+use tierce_core::{BucketIndex, Geometry, Prio, Snapshot};
 
 /// What a pass works on.
 #[derive(Debug)]
@@ -56,7 +56,18 @@ pub(crate) struct Pass<'a, F> {
     pub(crate) taken: F,
 }
 
-impl<F: FnMut(&[Invalidated])> Pass<'_, F> {
+/// Buckets that were invalidated, in order. Apart from their words, at which few look: helpers
+/// write these, and what another processor wrote is slow to come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Taken<'a> {
+    pub(crate) buckets: &'a [BucketIndex],
+    /// The word of each after it, with its stamp.
+    pub(crate) words: &'a [Snapshot],
+    /// The largest distance of a gen from the oldest one that may be live.
+    pub(crate) gc_gen: u8,
+}
+
+impl<F: FnMut(Taken<'_>)> Pass<'_, F> {
     /// Whether the bucket may be taken, as far as one can tell.
     fn can_take(&mut self, bucket: BucketIndex) -> bool {
         if !self.table.peek(bucket).can_invalidate() {
@@ -73,14 +84,15 @@ impl<F: FnMut(&[Invalidated])> Pass<'_, F> {
             return false;
         }
         if let Some(invalidated) = self.table.invalidate(bucket) {
-            self.took(&[invalidated]);
+            let (bucket, word) = (invalidated.bucket, invalidated.after);
+            self.took(Taken { buckets: &[bucket], words: &[word], gc_gen: word.gc_gen() });
         }
         self.wanted > 0
     }
 
     /// These, which are wanted, were invalidated.
-    fn took(&mut self, invalidated: &[Invalidated]) {
-        self.wanted -= invalidated.len();
-        (self.taken)(invalidated);
+    fn took(&mut self, taken: Taken<'_>) {
+        self.wanted -= taken.buckets.len();
+        (self.taken)(taken);
     }
 }

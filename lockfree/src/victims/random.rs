@@ -1,14 +1,13 @@
 //! Uniformly at random: at most `nbuckets / 2` draws a pass.
 
-use super::Pass;
-use crate::table::Invalidated;
+use super::{Pass, Taken};
 use tierce_core::BucketIndex;
 use tierce_core::draws::Draws;
 
 /// Runs a pass.
 pub(crate) fn pass<F>(pass: &mut Pass<'_, F>, draws: &mut Draws)
 where
-    F: FnMut(&[Invalidated]),
+    F: FnMut(Taken<'_>),
 {
     let first = pass.geometry.first_bucket().get();
     let usable = pass.geometry.nbuckets() - first;

@@ -10,10 +10,9 @@
 //!
 //! At most `nbuckets / 2` times `sample` draws a pass.
 
-use super::Pass;
 use super::rank::Keys;
 use super::uses::Density;
-use crate::table::Invalidated;
+use super::{Pass, Taken};
 use tierce_core::draws::Draws;
 use tierce_core::{BucketIndex, Snapshot};
 
@@ -23,7 +22,7 @@ type Candidate = ((u32, u32, BucketIndex), Snapshot);
 /// Runs a pass that takes one of `sample` draws each time.
 pub(crate) fn pass<F>(pass: &mut Pass<'_, F>, sample: u32, density: &mut Density, draws: &mut Draws)
 where
-    F: FnMut(&[Invalidated]),
+    F: FnMut(Taken<'_>),
 {
     let (table, nbuckets) = (pass.table, pass.geometry.nbuckets());
     density.learn(table.uses(), nbuckets);

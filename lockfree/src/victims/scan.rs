@@ -150,7 +150,7 @@ pub(super) struct Bounds {
 }
 
 /// Ranges, at most.
-pub(super) const RANGES_MOST: usize = 8;
+pub(super) const RANGES_MOST: usize = 16;
 
 impl Bounds {
     /// By the last rank of each range, ascending; there is at least one.
@@ -173,13 +173,16 @@ impl Bounds {
         if self.ranges == 1 {
             return Some(0);
         }
-        // How many are smaller: the highest bit of the difference tells, without a branch.
-        let smaller = |last: &Rank| last.bits().wrapping_sub(rank.bits()) >> 63;
-        Some(self.last.iter().map(smaller).sum::<u64>() as usize)
+        // How many are smaller, without a branch: nobody could predict it.
+        let mut smaller = 0;
+        for step in [8, 4, 2, 1] {
+            smaller += step * usize::from(self.last[smaller + step - 1] < rank);
+        }
+        Some(smaller)
     }
 }
 
-const _: () = assert!(Rank::LAST.bits() < 1 << 63);
+const _: () = assert!(RANGES_MOST == 16, "as many as four steps find");
 
 /// Calls `passed` with the place, counted from that of the first, of every word in `lines` that is
 /// not busy and whose estimated key is below `bound`, ascending.

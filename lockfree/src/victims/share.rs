@@ -7,13 +7,15 @@
 //! what one thread would have taken, in its order, if nobody else changes words; and if others do,
 //! each bucket is taken by its rank at some instant during the pass, as it is by one thread.
 
+use super::Taken;
 use super::lru::{Found, in_order};
 use super::rank::Rank;
 use super::scan::RANGES_MOST;
 use crate::sync::Mutex;
-use crate::table::{Invalidated, Table};
+use crate::table::Table;
 use core::ops::Range;
 use crossbeam_utils::CachePadded;
+use tierce_core::{BucketIndex, Snapshot};
 
 /// About as many shares are dealt: a few for each thread, so that who finishes early takes another.
 const ABOUT: usize = 8;
@@ -34,13 +36,15 @@ pub(crate) struct Share {
     /// Its places in the range, if that were in order.
     places: Range<usize>,
     ranks: Vec<Rank>,
-    taken: Vec<Invalidated>,
+    buckets: Vec<BucketIndex>,
+    words: Vec<Snapshot>,
+    gc_gen: u8,
 }
 
 impl Share {
     /// Invalidates its buckets in ascending order.
     pub(super) fn take(&mut self, found: &[Found], table: &Table) {
-        let Self { range, places, ranks, taken } = self;
+        let Self { range, places, ranks, buckets, words, gc_gen } = self;
         ranks.clear();
         found.iter().for_each(|found| ranks.extend_from_slice(&found.lock()[*range]));
         if places.end < ranks.len() {
@@ -51,13 +55,21 @@ impl Share {
             ranks.select_nth_unstable(places.start);
             ranks.drain(..places.start);
         }
-        taken.clear();
-        taken.extend(in_order(ranks, table).filter_map(|bucket| table.invalidate(bucket)));
+        buckets.clear();
+        words.clear();
+        buckets.reserve(ranks.len());
+        words.reserve(ranks.len());
+        *gc_gen = 0;
+        for taken in in_order(ranks, table).filter_map(|bucket| table.invalidate(bucket)) {
+            buckets.push(taken.bucket);
+            words.push(taken.after);
+            *gc_gen = taken.after.gc_gen().max(*gc_gen);
+        }
     }
 
     /// Those that could be, in the order of their ranks.
-    pub(super) fn taken(&self) -> &[Invalidated] {
-        &self.taken
+    pub(super) fn taken(&self) -> Taken<'_> {
+        Taken { buckets: &self.buckets, words: &self.words, gc_gen: self.gc_gen }
     }
 
     /// The largest rank that was tried.
@@ -83,9 +95,11 @@ pub(super) fn deal(
         let found: usize = found.iter().map(|found| found.lock()[range].len()).sum();
         let most = found.min(wanted - buckets);
         buckets += most;
-        for start in (0..most).step_by(size.max(1)) {
+        // Each share looks at all of the range, so there is none for a small rest.
+        let parts = (most + size / 2).checked_div(size).map_or(0, |parts| parts.max(1).min(most));
+        for part in 0..parts {
             let share = &mut *shares[dealt].lock();
-            (share.range, share.places) = (range, start..most.min(start + size));
+            (share.range, share.places) = (range, most * part / parts..most * (part + 1) / parts);
             dealt += 1;
         }
     }

@@ -7,10 +7,10 @@
 use super::lru::{self, Lru};
 use super::rank::{Keys, Rank};
 use super::scan::{Bounds, Scan};
-use super::{Pass, Scanner, scan, vectors};
+use super::{Pass, Scanner, Taken, scan, vectors};
 use crate::ageing::AgeClock;
 use crate::config::Config;
-use crate::table::{Invalidated, Table};
+use crate::table::Table;
 use crate::words::{Line, Words};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -68,7 +68,7 @@ impl Given {
             far: &self.far,
             write_early: false,
             wanted: self.wanted,
-            taken: |taken: &[Invalidated]| order.extend(taken.iter().map(|taken| taken.bucket)),
+            taken: |taken: Taken<'_>| order.extend(taken.buckets),
         };
         lru::pass(&mut pass, self.candidates, &mut Lru::default(), scanner);
         let write_early = pass.write_early;
@@ -267,7 +267,7 @@ fn vectors_compute_what_the_portable_scan_does() {
             let [high, low] = [0; 2].map(|_| u64::from(draws.below(u32::MAX)));
             Snapshot::from_bits((high << 32 | low) & idle)
         };
-        let words: Vec<_> = (0..draws.below(700)).map(|_| word(&mut draws)).collect();
+        let words: Vec<_> = (0..draws.below(5000)).map(|_| word(&mut draws)).collect();
         let words = Words::new(words.into_iter());
         let epoch = AgeEpoch::from_bits(draws.below(65535) as u16).expect("not metadata");
         let keys = Keys { epoch, min_prio: Prio::new(draws.below(32769) as u16) };

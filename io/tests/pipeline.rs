@@ -186,8 +186,12 @@ fn discards_go_before_reuse_unless_space_is_short() {
     let volume = full_volume(&dir);
     let device = volume.device().clone();
     let (allocator, pipeline) = start(volume, config);
+    // Without a time: it ends if the lists are filled at all.
+    while pipeline.stats().discard_total < 64 {
+        std::thread::yield_now();
+    }
     let stats = settle(&pipeline);
-    assert!(stats.discard_total >= 64 && stats.discard_errors_total == 0, "{stats:?}");
+    assert_eq!(stats.discard_errors_total, 0, "{stats:?}");
     assert_eq!(stats.discard_skipped_total, 0, "nobody asked for anything");
     // What lies on the lists was discarded.
     let (none, mut taken) = (allocator.stats().devices[0].free_of(Reserve::None), 0);

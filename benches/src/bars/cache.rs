@@ -6,8 +6,9 @@
 //!
 //! P13: the same requests for everybody: Zipf-distributed keys, values as web objects, one
 //! round to fill the cache. foyer is a program of its own (`benches/foyer`); it is measured if
-//! it is built. Both caches get the same disk space and memory tier. What a cache drops
-//! silently shows as misses. Everybody runs at normal priority: of real-time threads foyer's
+//! it is built. Both caches get the same disk space and memory tier, and neither writes anew what
+//! was hit (tierce does unless told, for more hits and fewer gets). What a cache drops silently
+//! shows as misses. Everybody runs at normal priority: of real-time threads foyer's
 //! poll of its ring leaves those that write no CPU, and it drops nearly every insert.
 
 use super::fio;
@@ -197,7 +198,9 @@ fn try_beside_foyer(bench: &mut Bench<'_>) -> Result<(), Box<dyn std::error::Err
     let path = directory.0.join("tierce");
     let config = Config::new(&path)
         .write_buffer_bytes(WRITE_BUFFER_BYTES)
-        .memory_bytes(MEMORY_BYTES as usize);
+        .memory_bytes(MEMORY_BYTES as usize)
+        .lru_sample(0)
+        .reinsert_after(0);
     let store = open(&path, bytes, config)?;
     fill.run(&store)?;
     bench.results.notes.push(settings(&store, bytes));
@@ -257,7 +260,7 @@ fn settings(store: &Tierce, bytes: u64) -> String {
     let stats = store.stats();
     format!(
         "tierce: {} MiB of disk in buckets of {} KiB, {} MiB of memory, write buffers {} MiB, \
-         written on insertion",
+         written on insertion, exact LRU, nothing reinserted",
         bytes >> 20,
         BUCKET_BYTES >> 10,
         stats.memory_bytes_max >> 20,

@@ -149,7 +149,7 @@ impl Config {
     /// that is after how much time is learned from when buckets are used: if what was used lately is
     /// used again the oldest go, and of a loop that is longer than the cache, of which LRU keeps
     /// nothing, the youngest. An eighth of the buckets, 1024 of a large device, are reused at random
-    /// for that.
+    /// for that, once all are full.
     ///
     /// ```
     /// // Exact LRU, and nothing is written twice.

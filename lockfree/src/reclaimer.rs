@@ -46,7 +46,7 @@ use crate::events::event;
 use crate::prio_write::PrioWrite;
 use crate::sync::{Arc, Ordering};
 use crate::victims::lru::Lru;
-use crate::victims::uses::Density;
+use crate::victims::sampled::Sampled;
 use crate::victims::{self, Pass, Taken};
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -188,7 +188,7 @@ pub struct Reclaimer {
     events: Option<Vec<Event>>,
     draws: Draws,
     lru: Lru,
-    density: Density,
+    sampled: Sampled,
 }
 
 impl Reclaimer {
@@ -215,7 +215,7 @@ impl Reclaimer {
             discards: None,
             events: None,
             lru: Lru::default(),
-            density: Density::default(),
+            sampled: Sampled::default(),
         }
     }
 
@@ -458,7 +458,7 @@ impl Reclaimer {
         match allocator.policy() {
             Policy::Lru if allocator.config().lru_sample > 0 => {
                 let sample = allocator.config().lru_sample;
-                victims::sampled::pass(&mut pass, sample, &mut self.density, &mut self.draws);
+                victims::sampled::pass(&mut pass, sample, &mut self.sampled, &mut self.draws);
             }
             Policy::Lru => {
                 let candidates = device.sizes().candidates as usize;

@@ -215,7 +215,7 @@ impl Engine {
         let read = self.begin_read();
         let found = match self.reinsert_after {
             0 => self.index.get(hash),
-            _ => self.index.hit(hash),
+            _ => self.index.hit(hash).inspect(|found| self.lives.note_hit(found.bucket.id())),
         };
         let Some(location) = found else { return Found::Nothing };
         let Some(begun) = self.begin(read, location.bucket) else {
@@ -428,6 +428,7 @@ impl Engine {
     /// `old` is not the newest any more.
     fn note(&self, newer: Location, old: Option<Location>) {
         let Some(old) = old else { return };
+        self.lives.note_hit(newer.bucket.id());
         if let Some(life) = self.lives.number(old.bucket) {
             self.lineage.note(newer.bucket.id(), (old.bucket.id(), old.offset), life);
         }

@@ -33,7 +33,7 @@ use crate::layout::Layout;
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use tierce_core::BucketId;
@@ -53,6 +53,8 @@ pub(crate) struct Lives {
     words: Box<[Box<[AtomicU64]>]>,
     /// The gen of each life.
     gens: Box<[Box<[AtomicU8]>]>,
+    /// Whether anything in it was hit: a hint.
+    hit: Box<[Box<[AtomicBool]>]>,
     buffered: Box<[Mutex<Buffered>]>,
 }
 
@@ -76,15 +78,12 @@ impl std::fmt::Debug for Lives {
 impl Lives {
     /// No lives yet, for devices of so many buckets each.
     pub(crate) fn new(nbuckets: impl Iterator<Item = u32>) -> Self {
-        let (words, gens) = nbuckets
-            .map(|n| {
-                let words: Box<[_]> = (0..n).map(|_| AtomicU64::new(0)).collect();
-                let gens: Box<[_]> = (0..n).map(|_| AtomicU8::new(0)).collect();
-                (words, gens)
-            })
-            .unzip::<_, _, Vec<_>, Vec<_>>();
+        fn all<T: Default>(nbuckets: &[u32]) -> Box<[Box<[T]>]> {
+            nbuckets.iter().map(|&n| (0..n).map(|_| T::default()).collect()).collect()
+        }
+        let nbuckets: Vec<_> = nbuckets.collect();
         let buffered = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { words: words.into(), gens: gens.into(), buffered }
+        Self { words: all(&nbuckets), gens: all(&nbuckets), hit: all(&nbuckets), buffered }
     }
 
     fn word(&self, id: BucketId) -> &AtomicU64 {
@@ -104,6 +103,25 @@ impl Lives {
 
     fn gen_(&self, id: BucketId) -> &AtomicU8 {
         &self.gens[id.device().as_usize()][id.bucket().as_usize()]
+    }
+
+    fn hit(&self, id: BucketId) -> &AtomicBool {
+        &self.hit[id.device().as_usize()][id.bucket().as_usize()]
+    }
+
+    /// Something in a bucket was hit, or begins with hits. A store only the first time in its life.
+    pub(crate) fn note_hit(&self, id: BucketId) {
+        let hit = self.hit(id);
+        // Relaxed (both): a hint; who misses it loses what was hit just then.
+        if !hit.load(Ordering::Relaxed) {
+            hit.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether anything in the present life of a bucket may have hits.
+    pub(crate) fn was_hit(&self, id: BucketId) -> bool {
+        // Relaxed: a hint.
+        self.hit(id).load(Ordering::Relaxed)
     }
 
     /// The number of the life of `bucket`, as long as what was in it may come back after a power
@@ -154,6 +172,8 @@ impl Lives {
         self.shard(id).insert(id, Arc::clone(life));
         // Relaxed: ordered by the store below.
         self.gen_(id).store(life.bucket.gen_().get(), Ordering::Relaxed);
+        // Relaxed: a hint.
+        self.hit(id).store(false, Ordering::Relaxed);
         // Release: whoever sees the bit finds the life.
         self.word(id).store(life.number | BUFFERED, Ordering::Release);
     }

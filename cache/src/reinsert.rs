@@ -8,7 +8,8 @@
 //! # Protocol
 //!
 //! An entry of the index counts its key's hits, gets and overwrites, up to 3. Before the new gens
-//! of buckets become durable ([`Engine::evict`] is called next), for each of them:
+//! of buckets become durable ([`Engine::evict`] is called next), for each of them in which anything
+//! was hit at all, which is noted in memory ([`Lives`](crate::life::Lives)), so that a scan costs no reads:
 //!
 //! 1. Its summary is read, and each record asked of the index: is it where its key leads to, with
 //!    as many hits as [`Config::reinsert_after`](crate::Config::reinsert_after) says?
@@ -63,7 +64,7 @@ impl Engine {
             let id = BucketId::new(device, bucket);
             let life = self.lives.get(id).number;
             // A bucket that was named before, or never written, has none.
-            if life == 0 {
+            if life == 0 || !self.lives.was_hit(id) {
                 continue;
             }
             let Ok(worth) = self.worth(id, life) else {
@@ -152,4 +153,36 @@ impl Engine {
 /// Where a record ends, at most.
 const fn end(entry: &Entry) -> u32 {
     entry.offset + entry.bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::formatted;
+    use crate::{Cache, Config};
+    use tierce_core::Policy;
+    use tierce_io::{Fault, FaultKind, Operation};
+
+    /// A device that cannot be read tells whether anybody reads.
+    #[test]
+    fn a_scan_costs_no_reads_and_what_was_hit_does() {
+        let sim = formatted(0, 640, 16 << 10);
+        let config = Config::new("sim").policy(Policy::Fifo).reinsert_after(1);
+        let cache = Cache::open_on(&config, vec![sim.clone()]).expect("opens");
+        let mut keys = 0_u32..;
+        let mut scan = || {
+            sim.inject(Fault::new(FaultKind::Io, Operation::Read, 0).for_good());
+            for n in keys.by_ref().take(1000) {
+                cache.insert(&n.to_le_bytes(), &[1; 14_000]).expect("room");
+            }
+            sim.clear_faults();
+            let stats = cache.stats();
+            (keys.start, stats.invalidated > 0, stats.read_errors)
+        };
+        assert_eq!(scan(), (1000, true, 0));
+        let hit = cache.get(&990_u32.to_le_bytes()).expect("a get never fails");
+        assert!(hit.is_some(), "it was inserted just now");
+        let (.., read_errors) = scan();
+        assert!(read_errors > 0, "what was hit is read before it goes");
+        cache.close().expect("closes");
+    }
 }

@@ -306,12 +306,14 @@ fn while_others_change_words_only_what_may_be_taken_is() {
                 let (table, stop) = (&table, &stop);
                 scope.spawn(move || disturb(table, stop, thread, N));
             }
+            let _stop = Stop(&stop);
             let mut taken = BTreeSet::new();
             let mut expected: Vec<_> = given.geometry.buckets().filter(|&b| quiet(b)).collect();
             expected.sort_by_key(|&b| (lru_key(given.words[b.as_usize()], Prio::OLDEST), b));
             for _ in 0..60 {
                 let (order, _) = given.pass(&table, &scanner);
-                assert_eq!(order.len(), given.wanted, "enough are left");
+                // Fewer, if too many were pinned between a look and the next.
+                assert!(order.len() <= given.wanted, "{} are too many", order.len());
                 for &bucket in &order {
                     let word = table.peek(bucket);
                     assert_eq!(word.gen_(), Gen::new(1), "{bucket} was taken once");
@@ -320,9 +322,18 @@ fn while_others_change_words_only_what_may_be_taken_is() {
                 let calm: Vec<_> = order.into_iter().filter(|&b| quiet(b)).collect();
                 assert_eq!(calm, expected.drain(..calm.len()).collect::<Vec<_>>());
             }
-            // Relaxed: nothing is published with it.
-            stop.store(true, Ordering::Relaxed);
+            assert!(!taken.is_empty(), "nothing was taken at all");
         });
+    }
+}
+
+/// Stops the others when it is dropped, also by a panic: nobody would ever end otherwise.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        // Relaxed: nothing is published with it.
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -42,10 +42,31 @@ impl Cells {
         self.0.pop()
     }
 
-    /// Whether there was room.
+    /// Into this CPU's; whoever came to another one since [`pop`](Self::pop), whose are full, puts it
+    /// where there is room. `false` if there is none.
     #[inline]
     #[must_use]
     pub fn push(&self, bucket: BucketIndex) -> bool {
-        self.0.push(bucket).is_done()
+        self.0.push(bucket).is_done() || self.push_elsewhere(bucket)
+    }
+
+    #[cold]
+    fn push_elsewhere(&self, bucket: BucketIndex) -> bool {
+        self.0.push_anywhere(bucket)
+    }
+}
+
+#[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]
+mod tests {
+    use super::*;
+
+    /// As if the thread came to another CPU each time.
+    #[test]
+    fn what_has_no_room_here_goes_elsewhere() {
+        let cells = Cells::new();
+        let all: Vec<_> = core::iter::from_fn(|| cells.0.pop_anywhere()).collect();
+        assert_eq!(all.len(), cells.0.capacity());
+        assert!(all.iter().all(|&bucket| cells.push(bucket)));
+        assert!(!cells.push(all[0]), "all are full");
     }
 }

@@ -35,11 +35,17 @@ impl Cells {
         Self(cells)
     }
 
-    /// A bucket from this CPU's.
+    /// A bucket from this CPU's; whoever is interrupted meanwhile takes it from wherever there is one.
+    /// `None` if there is none.
     #[inline]
     #[must_use]
     pub fn pop(&self) -> Option<BucketIndex> {
-        self.0.pop()
+        self.0.pop().or_else(|| self.pop_elsewhere())
+    }
+
+    #[cold]
+    fn pop_elsewhere(&self) -> Option<BucketIndex> {
+        self.0.pop_anywhere()
     }
 
     /// Into this CPU's; whoever came to another one since [`pop`](Self::pop), whose are full, puts it
@@ -62,9 +68,9 @@ mod tests {
 
     /// As if the thread came to another CPU each time.
     #[test]
-    fn what_has_no_room_here_goes_elsewhere() {
+    fn what_is_not_here_and_has_no_room_here_is_elsewhere() {
         let cells = Cells::new();
-        let all: Vec<_> = core::iter::from_fn(|| cells.0.pop_anywhere()).collect();
+        let all: Vec<_> = core::iter::from_fn(|| cells.pop()).collect();
         assert_eq!(all.len(), cells.0.capacity());
         assert!(all.iter().all(|&bucket| cells.push(bucket)));
         assert!(!cells.push(all[0]), "all are full");

@@ -26,6 +26,8 @@ impl Space for Copy {
     fn start(full: &Full) -> Self {
         Self(Locked::start(full))
     }
+    // As those of all that are measured.
+    #[inline(always)]
     fn try_alloc(&self) -> Option<Self::Bucket<'_>> {
         self.0.try_alloc()
     }
@@ -41,6 +43,7 @@ impl Space for Copy {
     fn reclaim_until(&self, stop: &AtomicBool) {
         self.0.reclaim_until(stop);
     }
+    #[inline(always)]
     fn sectors(&self, write: &SectorWrite) -> Option<Self::Extent<'_>> {
         self.0.sectors(write)
     }

@@ -8,8 +8,9 @@
 //! # State
 //!
 //! Per bucket one word ([`Lives`]): the number of its life, and a bit that says that some of it is
-//! in memory. A [`Life`] holds the *segments* that are: pieces of the bucket, each written with one
-//! operation. The last one may still be filled.
+//! in memory; beside it the life's gen, and a hint whether anything in it was hit. A [`Life`] holds
+//! the *segments* that are in memory: pieces of the bucket, each written with one operation. The last
+//! one may still be filled.
 //!
 //! # Protocol
 //!

@@ -332,9 +332,10 @@ impl Device {
     /// As [`take`](Self::take), wherever the bucket comes from.
     #[inline(never)]
     fn take_shared(&self, reserve: Reserve) -> Result<Option<(Free, Snapshot)>, Error> {
-        let popped = self.reserves.pop_own_cells();
-        if let Some(bucket) = popped
-            && self.attention().now() & (WAITING | ENDED) == 0
+        let mut popped = self.reserves.pop_own_cells();
+        if self.attention().now() & (WAITING | ENDED) == 0
+            // Taken out: what cannot be claimed has been set aside.
+            && let Some(bucket) = popped.take()
             && let Some(word) = self.claim(bucket, reserve)
         {
             return Ok(Some((Free::none(bucket), word)));

@@ -271,3 +271,32 @@ fn a_foreign_pin_sets_a_bucket_aside_until_it_is_gone() {
     assert_eq!(got, kept);
     assert_eq!(allocator.stats().devices[0].set_aside, 0);
 }
+
+/// Also one that is found where an allocation looks first: once, or it would be free twice.
+#[test]
+fn a_foreign_pin_sets_a_bucket_of_the_cells_aside_once() {
+    let (allocator, mut reclaimer) =
+        start(Config::default().cpus(1).restartable(false).sync(false));
+    while allocator.stats().devices[0].free_of(Reserve::None) == 0 {
+        let _ = reclaimer.step();
+    }
+    let given_back = allocator.try_alloc(Reserve::None).expect("in use").expect("just counted");
+    let kept = given_back.bucket_ref();
+    drop(given_back);
+    let pin = allocator.pin(kept).expect("its gen has not moved");
+    let mut held = drain(&allocator);
+    let stats = &allocator.stats().devices[0];
+    assert_eq!((stats.set_aside, stats.foreign_pin_total), (1, 1));
+    drop(pin);
+    loop {
+        let _ = reclaimer.step();
+        let found = drain(&allocator);
+        if found.is_empty() {
+            break;
+        }
+        held.extend(found);
+    }
+    let buckets: HashSet<_> = held.iter().map(|held| held.bucket_ref().bucket()).collect();
+    assert!(buckets.contains(&kept.bucket()), "it came back");
+    assert_eq!(buckets.len(), held.len(), "each bucket has one holder");
+}

@@ -240,11 +240,11 @@ impl Allocator {
     }
 
     /// The content of `pointer`'s bucket is dead. It is not free at once (old pointers may lead
-    /// into it) but can be reused before others. The caller owns the bucket. Lock-free.
+    /// into it) but can be reused before others. The caller owns the bucket; if it was reused
+    /// meanwhile nothing changes. Lock-free.
     pub fn free(&self, pointer: BucketRef) {
         let Some(table) = self.table_of(pointer) else { return };
-        if table.peek(pointer.bucket()).gen_() == pointer.gen_() {
-            table.free(pointer.bucket());
+        if table.free(pointer.bucket(), pointer.gen_()) {
             self.devices[pointer.device().as_usize()].available.change(1);
         }
     }

@@ -10,13 +10,13 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
 use tierce_core::{DeviceIndex, Geometry, Reserve, Sizes};
 use tierce_lockfree::{
-    AllocFuture, Allocation, Allocator, BucketRef, Config, DeviceTable, Error, Reclaimer, Step,
-    WaitFor,
+    AllocFuture, Allocation, Allocator, BucketRef, Config, DeviceTable, Error, OwnedAllocation,
+    Reclaimer, Step, WaitFor,
 };
 
 const NBUCKETS: u32 = 64;
@@ -337,4 +337,29 @@ fn nobody_who_waits_is_overtaken() {
         });
         assert_eq!(allocator.stats().devices[0].waiters, 0);
     }
+}
+
+/// The last waker of a task takes the task with it, and what that holds may be what is waited for.
+#[test]
+fn a_waker_may_free_what_it_is_waited_for() {
+    struct Task(Mutex<Option<OwnedAllocation>>);
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {
+            assert!(self.0.lock().expect("no panic").is_some(), "it has its bucket");
+        }
+    }
+    let (allocator, _reclaimer) = start(1);
+    let mut all = drain(&allocator);
+    let held = all.pop().expect("the last is of `none`").into_owned(&allocator);
+    let bucket = held.bucket_ref();
+    let mut waits = allocator.alloc_on(DEVICE, Reserve::None);
+    let task = Waker::from(Arc::new(Task(Mutex::new(Some(held)))));
+    assert!(pin!(&mut waits).poll(&mut Context::from_waker(&task)).is_pending());
+    drop(task);
+    let bells = Arc::<Bells>::default();
+    // The old waker goes, and its bucket comes.
+    assert!(poll(&mut waits, &bells).is_pending());
+    // Relaxed: one thread.
+    assert_eq!(bells.0.load(Ordering::Relaxed), 1, "woken");
+    assert!(matches!(poll(&mut waits, &bells), Poll::Ready(Ok(got)) if got == bucket));
 }

@@ -16,7 +16,7 @@ use std::time::Instant;
 use tierce_core::{DeviceIndex, Geometry, Reserve, Sizes};
 use tierce_lockfree::{
     AllocFuture, Allocation, Allocator, BucketRef, Config, DeviceTable, Error, OwnedAllocation,
-    Reclaimer, Step, WaitFor,
+    Reclaimer, SectorRequest, Step, WaitFor,
 };
 
 const NBUCKETS: u32 = 64;
@@ -362,4 +362,46 @@ fn a_waker_may_free_what_it_is_waited_for() {
     // Relaxed: one thread.
     assert_eq!(bells.0.load(Ordering::Relaxed), 1, "woken");
     assert!(matches!(poll(&mut waits, &bells), Poll::Ready(Ok(got)) if got == bucket));
+}
+
+/// Who does not care for the device gets a bucket of any, whatever becomes of the others.
+#[test]
+fn who_takes_any_device_depends_on_none() {
+    const SECOND: DeviceIndex = DeviceIndex::new(1);
+    for fails in [false, true] {
+        let geometry = Geometry::new(NBUCKETS, 1, 128, 8).expect("a legal shape");
+        let tables = vec![DeviceTable::empty(geometry); 2];
+        let config = Config::default().cpus(2).sync(false);
+        let (allocator, mut reclaimers) =
+            Allocator::start(config, tables).expect("legal settings").finish();
+        reclaimers.iter_mut().for_each(|reclaimer| drop(reclaimer.step()));
+        let mut held = drain(&allocator);
+        let of_second = held.iter().rposition(|held| held.bucket_ref().device() == SECOND);
+        let of_second = held.remove(of_second.expect("it had free buckets"));
+        let waiters = |device: DeviceIndex| {
+            let stats = allocator.stats();
+            stats.devices[device.as_usize()].waiters
+        };
+        let request = SectorRequest::new(8).write_prio(true);
+        std::thread::scope(|threads| {
+            let waits = threads.spawn(|| {
+                let extent = allocator.alloc_sectors_until(&request, None);
+                extent.map(|extent| extent.bucket_ref())
+            });
+            while waiters(DEVICE) == 0 {
+                std::thread::yield_now();
+            }
+            if fails {
+                allocator.fail(DEVICE, Arc::new(std::io::Error::other("out of use")));
+            }
+            while waiters(SECOND) == 0 {
+                assert!(!waits.is_finished(), "{:?}", waits.join());
+                std::thread::yield_now();
+            }
+            let wanted = of_second.bucket_ref();
+            drop(of_second);
+            assert_eq!(waits.join().expect("no panic").expect("a bucket"), wanted);
+        });
+        assert_eq!(waiters(SECOND), 0);
+    }
 }

@@ -318,7 +318,8 @@ impl<K: Code + ?Sized, V: Code + ?Sized> Cache<K, V> {
     }
 
     /// The value of `key`, or what `fill` makes of it, stored. While one caller fills, others who
-    /// want the same key wait for him; if he fails or gives up, the next one fills.
+    /// want the same key wait for him; if he fails or gives up, the next one fills. Fills that wait
+    /// for each other's keys, on different threads, wait for ever.
     ///
     /// ```
     /// # use tierce_cache::{Cache, Config, Error};

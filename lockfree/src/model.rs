@@ -87,9 +87,9 @@ impl Table {
         self.0.touch(bucket, pointer);
     }
 
-    /// Its content is dead.
-    pub fn free(&self, bucket: BucketIndex) {
-        self.0.free(bucket);
+    /// Its content is dead; `false` if the gen has moved.
+    pub fn free(&self, bucket: BucketIndex, pointer: Gen) -> bool {
+        self.0.free(bucket, pointer)
     }
 
     /// Whether it took the short way.

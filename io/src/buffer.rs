@@ -35,8 +35,14 @@ use std::fmt;
 use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tierce_lockfree::huge_pages::{self, HUGE_PAGE};
+
+/// No ring has registered anything of a pool.
+const UNREGISTERED: usize = usize::MAX;
+/// The most memory that a pool has.
+const ARENA_BYTES_MAX: usize = 1 << 36;
 
 /// Alignment of every buffer: a page, and the largest logical block there is.
 pub const ALIGNMENT: usize = 4096;
@@ -136,11 +142,24 @@ pub struct Pool {
     arena: Aligned,
     chunk_bytes: usize,
     free: ArrayQueue<u32>,
-    registered_bytes: OnceLock<usize>,
+    /// Of the arena, by every ring that uses the pool; [`UNREGISTERED`]: by none.
+    registered_bytes: AtomicUsize,
 }
 
 impl Pool {
+    /// Bytes of a chunk, which is so long at least, and of so many chunks; `None` if that is more than
+    /// 64 GiB in all.
+    pub(crate) fn sizes(chunk_bytes: usize, chunks: u32) -> Option<(usize, usize)> {
+        let chunk_bytes = chunk_bytes.max(1).checked_next_multiple_of(ALIGNMENT)?;
+        let bytes = chunk_bytes.checked_mul(chunks.max(1) as usize)?;
+        (bytes <= ARENA_BYTES_MAX).then_some((chunk_bytes, bytes))
+    }
+
     /// `chunks` buffers of `chunk_bytes` bytes each, the latter rounded up to [`ALIGNMENT`].
+    ///
+    /// # Panics
+    ///
+    /// If that is more than 64 GiB in all.
     #[must_use]
     pub fn new(chunk_bytes: usize, chunks: u32) -> Arc<Self> {
         Self::in_arena(chunk_bytes, chunks, Aligned::new)
@@ -158,14 +177,19 @@ impl Pool {
         chunks: u32,
         arena: impl FnOnce(usize) -> Aligned,
     ) -> Arc<Self> {
-        let chunk_bytes = chunk_bytes.max(1).next_multiple_of(ALIGNMENT);
+        let (chunk_bytes, bytes) = Self::sizes(chunk_bytes, chunks).expect("at most 64 GiB");
         let chunks = chunks.max(1);
         let free = ArrayQueue::new(chunks as usize);
         for chunk in 0..chunks {
             free.push(chunk).expect("the queue has a place for every chunk");
         }
-        let arena = arena(chunk_bytes * chunks as usize);
-        Arc::new(Self { arena, chunk_bytes, free, registered_bytes: OnceLock::new() })
+        let arena = arena(bytes);
+        Arc::new(Self {
+            arena,
+            chunk_bytes,
+            free,
+            registered_bytes: AtomicUsize::new(UNREGISTERED),
+        })
     }
 
     /// A buffer of `bytes` bytes: a chunk of the pool if one is free and large enough, else
@@ -196,10 +220,20 @@ impl Pool {
         self.chunk_bytes
     }
 
-    /// Notes that the first `bytes` of the arena are registered. Once, before the first use.
+    /// Notes that the first `bytes` of the arena are registered with one more ring: what is not with
+    /// all of them counts as not registered. Before the first use.
     pub(crate) fn set_registered(&self, bytes: usize) {
-        let first = self.registered_bytes.set(bytes).is_ok();
-        assert!(first, "a pool is registered with one ring only");
+        // Relaxed: the ring is reported to who opens the device after this, and used after that.
+        self.registered_bytes.fetch_min(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of the arena that are registered.
+    fn registered(&self) -> usize {
+        // Relaxed: as above.
+        match self.registered_bytes.load(Ordering::Relaxed) {
+            UNREGISTERED => 0,
+            bytes => bytes,
+        }
     }
 
     fn chunk_start(&self, chunk: u32) -> NonNull<u8> {
@@ -216,7 +250,7 @@ impl fmt::Debug for Pool {
             .field("chunk_bytes", &self.chunk_bytes)
             .field("chunks", &self.free.capacity())
             .field("free", &self.free.len())
-            .field("registered_bytes", &self.registered_bytes.get())
+            .field("registered_bytes", &self.registered())
             .finish_non_exhaustive()
     }
 }
@@ -265,7 +299,7 @@ impl Buffer {
     pub fn is_registered(&self) -> bool {
         let Memory::Pooled { pool, chunk } = &self.memory else { return false };
         let end = (*chunk as usize + 1) * pool.chunk_bytes;
-        pool.registered_bytes.get().is_some_and(|&registered| end <= registered)
+        end <= pool.registered()
     }
 
     /// Whether it is registered with `pool`, and not with somebody else's ring.
@@ -352,6 +386,8 @@ mod tests {
     #[test]
     fn only_the_registered_prefix_counts() {
         let pool = Pool::new(4096, 4);
+        // With two rings, of which one could not have more.
+        pool.set_registered(3 * 4096);
         pool.set_registered(2 * 4096);
         let buffers: Vec<_> = (0..4).map(|_| pool.buffer(1)).collect();
         let registered = buffers.iter().filter(|b| b.is_registered_in(&pool)).count();

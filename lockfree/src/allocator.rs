@@ -101,6 +101,11 @@ impl Allocator {
     /// Takes a device out of use: its allocations fail with `cause`, those who wait for it are
     /// told, reclaiming stops. The other devices go on; the first cause is kept. Takes short
     /// locks, as [`close`](Self::close).
+    ///
+    /// # Panics
+    ///
+    /// If the set has no such device; as [`try_alloc_on`](Self::try_alloc_on),
+    /// [`alloc_on`](Self::alloc_on) when it is polled, and [`alloc_until`](Self::alloc_until) do.
     pub fn fail(&self, device: DeviceIndex, cause: Cause) {
         event!(WARN, "device_failed", device = device, cause = cause);
         self.devices[device.as_usize()].fail(cause);

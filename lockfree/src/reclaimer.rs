@@ -252,6 +252,11 @@ impl Reclaimer {
     }
 
     /// Does what can be done without the device and says what has to be done next.
+    ///
+    /// # Panics
+    ///
+    /// If a [`PrioWrite`] that it gave out was neither [durable](Self::prio_durable) nor
+    /// [failed](Self::prio_failed) since: its batch waits for it, also if it was dropped.
     pub fn step(&mut self) -> Step {
         loop {
             if self.dev().check().is_err() {

@@ -16,7 +16,7 @@ use std::time::Instant;
 use tierce_core::{DeviceIndex, Geometry, Reserve, Sizes};
 use tierce_lockfree::{
     AllocFuture, Allocation, Allocator, BucketRef, Config, DeviceTable, Error, OwnedAllocation,
-    Reclaimer, SectorRequest, Step, WaitFor,
+    Reclaimer, SectorRequest, Step, Unused, WaitFor,
 };
 
 const NBUCKETS: u32 = 64;
@@ -404,4 +404,35 @@ fn who_takes_any_device_depends_on_none() {
         });
         assert_eq!(waiters(SECOND), 0);
     }
+}
+
+/// Who is woken may do what the waking thread does just then.
+#[test]
+fn a_waker_may_release_another_bucket() {
+    struct Next(Arc<Allocator>, BucketRef);
+    impl Wake for Next {
+        fn wake(self: Arc<Self>) {
+            assert!(matches!(self.0.unused(self.1), Unused::Released(_)));
+        }
+    }
+    let (allocator, _reclaimer) = start(1);
+    let written = || {
+        let bucket =
+            allocator.try_alloc(Reserve::None).expect("works").expect("the lists are full");
+        let pointer = bucket.bucket_ref();
+        bucket.written();
+        pointer
+    };
+    let (first, second) = (written(), written());
+    let _all = drain(&allocator);
+    // What is released goes to this reserve first.
+    let mut waits = allocator.alloc_on(DEVICE, Reserve::Prio);
+    let waker = Waker::from(Arc::new(Next(Arc::clone(&allocator), second)));
+    assert!(pin!(&mut waits).poll(&mut Context::from_waker(&waker)).is_pending());
+    assert!(matches!(allocator.unused(first), Unused::Released(_)));
+    let bells = Arc::<Bells>::default();
+    let Poll::Ready(Ok(got)) = poll(&mut waits, &bells) else { panic!("it was woken") };
+    assert_eq!(got.id(), first.id());
+    let next = allocator.try_alloc(Reserve::Prio).expect("works").expect("the waker freed it");
+    assert_eq!(next.bucket_ref().id(), second.id());
 }

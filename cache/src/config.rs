@@ -173,8 +173,9 @@ impl Config {
         Self { device, ..self }
     }
 
-    /// How long a blocking insert waits for memory and space before it fails; otherwise 30 s.
-    /// A future waits until it is dropped.
+    /// How long a blocking insert waits for memory and space before it fails, and how long closing
+    /// a cache that is [recovering](Self::recover) waits for a device that does not answer; otherwise
+    /// 30 s. A future waits until it is dropped.
     #[must_use]
     pub fn space_timeout(self, space_timeout: Duration) -> Self {
         Self { space_timeout, ..self }

@@ -99,7 +99,8 @@
 //! | `index.rs`, `table.rs`, `packed.rs` | where each key's value is: 12 bytes, and few beside them |
 //! | `fetch.rs` | reading a record: from memory, a write buffer, or the device |
 //! | `memory.rs` | copies in memory, and why nothing old is served from them |
-//! | `recover.rs`, `scan.rs`, `open.rs` | coming back warm |
+//! | `admission.rs` | which records are copied into memory at all |
+//! | `recover.rs`, `scan.rs`, `summary.rs`, `open.rs` | coming back warm |
 //! | `warm.rs` | requests while it comes back |
 //! | `lineage.rs`, `evict.rs` | why what was removed or overwritten never comes back |
 //! | `reinsert.rs`, `going.rs` | what was hit outlives its bucket; what is about to go is read |
@@ -149,6 +150,7 @@ pub mod error;
 pub mod metrics;
 pub mod stats;
 
+mod admission;
 mod block;
 mod budget;
 mod collector;
@@ -171,6 +173,7 @@ mod reinsert;
 mod scan;
 mod spread;
 mod stream;
+mod summary;
 mod table;
 #[cfg(test)]
 mod testing;

@@ -13,7 +13,9 @@
 //! [`Completion`](crate::Completion).
 //!
 //! A [`Pool`] is one arena, cut into chunks of equal size. A prefix of the arena may be
-//! registered with a ring ([`Buffer::is_registered`]).
+//! registered with a ring ([`Buffer::is_registered`]). Buffers longer than a chunk come from the
+//! heap; a few of them, which are not too long, are kept for the next one, as to get and to clear
+//! such memory takes as long as to copy it.
 //!
 //! # Invariants
 //!
@@ -24,7 +26,7 @@
 //!
 //! # Progress
 //!
-//! Taking and returning a chunk go through crossbeam's `ArrayQueue`, which can wait for a peer
+//! Taking and returning memory go through crossbeam's `ArrayQueue`, which can wait for a peer
 //! that was preempted inside it. An empty pool does not wait: the heap serves.
 
 use crossbeam_queue::ArrayQueue;
@@ -46,6 +48,12 @@ const ARENA_BYTES_MAX: usize = 1 << 36;
 
 /// Alignment of every buffer: a page, and the largest logical block there is.
 pub const ALIGNMENT: usize = 4096;
+
+/// How many buffers that are longer than a chunk a pool keeps, at most, …
+const SPARE: usize = 16;
+
+/// … if they are not longer than this.
+const SPARE_BYTES_MAX: usize = 512 << 10;
 
 /// An aligned piece of memory, freed when dropped.
 struct Aligned {
@@ -142,6 +150,8 @@ pub struct Pool {
     arena: Aligned,
     chunk_bytes: usize,
     free: ArrayQueue<u32>,
+    /// Longer than a chunk.
+    spare: ArrayQueue<Aligned>,
     /// Of the arena, by every ring that uses the pool; [`UNREGISTERED`]: by none.
     registered_bytes: AtomicUsize,
 }
@@ -188,6 +198,7 @@ impl Pool {
             arena,
             chunk_bytes,
             free,
+            spare: ArrayQueue::new(SPARE),
             registered_bytes: AtomicUsize::new(UNREGISTERED),
         })
     }
@@ -196,12 +207,25 @@ impl Pool {
     /// from the heap. What it holds is unspecified.
     #[must_use]
     pub fn buffer(self: &Arc<Self>, bytes: usize) -> Buffer {
-        if bytes <= self.chunk_bytes
-            && let Some(chunk) = self.free.pop()
-        {
-            return Buffer { memory: Memory::Pooled { pool: self.clone(), chunk }, len: bytes };
+        if bytes > self.chunk_bytes {
+            return self.long(bytes);
         }
-        Buffer::new(bytes)
+        match self.free.pop() {
+            Some(chunk) => {
+                Buffer { memory: Memory::Pooled { pool: self.clone(), chunk }, len: bytes }
+            }
+            None => Buffer::new(bytes),
+        }
+    }
+
+    fn long(self: &Arc<Self>, bytes: usize) -> Buffer {
+        if bytes > SPARE_BYTES_MAX {
+            return Buffer::new(bytes);
+        }
+        // One that is too short makes room for the one that is made instead.
+        let spare = self.spare.pop().filter(|spare| spare.capacity >= bytes);
+        let memory = spare.unwrap_or_else(|| Aligned::new(bytes));
+        Buffer { memory: Memory::Spare { pool: self.clone(), memory }, len: bytes }
     }
 
     /// Chunks that are free at the moment; a hint when others use the pool.
@@ -258,7 +282,15 @@ impl fmt::Debug for Pool {
 enum Memory {
     Empty,
     Heap(Aligned),
-    Pooled { pool: Arc<Pool>, chunk: u32 },
+    Pooled {
+        pool: Arc<Pool>,
+        chunk: u32,
+    },
+    /// From the heap, to be kept.
+    Spare {
+        pool: Arc<Pool>,
+        memory: Aligned,
+    },
 }
 
 /// Bytes for one operation, aligned to [`ALIGNMENT`].
@@ -312,7 +344,7 @@ impl Buffer {
     pub(crate) fn start(&self) -> NonNull<u8> {
         match &self.memory {
             Memory::Empty => NonNull::dangling(),
-            Memory::Heap(aligned) => aligned.start,
+            Memory::Heap(memory) | Memory::Spare { memory, .. } => memory.start,
             Memory::Pooled { pool, chunk } => pool.chunk_start(*chunk),
         }
     }
@@ -337,8 +369,13 @@ impl DerefMut for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if let Memory::Pooled { pool, chunk } = &self.memory {
-            pool.free.push(*chunk).expect("the queue has a place for every chunk (Invariant 1)");
+        match std::mem::replace(&mut self.memory, Memory::Empty) {
+            Memory::Pooled { pool, chunk } => {
+                pool.free.push(chunk).expect("the queue has a place for every chunk (Invariant 1)");
+            }
+            // If there is no place it is freed.
+            Memory::Spare { pool, memory } => drop(pool.spare.push(memory)),
+            Memory::Heap(_) | Memory::Empty => {}
         }
     }
 }
@@ -347,7 +384,7 @@ impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let origin = match self.memory {
             Memory::Empty => "empty",
-            Memory::Heap(_) => "heap",
+            Memory::Heap(_) | Memory::Spare { .. } => "heap",
             Memory::Pooled { .. } if self.is_registered() => "registered",
             Memory::Pooled { .. } => "pool",
         };
@@ -381,6 +418,29 @@ mod tests {
             }
             assert!(format!("{:?}", buffers[4]).contains("heap"));
         }
+    }
+
+    #[test]
+    fn long_buffers_are_used_again() {
+        let pool = Pool::new(4096, 1);
+        let long = pool.buffer(100_000);
+        let start = long.start();
+        drop(long);
+        let mut shorter = pool.buffer(50_000);
+        assert_eq!((shorter.start(), shorter.len()), (start, 50_000));
+        shorter.truncate(1000);
+        drop(shorter);
+        let again = pool.buffer(100_000);
+        assert_eq!((again.start(), again.len()), (start, 100_000), "all of it");
+        drop(again);
+        let longer = pool.buffer(200_000);
+        assert!(longer.iter().all(|&byte| byte == 0), "new");
+        drop(longer);
+        let many: Vec<_> = (0..2 * SPARE).map(|_| pool.buffer(5000)).collect();
+        drop(many);
+        assert_eq!(pool.spare.len(), SPARE);
+        drop(pool.buffer(SPARE_BYTES_MAX + 1));
+        assert!(pool.spare.pop().is_some_and(|spare| spare.capacity <= SPARE_BYTES_MAX));
     }
 
     #[test]

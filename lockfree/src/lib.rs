@@ -56,8 +56,8 @@
 //! | close, fail, stats, finishing a collection | short locks, and as long as their loops are |
 //!
 //! What says nothing of its progress only looks at what it was given, and is wait-free.
-// The files that need it say why: `hint/cpu.rs`, `huge_pages.rs`, `section/x86.rs`, `wide.rs`,
-// `victims/x86.rs`, `words/room.rs`.
+// The files that need it say why: `hint/cpu.rs`, `huge_pages.rs`, `pile.rs`, `section/x86.rs`,
+// `wide.rs`, `victims/x86.rs`, `words/room.rs`.
 #![cfg_attr(not(tierce_loom), deny(unsafe_code))]
 
 pub mod allocation;
@@ -102,6 +102,7 @@ mod events;
 mod hint;
 mod near;
 mod owner;
+mod pile;
 mod rescale;
 mod ring;
 mod section;

@@ -336,7 +336,7 @@ impl Reclaimer {
             if device.table().read(bucket).pin_count() != 1 {
                 device.set_aside(bucket);
             } else if self.release(bucket).is_err() {
-                device.leftovers.lock().push(bucket);
+                device.leftovers.put(bucket);
                 room = false;
             }
         }

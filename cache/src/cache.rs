@@ -46,8 +46,8 @@ pub(crate) struct Threads {
 }
 
 impl Background {
-    /// Ends the recovery, wherever it is. `None`: it hangs, in a read that does not come back. Then it
-    /// is left alone: it ends with that read, and the devices are free.
+    /// Ends the recovery, wherever it is. `None`: it hangs, in a read that does not come back. Then
+    /// it is left alone: it ends with that read, and the devices are free.
     fn end_recovery(&mut self) -> Option<thread::Result<Result<(), Error>>> {
         let Some(recovery) = self.recovery.take() else { return Some(Ok(Ok(()))) };
         let warm = &self.engine.warm;

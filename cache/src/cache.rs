@@ -11,7 +11,7 @@ use crate::stats::Stats;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 use tierce_io::{Device, Pipeline};
 
@@ -24,7 +24,6 @@ use tierce_io::{Device, Pipeline};
 #[derive(Debug)]
 pub struct Cache<K: ?Sized = [u8], V: ?Sized = [u8]> {
     background: Background,
-    space_timeout: Duration,
     types: PhantomData<fn(&K) -> Box<V>>,
 }
 
@@ -35,6 +34,8 @@ pub(crate) struct Background {
     /// What comes back while the cache is used, and ends with the threads.
     pub(crate) recovery: Option<JoinHandle<Result<Threads, Error>>>,
     pub(crate) threads: Option<Threads>,
+    /// How long somebody waits who does not want to wait for ever.
+    pub(crate) space_timeout: Duration,
 }
 
 /// What runs as long as the cache is open and recovered.
@@ -45,16 +46,22 @@ pub(crate) struct Threads {
 }
 
 impl Background {
-    /// Ends the recovery, wherever it is. An error: it had failed.
-    fn end_recovery(&mut self) -> Result<(), Error> {
-        let Some(recovery) = self.recovery.take() else { return Ok(()) };
-        self.engine.warm.stop();
-        match recovery.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
-            Ok(threads) => self.threads = Some(threads),
-            Err(Error::Space(tierce_lockfree::Error::Closed)) => {}
-            Err(error) => return Err(error),
-        }
-        Ok(())
+    /// Ends the recovery, wherever it is. `None`: it hangs, in a read that does not come back. Then it
+    /// is left alone: it ends with that read, and the devices are free.
+    fn end_recovery(&mut self) -> Option<thread::Result<Result<(), Error>>> {
+        let Some(recovery) = self.recovery.take() else { return Some(Ok(Ok(()))) };
+        let warm = &self.engine.warm;
+        warm.stop();
+        // How it ended its thread says.
+        let _ = block_until(warm.over(), Instant::now().checked_add(self.space_timeout))?;
+        Some(recovery.join().map(|ended| match ended {
+            Ok(threads) => {
+                self.threads = Some(threads);
+                Ok(())
+            }
+            Err(Error::Space(tierce_lockfree::Error::Closed)) => Ok(()),
+            Err(error) => Err(error),
+        }))
     }
 
     fn stop(&mut self) -> Result<(), Error> {
@@ -71,10 +78,7 @@ impl Background {
 impl Drop for Background {
     fn drop(&mut self) {
         // What went wrong was told to those who waited; `close` is for those who want to know.
-        self.engine.warm.stop();
-        if let Some(Ok(Ok(threads))) = self.recovery.take().map(JoinHandle::join) {
-            self.threads = Some(threads);
-        }
+        drop(self.end_recovery());
         if let Some(allocator) = self.engine.allocator.get() {
             allocator.close();
         }
@@ -93,8 +97,7 @@ impl Cache {
     /// [`Error::Geometry`], [`Error::SmallBuckets`], [`Error::Twice`], [`Error::Unknown`],
     /// [`Error::Space`] for settings out of range, [`Error::Thread`].
     pub fn open(config: Config) -> Result<Self, Error> {
-        let space_timeout = config.space_timeout;
-        Ok(Self { background: open::open(&config)?, space_timeout, types: PhantomData })
+        Ok(Self { background: open::open(&config)?, types: PhantomData })
     }
 
     /// Opens the cache on devices that are open already, for who brings devices of his own. The
@@ -119,8 +122,7 @@ impl Cache {
     ///
     /// As [`open`](Self::open).
     pub fn open_on(config: &Config, devices: Vec<Arc<dyn Device>>) -> Result<Self, Error> {
-        let space_timeout = config.space_timeout;
-        Ok(Self { background: open::open_on(config, devices)?, space_timeout, types: PhantomData })
+        Ok(Self { background: open::open_on(config, devices)?, types: PhantomData })
     }
 
     /// Waits until it is known what is on the devices; without [`Config::recover`] it is.
@@ -169,8 +171,7 @@ impl Cache {
     /// ```
     #[must_use]
     pub fn typed<K: Code + ?Sized, V: Code + ?Sized>(self) -> Cache<K, V> {
-        let Self { background, space_timeout, types: _ } = self;
-        Cache { background, space_timeout, types: PhantomData }
+        Cache { background: self.background, types: PhantomData }
     }
 }
 
@@ -293,7 +294,7 @@ impl<K: Code + ?Sized, V: Code + ?Sized> Cache<K, V> {
     /// As [`insert`](Self::insert): that a key was removed has to be written, too. Then it was not
     /// removed.
     pub fn remove(&self, key: &K) -> Result<bool, Error> {
-        self.in_time(self.remove_async(key)).unwrap_or_else(|| Err(self.late()))
+        self.limited(self.remove_async(key))
     }
 
     /// As [`remove`](Self::remove).
@@ -334,9 +335,9 @@ impl<K: Code + ?Sized, V: Code + ?Sized> Cache<K, V> {
     ///
     /// # Errors
     ///
-    /// What `fill` returns, and those of [`get`](Self::get) and [`insert`](Self::insert). While
-    /// the cache is [recovering](Config::recover) nothing is filled: what is not found waits as an
-    /// insert does.
+    /// What `fill` returns, and those of [`get`](Self::get) and [`insert`](Self::insert);
+    /// [`Error::FillsItself`] from a `fill` that asks for the same key. While the cache is
+    /// [recovering](Config::recover) nothing is filled: what is not found waits as an insert does.
     pub fn get_with<E: From<Error>>(
         &self,
         key: &K,
@@ -345,14 +346,19 @@ impl<K: Code + ?Sized, V: Code + ?Sized> Cache<K, V> {
     where
         V::Owned: std::borrow::Borrow<V>,
     {
-        block_on(self.get_with_async(key, async || fill()))
+        // Nothing else happens on this thread meanwhile, so what waits may block it.
+        let recovered = async || self.limited(self.engine().recovered());
+        let store = async |value: &V| self.insert(key, value);
+        let blocks = Some(thread::current().id());
+        block_on(self.get_or_fill(key, async || fill(), recovered, store, blocks))
     }
 
-    /// As [`get_with`](Self::get_with).
+    /// As [`get_with`](Self::get_with), without its limits: it waits until it is dropped. A `fill`
+    /// that waits for the same key waits for itself, for ever.
     ///
     /// # Errors
     ///
-    /// As [`get_with`](Self::get_with).
+    /// As [`get_with`](Self::get_with), without [`Error::TimedOut`] and [`Error::FillsItself`].
     pub async fn get_with_async<E: From<Error>>(
         &self,
         key: &K,
@@ -361,24 +367,47 @@ impl<K: Code + ?Sized, V: Code + ?Sized> Cache<K, V> {
     where
         V::Owned: std::borrow::Borrow<V>,
     {
+        let recovered = async || self.engine().recovered().await;
+        let put = Put::new();
+        let store = async |value: &V| self.insert_async(key, value, &put).await;
+        self.get_or_fill(key, fill, recovered, store, None).await
+    }
+
+    /// Both, for a thread that does nothing else until it is through, or for none.
+    async fn get_or_fill<E: From<Error>>(
+        &self,
+        key: &K,
+        fill: impl AsyncFnOnce() -> Result<V::Owned, E>,
+        recovered: impl AsyncFn() -> Result<(), Error>,
+        store: impl AsyncFnOnce(&V) -> Result<(), Error>,
+        blocks: Option<ThreadId>,
+    ) -> Result<V::Owned, E>
+    where
+        V::Owned: std::borrow::Borrow<V>,
+    {
         use std::borrow::Borrow;
+        let reads = if blocks.is_some() { Reads::Here } else { Reads::Elsewhere };
         loop {
-            if let Some(value) = self.get_async(key).await? {
+            if let Some(value) = self.get_by(key, reads).await? {
                 return Ok(value);
             }
             // It could not be stored, and may be there.
-            self.engine().recovered().await?;
+            recovered().await?;
+            let flights = &self.engine().flights;
             let hash = self.engine().hash(&key.encode())?;
-            let Some(_leader) = self.engine().flights.lead(hash) else {
-                self.engine().flights.landed(hash).await;
+            let Some(_leader) = flights.lead(hash, blocks) else {
+                if blocks.is_some_and(|thread| flights.is_led_by(hash, thread)) {
+                    return Err(Error::FillsItself.into());
+                }
+                flights.landed(hash).await;
                 continue;
             };
             // Whoever led before may have filled since we looked.
-            if let Some(value) = self.get_async(key).await? {
+            if let Some(value) = self.get_by(key, reads).await? {
                 return Ok(value);
             }
             let value = fill().await?;
-            self.insert_async(key, value.borrow(), &Put::new()).await?;
+            store(value.borrow()).await?;
             return Ok(value);
         }
     }
@@ -410,12 +439,16 @@ impl<K: ?Sized, V: ?Sized> Cache<K, V> {
     }
 
     fn in_time<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        block_until(work, Instant::now().checked_add(self.space_timeout))
+        block_until(work, Instant::now().checked_add(self.background.space_timeout))
+    }
+
+    fn limited<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        self.in_time(work).unwrap_or_else(|| Err(self.late()))
     }
 
     /// Why something took too long.
     fn late(&self) -> Error {
-        let waited_ms = self.space_timeout.as_millis();
+        let waited_ms = self.background.space_timeout.as_millis();
         match self.engine().warm.is_over() {
             true => Error::TimedOut { waited_ms },
             false => self.engine().warm.recovering(),
@@ -443,7 +476,10 @@ impl<K: ?Sized, V: ?Sized> Cache<K, V> {
     ///
     /// [`Error::Io`] with what a background thread or the flush ran into; what the recovery did.
     pub fn close(mut self) -> Result<(), Error> {
-        self.background.end_recovery()?;
+        match self.background.end_recovery() {
+            None => return Err(self.engine().warm.recovering()),
+            Some(ended) => ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
+        }
         if self.background.threads.is_none() {
             return Ok(()); // nothing was written
         }

@@ -120,7 +120,7 @@ impl Config {
             space_timeout: Duration::from_secs(30),
             write_buffer_bytes: 16 << 20,
             memory_bytes: 0,
-            segment_bytes: 256 << 10,
+            segment_bytes: 128 << 10,
             streams: None,
             when_full: WhenFull::Wait,
             reinsert_after: None,
@@ -173,8 +173,9 @@ impl Config {
         Self { device, ..self }
     }
 
-    /// How long a blocking insert waits for memory and space before it fails; otherwise 30 s.
-    /// A future waits until it is dropped.
+    /// How long a blocking insert waits for memory and space before it fails, and how long closing
+    /// a cache that is [recovering](Self::recover) waits for a device that does not answer; otherwise
+    /// 30 s. A future waits until it is dropped.
     #[must_use]
     pub fn space_timeout(self, space_timeout: Duration) -> Self {
         Self { space_timeout, ..self }
@@ -213,8 +214,9 @@ impl Config {
     /// [`write_buffer_bytes`](Self::write_buffer_bytes), and who keeps decoded values of his own
     /// has no use for another copy. Keys, values and what it takes to find them count.
     ///
-    /// It is divided among a few locks, by 1 MiB at least, and a value larger than such a share is
-    /// not kept. A get from memory is a use of its bucket; when the bucket is reused the entry is
+    /// Values that are large among those of the cache are copied the less often, once memory is full,
+    /// the larger they are: for what they take many small ones are found. It is divided among a few
+    /// locks, by 1 MiB at least, and a value larger than such a share is not kept. A get from memory is a use of its bucket; when the bucket is reused the entry is
     /// gone, copy or not.
     ///
     /// ```
@@ -235,7 +237,8 @@ impl Config {
         Self { memory_bytes, ..self }
     }
 
-    /// How much is written at a time, 256 KiB unless told; at most a bucket.
+    /// How much is written at a time, 128 KiB unless told; at most a bucket. A read may have to wait
+    /// in the device behind a whole write.
     #[must_use]
     pub fn segment_bytes(self, segment_bytes: u32) -> Self {
         Self { segment_bytes: segment_bytes.max(1), ..self }

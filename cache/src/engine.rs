@@ -126,7 +126,7 @@ impl Owner for Engine {
     fn failed(&self, life: &Life, error: tierce_io::Error) {
         event!(ERROR, "write_failed", device = life.bucket.device(), cause = error);
         self.counters.write_errors.add_one();
-        // Relaxed: told by a flush that comes later, which waits for the life's lock.
+        // Relaxed: told by a flush that finds the life's lock taken and left after this.
         self.devices[life.bucket.device().as_usize()].lost.store(true, Ordering::Relaxed);
         self.allocator().fail(life.bucket.device(), Arc::new(error));
     }
@@ -503,24 +503,9 @@ impl Engine {
     async fn open_bucket(&self, stream: usize) -> Result<(), Error> {
         let is_survivor = stream == self.streams.survivors();
         let reserve = if is_survivor { Reserve::MovingGc } else { Reserve::None };
-        let Some(device) = self.allocator().most_free(reserve) else {
-            if is_survivor {
-                return Err(Error::Full);
-            }
-            // None works: the first one says why.
-            return self
-                .allocator()
-                .alloc_on(DeviceIndex::FIRST, reserve)
-                .await
-                .map(drop)
-                .map_err(Error::from);
-        };
         let allocation = match self.when_full {
-            WhenFull::Wait if !is_survivor => self.allocator().alloc_on(device, reserve).await?,
-            _ => {
-                let found = self.allocator().try_alloc_on(device, reserve)?;
-                found.ok_or(Error::Full)?
-            }
+            WhenFull::Wait if !is_survivor => self.allocator().alloc_any(reserve).await?,
+            _ => self.allocator().try_alloc_any(reserve)?.ok_or(Error::Full)?,
         };
         let allocation = allocation.into_owned(self.allocator());
         let bucket = allocation.bucket_ref();

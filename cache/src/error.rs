@@ -43,6 +43,10 @@ pub enum Error {
         /// Buckets that may hold something.
         buckets: u64,
     },
+    /// What fills a key asked for the same key, with [`get_with`](crate::Cache::get_with): it would
+    /// wait for itself.
+    #[error("a fill asks for the key that it fills")]
+    FillsItself,
     /// The device has failed, or the cache was closed.
     #[error(transparent)]
     Space(#[from] tierce_lockfree::Error),

@@ -18,6 +18,9 @@ use twox_hash::XxHash3_64;
 
 const SHARD_BITS: u32 = 10;
 
+/// After so many entries whoever visits all of them lets others go first: some 50 µs.
+const VISITS: usize = 1024;
+
 /// The hash of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct KeyHash(pub(crate) u64);
@@ -152,10 +155,19 @@ impl Index {
         self.shard(hash).remove_if(hash, |found| found == location);
     }
 
-    /// Visits every entry, shard by shard, and keeps those for which `keep` says so.
+    /// Visits every entry, shard by shard, and keeps those for which `keep` says so. Now and then,
+    /// holding nothing, it lets others have the CPU.
     pub(crate) fn retain(&self, mut keep: impl FnMut(Location) -> bool) {
+        let mut visited = 0;
         for shard in &self.shards {
-            Self::lock(shard).retain(|entry| keep(entry.location(self.scale)));
+            Self::lock(shard).retain(|entry| {
+                visited += 1;
+                keep(entry.location(self.scale))
+            });
+            if visited >= VISITS {
+                visited = 0;
+                std::thread::yield_now();
+            }
         }
     }
 

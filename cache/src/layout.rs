@@ -399,8 +399,9 @@ impl Footer {
         self.records * SUMMARY_ENTRY_BYTES
     }
 
-    /// The entries of a summary; `None` if it is damaged.
+    /// The entries of the summary at the end of `bytes`; `None` if it is damaged.
     pub(crate) fn entries(&self, layout: &Layout, life: u64, bytes: &[u8]) -> Option<Vec<Entry>> {
+        let bytes = &bytes[bytes.len().checked_sub(self.summary_bytes())?..];
         if checksum(life, bytes).get() != self.checksum {
             return None;
         }
@@ -568,11 +569,10 @@ mod tests {
         assert_eq!(bytes.len() as u32, LAYOUT.dead - LAYOUT.summary(100));
         let (summary, footer) = bytes.split_at(bytes.len() - 512);
         let footer = decode_footer(&LAYOUT, 7, footer).expect("a footer");
-        let summary = &summary[summary.len() - footer.summary_bytes()..];
         assert_eq!((footer.records, footer.newest), (100, 104));
         assert_eq!(footer.entries(&LAYOUT, 7, summary), Some(entries));
         let mut bad = summary.to_vec();
-        bad[0] ^= 1;
+        *bad.last_mut().expect("it is not empty") ^= 1;
         assert_eq!(footer.entries(&LAYOUT, 7, &bad), None);
         assert_eq!(decode_footer(&LAYOUT, 8, &bytes[bytes.len() - 512..]), None, "another life");
     }

@@ -63,6 +63,7 @@
 //! | a key or value of another type than was stored | [`Error::Code`] |
 //! | inserts and removes of a key at the same time | one after the other, in some order; every get that begins later, and every restart, finds the same end |
 //! | no memory or no bucket | the insert waits, at most [`Config::space_timeout`]: [`Error::TimedOut`]; or it is told at once ([`WhenFull::Fail`]): [`Error::Full`]. An older value stays |
+//! | a fill ([`Cache::get_with`]) that asks for the key that it fills | [`Error::FillsItself`] |
 //! | a future that is dropped | its insert or remove took place or not; nothing is left behind |
 //! | a device that fails a write or flush | it is out of use. A flush says once that something was lost. Its entries are misses or can still be read, inserts go to the others; without others they return [`Error::Space`] with the cause |
 //! | a device that fails a read | a miss |
@@ -84,6 +85,7 @@
 //! | a version of the superblock that is not known | [`Error::Io`] |
 //! | the [clock](Clock) jumps forwards | entries with a time to live expire earlier |
 //! | it jumps backwards, also across a restart | they expire later; what had expired and is still stored is there again, unless it was overwritten or removed |
+//! | a device that does not answer | what needs it waits; closing a cache that is [recovering](Recover) gives up after [`Config::space_timeout`] |
 //! | a power loss or kill, at any time, also while recovering | as promised above |
 //!
 //! # How it works
@@ -97,7 +99,8 @@
 //! | `index.rs`, `table.rs`, `packed.rs` | where each key's value is: 12 bytes, and few beside them |
 //! | `fetch.rs` | reading a record: from memory, a write buffer, or the device |
 //! | `memory.rs` | copies in memory, and why nothing old is served from them |
-//! | `recover.rs`, `scan.rs`, `open.rs` | coming back warm |
+//! | `admission.rs` | which records are copied into memory at all |
+//! | `recover.rs`, `scan.rs`, `summary.rs`, `open.rs` | coming back warm |
 //! | `warm.rs` | requests while it comes back |
 //! | `lineage.rs`, `evict.rs` | why what was removed or overwritten never comes back |
 //! | `reinsert.rs`, `going.rs` | what was hit outlives its bucket; what is about to go is read |
@@ -147,6 +150,7 @@ pub mod error;
 pub mod metrics;
 pub mod stats;
 
+mod admission;
 mod block;
 mod budget;
 mod collector;
@@ -169,6 +173,7 @@ mod reinsert;
 mod scan;
 mod spread;
 mod stream;
+mod summary;
 mod table;
 #[cfg(test)]
 mod testing;

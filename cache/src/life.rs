@@ -57,6 +57,8 @@ pub(crate) struct Lives {
     /// Whether anything in it was hit: a hint.
     hit: Box<[Box<[AtomicBool]>]>,
     buffered: Box<[Mutex<Buffered>]>,
+    /// How many buckets have one.
+    count: AtomicU64,
 }
 
 type Buffered = HashMap<BucketId, Arc<Life>>;
@@ -84,7 +86,20 @@ impl Lives {
         }
         let nbuckets: Vec<_> = nbuckets.collect();
         let buffered = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { words: all(&nbuckets), gens: all(&nbuckets), hit: all(&nbuckets), buffered }
+        let count = AtomicU64::new(0);
+        Self { words: all(&nbuckets), gens: all(&nbuckets), hit: all(&nbuckets), buffered, count }
+    }
+
+    /// Changes the word of a bucket, and the count of those that have a life.
+    fn set(&self, id: BucketId, word: u64) {
+        // Release: whoever sees the word sees what was done before, see `get` and `number`.
+        let before = self.word(id).swap(word, Ordering::Release) & !BUFFERED;
+        // Relaxed: a statistic.
+        match (before != 0, word & !BUFFERED != 0) {
+            (false, true) => drop(self.count.fetch_add(1, Ordering::Relaxed)),
+            (true, false) => drop(self.count.fetch_sub(1, Ordering::Relaxed)),
+            _ => {}
+        }
     }
 
     fn word(&self, id: BucketId) -> &AtomicU64 {
@@ -146,37 +161,34 @@ impl Lives {
         self.words.iter().map(|words| words.len() as u64).sum()
     }
 
-    /// How many buckets have a life: looks at all.
+    /// How many buckets have a life.
     pub(crate) fn count(&self) -> u64 {
         // Relaxed: a statistic.
-        let lives = |word: &&AtomicU64| word.load(Ordering::Relaxed) & !BUFFERED != 0;
-        self.words.iter().flat_map(|words| words.iter()).filter(lives).count() as u64
+        self.count.load(Ordering::Relaxed)
     }
 
     /// A life that was found on the device.
     pub(crate) fn found(&self, bucket: BucketRef, number: u64) {
-        // Relaxed: ordered by the store below.
+        // Relaxed: ordered by what follows.
         self.gen_(bucket.id()).store(bucket.gen_().get(), Ordering::Relaxed);
-        // Release: pairs with the Acquire in `number`.
-        self.word(bucket.id()).store(number, Ordering::Release);
+        self.set(bucket.id(), number);
     }
 
     /// The life of a bucket has ended for good.
     pub(crate) fn end(&self, id: BucketId) {
-        // Release: as in `found`.
-        self.word(id).store(0, Ordering::Release);
+        self.set(id, 0);
     }
 
     /// A bucket is being filled.
     pub(crate) fn open(&self, life: &Arc<Life>) {
         let id = life.bucket.id();
         self.shard(id).insert(id, Arc::clone(life));
-        // Relaxed: ordered by the store below.
+        // Relaxed: ordered by what follows.
         self.gen_(id).store(life.bucket.gen_().get(), Ordering::Relaxed);
         // Relaxed: a hint.
         self.hit(id).store(false, Ordering::Relaxed);
-        // Release: whoever sees the bit finds the life.
-        self.word(id).store(life.number | BUFFERED, Ordering::Release);
+        // Whoever sees the bit finds the life.
+        self.set(id, life.number | BUFFERED);
     }
 
     /// The life of `bucket`, if some of it may be in memory.
@@ -201,8 +213,16 @@ impl Lives {
     /// All of a life is on the device, or lost with it.
     fn confirmed(&self, life: &Life) {
         let id = life.bucket.id();
-        // Release: see `get`. The bucket is still pinned, so nobody else stores to its word.
-        self.word(id).store(life.number, Ordering::Release);
+        // The bucket is still pinned, so nobody else changes its word.
+        self.set(id, life.number);
+        self.shard(id).remove(&id);
+    }
+
+    /// A life has ended in which nothing was written.
+    fn unused(&self, life: &Life) {
+        let id = life.bucket.id();
+        // As above.
+        self.set(id, 0);
         self.shard(id).remove(&id);
     }
 }
@@ -245,7 +265,7 @@ pub(crate) trait Owner: Send + Sync + std::fmt::Debug {
     fn lives(&self) -> &Lives;
     /// A segment of `bytes` bytes is on the device.
     fn wrote(&self, bytes: u64);
-    /// A segment could not be written.
+    /// A segment could not be written. Nobody else knows before this returns.
     fn failed(&self, life: &Life, error: tierce_io::Error);
 }
 
@@ -284,7 +304,7 @@ impl Life {
 
     /// It was not needed: the bucket is free again, nothing was written.
     pub(crate) fn give_back(&self) {
-        self.owner.lives().confirmed(self);
+        self.owner.lives().unused(self);
         drop(lock(&self.state).allocation.take());
     }
 
@@ -371,17 +391,20 @@ impl Life {
 
     /// A segment came back from the device.
     fn came_back(self: &Arc<Self>, number: u64, bytes: u64, outcome: tierce_io::Outcome) {
-        let (segment, waiting) = {
-            let mut state = lock(&self.state);
-            let at = state.segments.iter().position(|segment| segment.number == number);
-            let segment = at.map(|at| state.segments.remove(at));
-            state.failed |= outcome.is_err();
-            (segment, std::mem::take(&mut state.waiting))
-        };
+        let failed = outcome.is_err();
+        // Before anybody can see that it is not under way any more: a flush that does must know
+        // what was lost.
         match outcome {
             Ok(_) => self.owner.wrote(bytes),
             Err(error) => self.owner.failed(self, error),
         }
+        let (segment, waiting) = {
+            let mut state = lock(&self.state);
+            let at = state.segments.iter().position(|segment| segment.number == number);
+            let segment = at.map(|at| state.segments.remove(at));
+            state.failed |= failed;
+            (segment, std::mem::take(&mut state.waiting))
+        };
         self.settle();
         drop(segment);
         waiting.into_iter().for_each(Waker::wake);
@@ -432,5 +455,77 @@ impl Flight {
 impl Wake for Flight {
     fn wake(self: Arc<Self>) {
         self.advance();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::formatted;
+    use tierce_core::{BucketIndex, DeviceIndex, Gen, Geometry, Reserve};
+    use tierce_io::{DeviceExt, Fault, FaultKind, Operation};
+    use tierce_lockfree::{Allocator, Config, DeviceTable};
+
+    /// Looks at a life while it is told of it.
+    #[derive(Debug)]
+    struct Watcher {
+        lives: Lives,
+        known_before: AtomicBool,
+    }
+
+    impl Owner for Watcher {
+        fn lives(&self) -> &Lives {
+            &self.lives
+        }
+
+        fn wrote(&self, _bytes: u64) {}
+
+        fn failed(&self, life: &Life, _error: tierce_io::Error) {
+            // Relaxed: one thread.
+            self.known_before.store(life.has_failed(), Ordering::Relaxed);
+        }
+    }
+
+    /// A flush that finds that a segment is not under way any more asks the owner what was lost.
+    #[test]
+    fn the_owner_knows_of_a_loss_before_anybody_else() {
+        let sim = formatted(0, 640, 16 << 10);
+        let geometry = Geometry::new(640, 1, 32, 1).expect("a legal shape");
+        let tables = vec![DeviceTable::empty(geometry)];
+        let (allocator, _reclaimers) =
+            Allocator::start(Config::default(), tables).expect("legal settings").finish();
+        let allocation = allocator.try_alloc(Reserve::Btree).expect("works").expect("filled");
+        let (lives, known_before) = (Lives::new([640].into_iter()), AtomicBool::new(true));
+        let owner = Arc::new(Watcher { lives, known_before });
+        let layout = Layout::new(16 << 10, 512).expect("room");
+        let life = Life::new(
+            allocation.into_owned(&allocator),
+            7,
+            layout,
+            Arc::clone(&sim) as Arc<dyn Device>,
+            Arc::clone(&owner) as Arc<dyn Owner>,
+        );
+        life.begin(0, 512, None);
+        life.append(|out| out.extend([1; 512]));
+        sim.inject(Fault::new(FaultKind::Io, Operation::Write, 0));
+        life.submit();
+        assert!(!crate::block::block_on(Arc::clone(&life).written()));
+        // Relaxed: as above.
+        assert!(!owner.known_before.load(Ordering::Relaxed), "somebody else knew first");
+        sim.flush().expect("the device goes on");
+    }
+
+    #[test]
+    fn lives_are_counted() {
+        let lives = Lives::new([10].into_iter());
+        let bucket = |number| BucketId::new(DeviceIndex::FIRST, BucketIndex::new(number));
+        let found = |number, life| lives.found(BucketRef::new(bucket(number), Gen::new(1)), life);
+        found(1, 100);
+        found(2, 101);
+        found(1, 102);
+        assert_eq!(lives.count(), 2);
+        lives.end(bucket(2));
+        lives.end(bucket(3));
+        assert_eq!(lives.count(), 1);
     }
 }

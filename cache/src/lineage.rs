@@ -52,8 +52,27 @@ pub(crate) type Place = (BucketId, u32);
 struct Old {
     bucket: u32,
     offset: u32,
-    /// The low half of the number of its bucket's life.
-    life: u32,
+    /// What is kept of the number of its bucket's life.
+    life: LifeHash,
+}
+
+/// Half of a life's number, so to speak. Not the lower half: lives of different runs have that in
+/// common, for every run begins at a round number ([`crate::recover`]), and a bucket that is
+/// opened as the n-th in two runs would be taken for the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct LifeHash(u32);
+
+impl LifeHash {
+    fn of(life: u64) -> Self {
+        let life = if cfg!(tierce_mutant = "lineage_lower_half") {
+            life << 32
+        } else {
+            // By an odd number near 2^64 / 1.618: whatever differs by a multiple of some power of
+            // two differs in the upper bits.
+            life.wrapping_mul(0x9E37_79B9_7F4A_7C15)
+        };
+        Self((life >> 32) as u32)
+    }
 }
 
 /// See the [module](self).
@@ -87,7 +106,8 @@ impl Lineage {
     /// number.
     pub(crate) fn note(&self, newer: BucketId, older: Place, life: u64) {
         if newer != older.0 {
-            let old = Old { bucket: older.0.pack(), offset: older.1, life: life as u32 };
+            let life = LifeHash::of(life);
+            let old = Old { bucket: older.0.pack(), offset: older.1, life };
             self.shard(newer).entry(newer).or_default().push(old);
         }
     }
@@ -121,7 +141,7 @@ impl Lineage {
         for old in buckets.iter().flat_map(|id| self.shard(*id).remove(id).unwrap_or_default()) {
             let id = BucketId::unpack(old.bucket);
             let life = lives.get(id).number;
-            if life == 0 || life as u32 != old.life || buckets.contains(&id) {
+            if life == 0 || LifeHash::of(life) != old.life || buckets.contains(&id) {
                 continue; // gone, or going with us
             }
             let list = lists.entry(id).or_default();
@@ -184,6 +204,19 @@ mod tests {
         dead.insert(&layout, 1024);
         assert_eq!(changed.into_iter().collect::<Vec<_>>(), [(bucket(1), (101, dead))]);
         assert!(lineage.evict(&evicted, &lives, &layout).is_empty(), "done already");
+    }
+
+    /// The n-th bucket that a run opens was the n-th of an earlier run.
+    #[test]
+    fn lives_of_different_runs_are_told_apart() {
+        let (layout, lives, lineage) = some();
+        for (run, later) in [(0, 1), (1, 2), (0, 1 << 17), (1 << 17, (1 << 17) + 64)] {
+            let nth = |run: u64| (run << 44) + 7;
+            lives.found(BucketRef::new(bucket(1), Gen::new(2)), nth(later));
+            lineage.note(bucket(2), (bucket(1), 1024), nth(run));
+            let changed = lineage.evict(&BTreeSet::from([bucket(2)]), &lives, &layout);
+            assert!(changed.is_empty(), "what is in bucket 1 now is not what was, {run} {later}");
+        }
     }
 
     /// 1@512 → 1@1024 → 5@512 → 2@512: each goes in its turn.

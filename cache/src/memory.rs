@@ -11,7 +11,8 @@
 //! At most one copy per hash of a key, each with the *place* of its record: the number of its
 //! bucket's life, and the offset in the bucket. So many bytes at most, keys, values and what it
 //! takes to find them together. Which copies stay is `quick_cache`'s to say (Clock-PRO: what is
-//! read once does not push out what is read often).
+//! read once does not push out what is read often); what is copied at all once memory is full says
+//! [`crate::admission`].
 //!
 //! # Protocol
 //!
@@ -60,6 +61,7 @@
 //!
 //! [`OpenRead::validate`]: tierce_lockfree::OpenRead::validate
 
+use crate::admission::Admission;
 use crate::index::KeyHash;
 use crate::layout::{Kind, Record};
 use crate::stats::Count;
@@ -159,11 +161,17 @@ impl Hasher for Hashed {
     }
 }
 
+/// Whether more than a 16th of memory is free: shards that are full have some left.
+fn has_room(copies: &Copies) -> bool {
+    copies.weight() < copies.capacity() / 16 * 15
+}
+
 type Copies = Cache<KeyHash, Arc<Copied>, Bytes, BuildHasherDefault<Hashed>, Evictions>;
 
 /// The copies of a cache, if it was told to keep any.
 pub(crate) struct Memory {
     copies: Option<Copies>,
+    admission: Admission,
     evictions: Arc<Count>,
     hits: Count,
 }
@@ -196,7 +204,7 @@ impl Memory {
             let options = options.expect("both capacities are set");
             Cache::with_options(options, Bytes, Default::default(), Evictions(evictions.clone()))
         });
-        Self { copies, evictions, hits: Count::default() }
+        Self { copies, admission: Admission::default(), evictions, hits: Count::default() }
     }
 
     /// The record at `place`, if there is a copy of it.
@@ -209,9 +217,12 @@ impl Memory {
         })
     }
 
-    /// Copies `record`, which is at `place`, instead of what was copied for that hash.
+    /// Copies `record`, which is at `place`, instead of what was copied for that hash, or because
+    /// there is room, or it is worth it.
     pub(crate) fn keep(&self, hash: KeyHash, place: Place, record: &Record<'_>) {
-        if let Some(copies) = &self.copies {
+        let Some(copies) = &self.copies else { return };
+        let worth_it = self.admission.admits(record.key.len() + record.value.len());
+        if worth_it || has_room(copies) || copies.contains_key(&hash) {
             copies.insert(hash, Copied::of(place, record));
         }
     }
@@ -304,6 +315,27 @@ mod tests {
             let share = taken as f64 / bytes as f64;
             assert!((0.7..1.1).contains(&share), "{record_bytes}: {share} of what was said");
         }
+    }
+
+    /// As long as there is room everything is copied; then of what is large what is wanted often.
+    #[test]
+    fn what_is_large_among_others_is_copied_for_its_bytes() {
+        let memory = Memory::new(4 << 20, 1);
+        let small = |n: u64| keep(&memory, n, &n.to_le_bytes(), 1000);
+        let large = |n: u64, life| keep(&memory, life, &n.to_le_bytes(), 60_000);
+        let is_kept = |(hash, place)| memory.find(hash, place).is_some();
+        for n in 0..1000 {
+            small(n);
+        }
+        assert!((10_000..10_010).all(|n| is_kept(large(n, 1))), "there is room");
+        for n in 0..6000 {
+            small(n);
+        }
+        let kept = (20_000..20_100).filter(|&n| is_kept(large(n, 1))).count();
+        assert!(kept < 20, "{kept} of 100");
+        let offers = (0..10_000).take_while(|_| !is_kept(large(30_000, 1))).count();
+        assert!((1..1000).contains(&offers), "copied after {offers}");
+        assert!(is_kept(large(30_000, 2)), "in place of an older copy at once");
     }
 
     /// What is read often stays though everything else is read once.

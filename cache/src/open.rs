@@ -92,7 +92,7 @@ fn open_volumes(config: &Config, volumes: Vec<Volume>) -> Result<Background, Err
     };
     let startup = Allocator::start(settings, tables)?;
     let start = Start { engine: parts.assemble(config), sources, startup, writers };
-    start.go(config.recover)
+    start.go(config)
 }
 
 /// What is left to do when devices and settings are known to be good.
@@ -105,9 +105,9 @@ struct Start {
 
 impl Start {
     /// Now, or meanwhile.
-    fn go(self, recover: Recover) -> Result<Background, Error> {
+    fn go(self, config: &Config) -> Result<Background, Error> {
         let engine = Arc::clone(&self.engine);
-        let (recovery, threads) = match recover {
+        let (recovery, threads) = match config.recover {
             Recover::First => (None, Some(self.run()?)),
             Recover::MissMeanwhile | Recover::WaitMeanwhile => {
                 let thread = std::thread::Builder::new().name("tierce-recover".into());
@@ -118,7 +118,7 @@ impl Start {
                 (Some(recovery), None)
             }
         };
-        Ok(Background { engine, recovery, threads })
+        Ok(Background { engine, recovery, threads, space_timeout: config.space_timeout })
     }
 
     fn run(self) -> Result<Threads, Error> {
@@ -369,8 +369,9 @@ fn usable_buckets(geometry: &Geometry, journal: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Cache;
     use crate::testing::formatted;
+    use crate::{Cache, Error};
+    use std::time::Duration;
     use tierce_core::Policy;
     use tierce_io::{Fault, FaultKind, Operation};
 
@@ -409,5 +410,44 @@ mod tests {
         }
         let cache = Cache::open_on(&config, vec![sim]).expect("opens");
         assert_eq!(cache.get(b"another").expect("readable").as_deref(), Some(&b"value"[..]));
+    }
+
+    /// Who closes a cache, or drops it, does not wait for ever for a device that does not answer.
+    #[test]
+    fn a_recovery_that_hangs_is_left_alone() {
+        let sim = formatted(0, 640, 16 << 10);
+        let config = Config::new("sim").policy(Policy::Fifo);
+        let cache = Cache::open_on(&config, vec![sim.clone()]).expect("opens");
+        cache.insert_durable(b"key", b"value").expect("room");
+        let place = cache.engine().index.get(cache.engine().hash(b"key").expect("a key"));
+        let start = cache.engine().layout.start(place.expect("it is there").bucket.bucket());
+        cache.close().expect("closes");
+
+        let meanwhile =
+            config.recover(Recover::MissMeanwhile).space_timeout(Duration::from_millis(20));
+        let hangs = || {
+            let header =
+                Fault::new(FaultKind::Stall, Operation::Read, 0).within(start..start + 512);
+            sim.inject(header);
+            let cache = Cache::open_on(&meanwhile, vec![sim.clone()]).expect("opens");
+            while sim.stalled() == 0 {
+                std::thread::yield_now();
+            }
+            cache
+        };
+        let let_go = || {
+            sim.resume();
+            while Arc::strong_count(&sim) > 1 {
+                std::thread::yield_now();
+            }
+        };
+        let closed = hangs().close();
+        assert!(matches!(closed, Err(Error::Recovering { .. })), "{closed:?}");
+        let_go();
+        drop(hangs());
+        let_go();
+        let cache = Cache::open_on(&meanwhile, vec![sim]).expect("opens");
+        cache.recovered().expect("it is over");
+        assert_eq!(cache.get(b"key").expect("readable").as_deref(), Some(&b"value"[..]));
     }
 }

@@ -21,7 +21,7 @@
 //!    bucket is, and the threads are started. Only then does anybody write.
 //!
 //! Versions and numbers of lives go on above everything that was found, and above what earlier runs
-//! can have used: the superblock's seq, which every opening makes durable first, is their upper part.
+//! can have used: the superblock's seq, which every opening makes durable first, says where a run begins.
 //!
 //! # Invariants
 //!
@@ -66,7 +66,7 @@ use tierce_core::{BucketId, Mark};
 use tierce_io::DeviceExt;
 use tierce_lockfree::Startup;
 
-/// Bits of versions below the superblock's seq.
+/// How many numbers a run has to itself, as a power of two.
 const RUN_BITS: u32 = 44;
 /// Records that are entered at a time, about: few enough to fit the processor's caches, enough to
 /// be worth several threads.
@@ -115,13 +115,23 @@ impl Recovered {
     }
 }
 
-/// Where versions and lives go on.
-fn clock(sources: &[Source], found: &[Surveyed]) -> u64 {
-    let runs = sources.iter().map(|source| source.seq.saturating_mul(1 << RUN_BITS));
-    let lives = found.iter().map(|found| found.header.life + 1);
-    let versions = found.iter().map(|found| found.newest + 1);
+/// The lowest number of the run in which the superblock has that seq. A device that is opened every
+/// minute has used up the long runs after half a year.
+fn first_of_run(seq: u64) -> u64 {
+    const LONG_RUNS: u64 = 1 << (62 - RUN_BITS);
+    const SHORT_RUN: u64 = 1 << 26;
+    match seq.checked_sub(LONG_RUNS) {
+        None => seq << RUN_BITS,
+        Some(short_runs) => short_runs.saturating_mul(SHORT_RUN).min(1 << 61) + (1 << 62),
+    }
+}
+
+/// Where versions and lives go on: above those that were found, `numbers`, and above those of earlier
+/// runs.
+fn clock(seqs: impl Iterator<Item = u64>, numbers: impl Iterator<Item = u64>) -> u64 {
+    let next = numbers.map(|number| number.saturating_add(1));
     // The top bit of a life's number is used for something else.
-    runs.chain(lives).chain(versions).max().unwrap_or(1).clamp(1, 1 << 62)
+    seqs.map(first_of_run).chain(next).max().unwrap_or(1).clamp(1, u64::MAX >> 1)
 }
 
 impl Engine {
@@ -144,8 +154,10 @@ impl Engine {
         let stopped = || self.warm.is_stopped();
         let void = self.void().clone();
         let mut buckets = scan::survey(sources, &self.layout, &void, stopped)?;
+        let seqs = sources.iter().map(|source| source.seq);
+        let numbers = buckets.iter().flat_map(|found| [found.header.life, found.newest]);
         // Relaxed: nobody else writes before the recovery is over.
-        self.ticks.store(clock(sources, &buckets), Ordering::Relaxed);
+        self.ticks.store(clock(seqs, numbers), Ordering::Relaxed);
         self.join(sources, &mut buckets)?;
         if let Some(newest) = buckets.iter().max_by_key(|found| found.header.life) {
             let seed = newest.header.hash_seed;
@@ -358,8 +370,9 @@ impl Engine {
                 self.lives.end(BucketId::new(source.index, bucket));
             }
         }
+        let seqs = sources.iter().map(|source| source.seq);
         // Relaxed: as in `find`, whose clock is above this one if it came so far.
-        self.ticks.fetch_max(clock(sources, &[]), Ordering::Relaxed);
+        self.ticks.fetch_max(clock(seqs, std::iter::empty()), Ordering::Relaxed);
         let all: Vec<_> = sources.iter().map(|source| source.uuid).collect();
         Ok(self.say(sources, &all)?)
     }
@@ -421,6 +434,7 @@ mod tests {
     use crate::{Cache, Config, Error, Put, Recover};
     use std::sync::Arc;
     use tierce_core::Policy;
+    use tierce_core::record::{Superblock, superblock};
     use tierce_io::{DeviceExt, Fault, FaultKind, Operation, Sim};
 
     const BUCKET: u32 = 16 << 10;
@@ -433,6 +447,31 @@ mod tests {
     fn meanwhile(sim: &Arc<Sim>) -> Cache {
         let config = config().recover(Recover::MissMeanwhile);
         Cache::open_on(&config, vec![sim.clone()]).expect("opens")
+    }
+
+    /// Each run has numbers above those of earlier ones, however often a device was opened.
+    #[test]
+    fn a_device_that_was_opened_often_goes_on() {
+        for seq in [1, (1 << 18) - 1, 1 << 18, (1 << 18) + 1, 1 << 35, 1 << 50, u64::MAX] {
+            let (before, first) = (super::first_of_run(seq - 1), super::first_of_run(seq));
+            assert!(before < first || (1 << 50) <= seq, "{seq}: {before} {first}");
+            let now = super::clock([seq].into_iter(), [first + 5, 3].into_iter());
+            assert_eq!(now, first + 6, "above what was found");
+        }
+        const OFTEN: u64 = (1 << 18) + 5;
+        let sim = formatted(0, 640, BUCKET);
+        drop(Cache::open_on(&config(), vec![sim.clone()]).expect("opens"));
+        let block = sim.read_at(superblock::OFFSET, superblock::BYTES).expect("readable");
+        let mut found = Superblock::decode(&block, None).expect("it is in use");
+        found.seq = OFTEN;
+        sim.write_at(superblock::OFFSET, &found.encode()).expect("writable");
+        for run in 0..4_u8 {
+            let cache = Cache::open_on(&config(), vec![sim.clone()]).expect("opens");
+            let before = cache.get(b"key").expect("readable").map(|value| value[0]);
+            assert_eq!(before, run.checked_sub(1), "the newest");
+            cache.insert(b"key", &[run; 14_000]).expect("room");
+            cache.close().expect("closes");
+        }
     }
 
     /// A slow stream fills a bucket for so long that its summary is read first, and an old value is

@@ -13,6 +13,7 @@ use crate::layout::{
     BucketHeader, Dead, Entry, Footer, Header, Layout, Record, decode_footer, newest_of,
 };
 use crate::members::{Members, Uuid};
+use crate::summary;
 use crate::void::Void;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -235,12 +236,8 @@ impl Source {
             Records::Summarised(footer) => footer,
             Records::Known(entries) => return Ok(entries.clone()),
         };
-        if footer.records == 0 {
-            return Ok(Vec::new());
-        }
-        let bytes = self.read(layout, bucket, layout.summary(footer.records)..layout.footer)?;
-        let summary = &bytes[bytes.len() - footer.summary_bytes()..];
-        match footer.entries(layout, header.life, summary) {
+        let life = (bucket, header.life);
+        match summary::entries(&*self.device, layout, life, footer, &[])? {
             Some(entries) => Ok(entries),
             None => self.follow(layout, bucket, header),
         }

@@ -328,3 +328,31 @@ fn entries_end_by_the_clock() {
     assert!(cache.remove(b"hour").expect("it is still stored"));
     assert_eq!(is_there(&cache, 1), [false, true, true]);
 }
+
+/// Who fills waits for room no longer than who inserts, and not for himself at all.
+#[test]
+fn a_fill_does_not_wait_for_ever() {
+    let sim = formatted(0);
+    let config = config().space_timeout(Duration::from_millis(20)).write_buffer_bytes(1);
+    let cache = Cache::open_on(&config, vec![sim.clone() as Arc<dyn Device>]).expect("in order");
+    let value = vec![7; 14_000];
+    let filled = || Ok::<_, Error>(value.clone());
+    let itself = cache.get_with(b"key", || cache.get_with(b"key", filled));
+    assert!(matches!(itself, Err(Error::FillsItself)), "{itself:?}");
+    let other = cache.get_with(b"key", || cache.get_with(b"other", filled));
+    assert_eq!(other.expect("room"), value);
+    assert!(get(&cache, b"key").is_some() && get(&cache, b"other").is_some());
+
+    sim.inject(Fault::new(FaultKind::Stall, Operation::Write, 0).for_good());
+    let mut keys = 0_u32..;
+    let mut full = || {
+        let key = keys.next().expect("one more").to_le_bytes();
+        matches!(cache.insert(&key, &value), Err(Error::TimedOut { .. }))
+    };
+    while !full() {}
+    let late = cache.get_with(b"late", filled);
+    sim.clear_faults();
+    sim.resume();
+    assert!(matches!(late, Err(Error::TimedOut { .. })), "{:?}", late.map(|value| value.len()));
+    assert_eq!(cache.get_with(b"late", filled).expect("room again"), value);
+}

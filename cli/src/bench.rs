@@ -3,10 +3,10 @@
 mod asked;
 mod report;
 
-use anyhow::Context;
+use crate::output::Output;
 use asked::{Buckets, What};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tierce_bench::bars::{self, Plan, Progress, Row, Verdict};
 use tierce_bench::measure::{Environment, Load};
@@ -59,13 +59,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let plan = plan(args);
     let page = args.html.clone().or_else(|| args.what.is_empty().then(|| PAGE.into()));
     // What cannot be written is found out before minutes are spent.
-    for path in args.json.iter().chain(&page) {
-        std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)
-            .with_context(|| format!("cannot write {}", path.display()))?;
-    }
+    let output =
+        |path: &Option<PathBuf>| path.as_deref().map(|path| Output::open(path, [])).transpose();
+    let (json, page) = (output(&args.json)?, output(&page)?);
     let mut environment = Environment::read();
     let (load, began) = (Load::begin(), Instant::now());
     let results = bars::run(&plan, &told());
@@ -73,11 +69,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let document = Document::new(environment, &plan, results);
     println!("{}", bars::terminal(&document.env, &document.rows));
     println!("{}", closing(&document, began.elapsed()));
-    if let Some(path) = &args.json {
-        write(path, &document.to_json())?;
+    if let Some(json) = json {
+        write(json, &document.to_json())?;
     }
-    if let Some(path) = &page {
-        write(path, &render(&document, None))?;
+    if let Some(page) = page {
+        write(page, &render(&document, None))?;
     }
     Ok(())
 }
@@ -137,8 +133,9 @@ fn closing(document: &Document, took: Duration) -> String {
     text
 }
 
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+fn write(output: Output, text: &str) -> anyhow::Result<()> {
+    let path = output.path().to_path_buf();
+    output.write(text.as_bytes())?;
     println!("written: {}", path.display());
     Ok(())
 }

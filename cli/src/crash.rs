@@ -12,7 +12,8 @@ const SEEDS_FOR_COVERAGE: u64 = 100;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// How many seeds, each a history of its own.
-    #[arg(long, default_value_t = 500, conflicts_with = "seed")]
+    #[arg(long, default_value_t = 500, conflicts_with = "seed",
+        value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// The first seed.
     #[arg(long, default_value_t = 0, conflicts_with = "seed")]

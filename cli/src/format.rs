@@ -9,7 +9,8 @@ use tierce_io::FormatOptions;
 /// Make a cache device of a file or a block device
 ///
 /// What the device carries is lost. A device with a known signature (a partition table, a file
-/// system, swap, LUKS, LVM, md, a cache) is refused without --force.
+/// system, swap, LUKS, LVM, md, a cache), and a file that begins or ends with anything but zeros, is
+/// refused without --force.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// The block device, or the file, which is created if it does not exist

@@ -5,6 +5,7 @@ mod crash;
 mod format;
 mod inspect;
 mod logger;
+mod output;
 mod replay;
 mod sim;
 

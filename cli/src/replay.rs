@@ -2,13 +2,12 @@
 
 mod every;
 
+use crate::output::Output;
 use anyhow::{Context, anyhow, bail, ensure};
 use bytesize::ByteSize;
 use every::Every;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
-use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
-use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tierce_bench::backend::Tierce;
@@ -105,7 +104,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     settings.validate()?;
     // Whatever can be refused is, before a cache is made.
     let trace = args.trace.as_deref().map(|path| Trace::open(path, args.format)).transpose()?;
-    let json = args.json.as_deref().map(create).transpose()?;
+    let inputs = || args.device.iter().chain(&args.trace).map(PathBuf::as_path);
+    let json = args.json.as_deref().map(|path| Output::open(path, inputs())).transpose()?;
 
     let store = match args.device.first() {
         Some(device) => Tierce::open(config(device, args))?,
@@ -121,8 +121,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     };
     store.close()?;
     print!("{}", table(&outcome));
-    if let Some((path, file)) = json {
-        write_json(&outcome, file).with_context(|| format!("cannot write {}", path.display()))?;
+    if let Some(json) = json {
+        let mut text = serde_json::to_vec_pretty(&outcome)?;
+        text.push(b'\n');
+        json.write(&text)?;
     }
     judge(&outcome)
 }
@@ -220,18 +222,6 @@ fn bar(length: u64, settings: &Settings) -> ProgressBar {
     let template = "{bar:40} {percent:>3} %  {msg}  {elapsed} of {duration}";
     let style = ProgressStyle::with_template(template);
     ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-}
-
-fn create(path: &Path) -> anyhow::Result<(&Path, File)> {
-    let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
-    Ok((path, file))
-}
-
-fn write_json(outcome: &Outcome, file: File) -> anyhow::Result<()> {
-    let mut writer = BufWriter::new(file);
-    serde_json::to_writer_pretty(&mut writer, outcome)?;
-    writeln!(writer)?;
-    Ok(writer.flush()?)
 }
 
 /// A run that lost or falsified anything has failed.

@@ -39,8 +39,14 @@ fn refusals_are_one_line_and_leave_nothing() {
     for (args, words) in [
         (&[][..], "give a size to create it"),
         (&["--size", "64MiB"], "too small"),
-        (&["--size", "64MiB", "--bucket", "60KiB"], "bucket_sectors is 120"),
-        (&["--size", "64MiB", "--bucket", "64KiB", "--block", "8KiB"], "block_sectors is 16"),
+        (
+            &["--size", "64MiB", "--bucket", "60KiB"],
+            "the bucket is 61440, wanted a power of two, 4096 to 134217728 bytes",
+        ),
+        (
+            &["--size", "64MiB", "--bucket", "64KiB", "--block", "8KiB"],
+            "the block is 8192, wanted a power of two, 512 to 4096 bytes",
+        ),
         (&["--size", "64MiB", "--bucket", "8GiB"], "--bucket is 8.0 GiB"),
     ] {
         let output = format(&path, args);
@@ -54,4 +60,29 @@ fn refusals_are_one_line_and_leave_nothing() {
     assert_eq!(usage.status.code(), Some(1), "{said}");
     assert!(said.contains("the policy must be lru, fifo or random"));
     assert_eq!(said.trim_end().lines().count(), 1, "{said}");
+}
+
+/// What somebody keeps in a file is not lost by a wrong name, whatever it is.
+#[test]
+fn a_file_with_anything_in_it_is_overwritten_only_if_told() {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = directory.path().join("archive");
+    for at in [0, 70_000, (64 << 20) - 1] {
+        let file = std::fs::File::create(&path).unwrap();
+        file.set_len(64 << 20).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, b"x", at).unwrap();
+        let output = format(&path, &["--bucket", "64KiB"]);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(&format!("(at byte {at})")) && said.contains("--force"), "{said}");
+        let mut byte = [0];
+        std::os::unix::fs::FileExt::read_exact_at(
+            &std::fs::File::open(&path).unwrap(),
+            &mut byte,
+            at,
+        )
+        .unwrap();
+        assert_eq!(&byte, b"x", "it is still there");
+        assert!(format(&path, &["--bucket", "64KiB", "--force"]).status.success());
+    }
 }

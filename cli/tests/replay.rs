@@ -154,5 +154,36 @@ fn bad_input_is_named_in_one_line() {
     assert!(complaint(&["--pages", "4KiB"]).contains("wanted a block trace"));
     assert!(complaint(&[long, "--pages", "3000"]).contains("the page size is 3000, wanted"));
     assert!(complaint(&["--threads", "0"]).contains("the number of threads is 0, wanted 1"));
-    assert!(complaint(&["--json", "no/such"]).contains("cannot create no/such"));
+    assert!(complaint(&["--json", "no/such"]).contains("cannot write no/such"));
+}
+
+/// Figures are written over figures, not over what they are of.
+#[test]
+fn figures_destroy_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let options = tierce_io::FormatOptions::default().size(Some(64 << 20)).bucket(64 << 10);
+    tierce_io::format(path.join("cache"), &options).unwrap();
+    std::fs::hard_link(path.join("cache"), path.join("again")).unwrap();
+    let trace = trace(path, 10);
+    let before = std::fs::read(path.join(trace)).unwrap();
+    for json in ["cache", "again"] {
+        let said = complaint(path, &["--device", "cache", "--json", json]);
+        assert!(said.contains(&format!("cannot write {json}: it is what is read")), "{said}");
+        let said = complaint(path, &["--json", json]);
+        assert!(said.contains(&format!("cannot write {json}: it carries a cache")), "{said}");
+    }
+    assert!(complaint(path, &[trace, "--json", trace]).contains("it is what is read"));
+    assert_eq!(std::fs::read(path.join(trace)).unwrap(), before);
+    let used = replay(path, &["--device", "cache", "--requests", "10"]);
+    assert!(used.status.success(), "{}", String::from_utf8_lossy(&used.stderr));
+
+    // Nor over others, before there are any.
+    std::fs::write(path.join("kept"), "figures, and longer than what comes".repeat(1000)).unwrap();
+    complaint(path, &["--device", "missing", "--json", "kept"]);
+    assert!(std::fs::read_to_string(path.join("kept")).unwrap().starts_with("figures"));
+    let written = replay(path, &["--requests", "10", "--json", "kept"]);
+    assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
+    let kept = std::fs::read_to_string(path.join("kept")).unwrap();
+    assert!(serde_json::from_str::<serde_json::Value>(&kept).is_ok(), "{kept}");
 }

@@ -13,7 +13,9 @@
 //! [`Completion`](crate::Completion).
 //!
 //! A [`Pool`] is one arena, cut into chunks of equal size. A prefix of the arena may be
-//! registered with a ring ([`Buffer::is_registered`]).
+//! registered with a ring ([`Buffer::is_registered`]). Buffers longer than a chunk come from the
+//! heap; a few of them, which are not too long, are kept for the next one, as to get and to clear
+//! such memory takes as long as to copy it.
 //!
 //! # Invariants
 //!
@@ -24,7 +26,7 @@
 //!
 //! # Progress
 //!
-//! Taking and returning a chunk go through crossbeam's `ArrayQueue`, which can wait for a peer
+//! Taking and returning memory go through crossbeam's `ArrayQueue`, which can wait for a peer
 //! that was preempted inside it. An empty pool does not wait: the heap serves.
 
 use crossbeam_queue::ArrayQueue;
@@ -35,11 +37,23 @@ use std::fmt;
 use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tierce_lockfree::huge_pages::{self, HUGE_PAGE};
+
+/// No ring has registered anything of a pool.
+const UNREGISTERED: usize = usize::MAX;
+/// The most memory that a pool has.
+const ARENA_BYTES_MAX: usize = 1 << 36;
 
 /// Alignment of every buffer: a page, and the largest logical block there is.
 pub const ALIGNMENT: usize = 4096;
+
+/// How many buffers that are longer than a chunk a pool keeps, at most, …
+const SPARE: usize = 16;
+
+/// … if they are not longer than this.
+const SPARE_BYTES_MAX: usize = 512 << 10;
 
 /// An aligned piece of memory, freed when dropped.
 struct Aligned {
@@ -136,11 +150,26 @@ pub struct Pool {
     arena: Aligned,
     chunk_bytes: usize,
     free: ArrayQueue<u32>,
-    registered_bytes: OnceLock<usize>,
+    /// Longer than a chunk.
+    spare: ArrayQueue<Aligned>,
+    /// Of the arena, by every ring that uses the pool; [`UNREGISTERED`]: by none.
+    registered_bytes: AtomicUsize,
 }
 
 impl Pool {
+    /// Bytes of a chunk, which is so long at least, and of so many chunks; `None` if that is more than
+    /// 64 GiB in all.
+    pub(crate) fn sizes(chunk_bytes: usize, chunks: u32) -> Option<(usize, usize)> {
+        let chunk_bytes = chunk_bytes.max(1).checked_next_multiple_of(ALIGNMENT)?;
+        let bytes = chunk_bytes.checked_mul(chunks.max(1) as usize)?;
+        (bytes <= ARENA_BYTES_MAX).then_some((chunk_bytes, bytes))
+    }
+
     /// `chunks` buffers of `chunk_bytes` bytes each, the latter rounded up to [`ALIGNMENT`].
+    ///
+    /// # Panics
+    ///
+    /// If that is more than 64 GiB in all.
     #[must_use]
     pub fn new(chunk_bytes: usize, chunks: u32) -> Arc<Self> {
         Self::in_arena(chunk_bytes, chunks, Aligned::new)
@@ -158,26 +187,45 @@ impl Pool {
         chunks: u32,
         arena: impl FnOnce(usize) -> Aligned,
     ) -> Arc<Self> {
-        let chunk_bytes = chunk_bytes.max(1).next_multiple_of(ALIGNMENT);
+        let (chunk_bytes, bytes) = Self::sizes(chunk_bytes, chunks).expect("at most 64 GiB");
         let chunks = chunks.max(1);
         let free = ArrayQueue::new(chunks as usize);
         for chunk in 0..chunks {
             free.push(chunk).expect("the queue has a place for every chunk");
         }
-        let arena = arena(chunk_bytes * chunks as usize);
-        Arc::new(Self { arena, chunk_bytes, free, registered_bytes: OnceLock::new() })
+        let arena = arena(bytes);
+        Arc::new(Self {
+            arena,
+            chunk_bytes,
+            free,
+            spare: ArrayQueue::new(SPARE),
+            registered_bytes: AtomicUsize::new(UNREGISTERED),
+        })
     }
 
     /// A buffer of `bytes` bytes: a chunk of the pool if one is free and large enough, else
     /// from the heap. What it holds is unspecified.
     #[must_use]
     pub fn buffer(self: &Arc<Self>, bytes: usize) -> Buffer {
-        if bytes <= self.chunk_bytes
-            && let Some(chunk) = self.free.pop()
-        {
-            return Buffer { memory: Memory::Pooled { pool: self.clone(), chunk }, len: bytes };
+        if bytes > self.chunk_bytes {
+            return self.long(bytes);
         }
-        Buffer::new(bytes)
+        match self.free.pop() {
+            Some(chunk) => {
+                Buffer { memory: Memory::Pooled { pool: self.clone(), chunk }, len: bytes }
+            }
+            None => Buffer::new(bytes),
+        }
+    }
+
+    fn long(self: &Arc<Self>, bytes: usize) -> Buffer {
+        if bytes > SPARE_BYTES_MAX {
+            return Buffer::new(bytes);
+        }
+        // One that is too short makes room for the one that is made instead.
+        let spare = self.spare.pop().filter(|spare| spare.capacity >= bytes);
+        let memory = spare.unwrap_or_else(|| Aligned::new(bytes));
+        Buffer { memory: Memory::Spare { pool: self.clone(), memory }, len: bytes }
     }
 
     /// Chunks that are free at the moment; a hint when others use the pool.
@@ -196,10 +244,20 @@ impl Pool {
         self.chunk_bytes
     }
 
-    /// Notes that the first `bytes` of the arena are registered. Once, before the first use.
+    /// Notes that the first `bytes` of the arena are registered with one more ring: what is not with
+    /// all of them counts as not registered. Before the first use.
     pub(crate) fn set_registered(&self, bytes: usize) {
-        let first = self.registered_bytes.set(bytes).is_ok();
-        assert!(first, "a pool is registered with one ring only");
+        // Relaxed: the ring is reported to who opens the device after this, and used after that.
+        self.registered_bytes.fetch_min(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of the arena that are registered.
+    fn registered(&self) -> usize {
+        // Relaxed: as above.
+        match self.registered_bytes.load(Ordering::Relaxed) {
+            UNREGISTERED => 0,
+            bytes => bytes,
+        }
     }
 
     fn chunk_start(&self, chunk: u32) -> NonNull<u8> {
@@ -216,7 +274,7 @@ impl fmt::Debug for Pool {
             .field("chunk_bytes", &self.chunk_bytes)
             .field("chunks", &self.free.capacity())
             .field("free", &self.free.len())
-            .field("registered_bytes", &self.registered_bytes.get())
+            .field("registered_bytes", &self.registered())
             .finish_non_exhaustive()
     }
 }
@@ -224,7 +282,15 @@ impl fmt::Debug for Pool {
 enum Memory {
     Empty,
     Heap(Aligned),
-    Pooled { pool: Arc<Pool>, chunk: u32 },
+    Pooled {
+        pool: Arc<Pool>,
+        chunk: u32,
+    },
+    /// From the heap, to be kept.
+    Spare {
+        pool: Arc<Pool>,
+        memory: Aligned,
+    },
 }
 
 /// Bytes for one operation, aligned to [`ALIGNMENT`].
@@ -265,7 +331,7 @@ impl Buffer {
     pub fn is_registered(&self) -> bool {
         let Memory::Pooled { pool, chunk } = &self.memory else { return false };
         let end = (*chunk as usize + 1) * pool.chunk_bytes;
-        pool.registered_bytes.get().is_some_and(|&registered| end <= registered)
+        end <= pool.registered()
     }
 
     /// Whether it is registered with `pool`, and not with somebody else's ring.
@@ -278,7 +344,7 @@ impl Buffer {
     pub(crate) fn start(&self) -> NonNull<u8> {
         match &self.memory {
             Memory::Empty => NonNull::dangling(),
-            Memory::Heap(aligned) => aligned.start,
+            Memory::Heap(memory) | Memory::Spare { memory, .. } => memory.start,
             Memory::Pooled { pool, chunk } => pool.chunk_start(*chunk),
         }
     }
@@ -303,8 +369,13 @@ impl DerefMut for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if let Memory::Pooled { pool, chunk } = &self.memory {
-            pool.free.push(*chunk).expect("the queue has a place for every chunk (Invariant 1)");
+        match std::mem::replace(&mut self.memory, Memory::Empty) {
+            Memory::Pooled { pool, chunk } => {
+                pool.free.push(chunk).expect("the queue has a place for every chunk (Invariant 1)");
+            }
+            // If there is no place it is freed.
+            Memory::Spare { pool, memory } => drop(pool.spare.push(memory)),
+            Memory::Heap(_) | Memory::Empty => {}
         }
     }
 }
@@ -313,7 +384,7 @@ impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let origin = match self.memory {
             Memory::Empty => "empty",
-            Memory::Heap(_) => "heap",
+            Memory::Heap(_) | Memory::Spare { .. } => "heap",
             Memory::Pooled { .. } if self.is_registered() => "registered",
             Memory::Pooled { .. } => "pool",
         };
@@ -350,8 +421,33 @@ mod tests {
     }
 
     #[test]
+    fn long_buffers_are_used_again() {
+        let pool = Pool::new(4096, 1);
+        let long = pool.buffer(100_000);
+        let start = long.start();
+        drop(long);
+        let mut shorter = pool.buffer(50_000);
+        assert_eq!((shorter.start(), shorter.len()), (start, 50_000));
+        shorter.truncate(1000);
+        drop(shorter);
+        let again = pool.buffer(100_000);
+        assert_eq!((again.start(), again.len()), (start, 100_000), "all of it");
+        drop(again);
+        let longer = pool.buffer(200_000);
+        assert!(longer.iter().all(|&byte| byte == 0), "new");
+        drop(longer);
+        let many: Vec<_> = (0..2 * SPARE).map(|_| pool.buffer(5000)).collect();
+        drop(many);
+        assert_eq!(pool.spare.len(), SPARE);
+        drop(pool.buffer(SPARE_BYTES_MAX + 1));
+        assert!(pool.spare.pop().is_some_and(|spare| spare.capacity <= SPARE_BYTES_MAX));
+    }
+
+    #[test]
     fn only_the_registered_prefix_counts() {
         let pool = Pool::new(4096, 4);
+        // With two rings, of which one could not have more.
+        pool.set_registered(3 * 4096);
         pool.set_registered(2 * 4096);
         let buffers: Vec<_> = (0..4).map(|_| pool.buffer(1)).collect();
         let registered = buffers.iter().filter(|b| b.is_registered_in(&pool)).count();

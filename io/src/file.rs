@@ -10,6 +10,7 @@
 //!   so a device is busy for a moment after its user was killed.
 //! * `O_DIRECT` where the file system has it, else through the page cache.
 
+use crate::buffer::Pool;
 use crate::device::{Capabilities, Device, DiscardKind};
 use crate::error::Error;
 use crate::notice::{Notice, log_once};
@@ -122,8 +123,8 @@ impl DeviceOptions {
         self
     }
 
-    /// How many buffers of how many bytes are kept and registered; 64 of 64 KiB unless told.
-    /// Others come from the heap.
+    /// How many buffers of how many bytes are kept and registered, at most 64 GiB in all; 64 of
+    /// 64 KiB unless told. Others come from the heap.
     #[must_use]
     pub fn buffers(mut self, buffers: u32, buffer_bytes: usize) -> Self {
         (self.buffers, self.buffer_bytes) = (buffers, buffer_bytes);
@@ -253,6 +254,11 @@ pub(crate) fn start(
     mut file: DeviceFile,
     options: &DeviceOptions,
 ) -> Result<Arc<dyn Device>, Error> {
+    if Pool::sizes(options.buffer_bytes, options.buffers).is_none() {
+        let cause = std::io::Error::new(std::io::ErrorKind::InvalidInput, "wanted at most 64 GiB");
+        let (device, what) = (file.name.clone(), "a pool of buffers");
+        return Err(Error::Setup { device, what, cause });
+    }
     let found = file.capabilities.discard;
     file.capabilities.discard = match (options.discards, found) {
         (DiscardBy::Off, _) => DiscardKind::None,

@@ -16,13 +16,15 @@
 use crate::device::{Device, DeviceExt};
 use crate::error::Error;
 use crate::file::{Access, DeviceFile, DeviceOptions, start};
-use crate::probe::{EDGE_BYTES, probe};
+use crate::probe::{EDGE_BYTES, first_byte, probe};
 use crate::superblock;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use tierce_core::Policy;
-use tierce_core::geometry::{MIN_DEVICE_BUCKETS, SECTOR_BYTES};
+use tierce_core::geometry::{
+    MAX_BLOCK_SECTORS, MAX_BUCKET_SECTORS, MIN_BUCKET_SECTORS, MIN_DEVICE_BUCKETS, SECTOR_BYTES,
+};
 use tierce_core::record::superblock::{BYTES, OFFSET};
 use tierce_core::record::{Format, Superblock, Uuid};
 
@@ -99,13 +101,17 @@ tierce_core::setters!(FormatOptions {
 /// # Errors
 ///
 /// Whatever [`open_device`](crate::open_device) refuses; [`Error::SizeMissing`] and
-/// [`Error::SizeDiffers`]; [`Error::Foreign`] without [`force`](FormatOptions::force);
+/// [`Error::SizeDiffers`]; [`Error::Foreign`] without [`force`](FormatOptions::force), also of a
+/// file that begins or ends with anything but zeros;
 /// [`Error::TooSmall`], and [`Error::Core`] for other sizes out of range. Then nothing on the
 /// device was changed. Or an error of the device, and then it carries a cache no more.
 pub fn format(path: impl AsRef<Path>, options: &FormatOptions) -> Result<Superblock, Error> {
     let path = path.as_ref();
     let (file, created) = open_or_create(path, options)?;
-    let formatted = start(file, &options.device).and_then(|device| format_on(&*device, options));
+    // Of a block device nobody expects that it was wiped; but who names a wrong file loses it.
+    let must_be_empty = !file.is_block_device;
+    let formatted = start(file, &options.device)
+        .and_then(|device| format_what_is_open(&*device, options, must_be_empty));
     if formatted.is_err() && created {
         // We created it a moment ago, and it is of no use to anybody.
         let _ = std::fs::remove_file(path);
@@ -157,13 +163,25 @@ fn open_or_create(path: &Path, options: &FormatOptions) -> Result<(DeviceFile, b
 ///
 /// As [`format`](format()).
 pub fn format_on(device: &dyn Device, options: &FormatOptions) -> Result<Superblock, Error> {
+    format_what_is_open(device, options, false)
+}
+
+fn format_what_is_open(
+    device: &dyn Device,
+    options: &FormatOptions,
+    must_be_empty: bool,
+) -> Result<Superblock, Error> {
     let (name, capabilities) = (device.name(), device.capabilities());
     let (bytes, logical_block) = (capabilities.bytes, capabilities.logical_block);
     let superblock = superblock_for(name, bytes, logical_block, options)?;
-    if !options.force
-        && let Some(found) = probe(device)?
-    {
-        return Err(Error::Foreign { device: name.clone(), found: found.to_string() });
+    if !options.force {
+        let mut found = probe(device)?;
+        if found.is_none() && must_be_empty {
+            found = first_byte(device)?;
+        }
+        if let Some(found) = found {
+            return Err(Error::Foreign { device: name.clone(), found: found.to_string() });
+        }
     }
     device.write_at(OFFSET, &[0; BYTES])?;
     device.flush()?;
@@ -197,8 +215,17 @@ fn superblock_for(
     logical_block: u32,
     options: &FormatOptions,
 ) -> Result<Superblock, Error> {
-    let nbuckets = bytes.checked_div(options.bucket.into()).unwrap_or(0);
-    if nbuckets < u64::from(MIN_DEVICE_BUCKETS) && options.bucket > 0 {
+    let power_of_two = |what, bytes: u32, least: u32, most: u32| {
+        if bytes.is_power_of_two() && (least..=most).contains(&bytes) {
+            return Ok(bytes / SECTOR_BYTES);
+        }
+        let wanted = format!("a power of two, {least} to {most} bytes");
+        Err(tierce_core::Error::Limit { what, found: bytes.into(), wanted })
+    };
+    let (least, most) = (MIN_BUCKET_SECTORS * SECTOR_BYTES, MAX_BUCKET_SECTORS * SECTOR_BYTES);
+    let bucket = power_of_two("the bucket", options.bucket, least, most)?;
+    let nbuckets = bytes / u64::from(options.bucket);
+    if nbuckets < u64::from(MIN_DEVICE_BUCKETS) {
         let (device, bucket_bytes) = (name.clone(), options.bucket.into());
         let wanted = MIN_DEVICE_BUCKETS;
         return Err(Error::TooSmall { device, bytes, nbuckets, bucket_bytes, wanted });
@@ -207,16 +234,8 @@ fn superblock_for(
         let (device, found) = (name.clone(), options.block);
         return Err(Error::BlockTooSmall { device, found, wanted: logical_block });
     }
-    let sectors = |what, bytes: u32| {
-        if bytes.is_multiple_of(SECTOR_BYTES) {
-            Ok(bytes / SECTOR_BYTES)
-        } else {
-            let wanted = format!("a multiple of {SECTOR_BYTES} bytes");
-            Err(tierce_core::Error::Limit { what, found: bytes.into(), wanted })
-        }
-    };
-    let bucket = sectors("the bucket", options.bucket)?;
-    let block = sectors("the block", options.block)?;
+    let most = MAX_BLOCK_SECTORS * SECTOR_BYTES;
+    let block = power_of_two("the block", options.block, SECTOR_BYTES, most)?;
     let format = Format {
         uuid: random_uuid(name)?,
         set_uuid: random_uuid(name)?,

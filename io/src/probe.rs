@@ -4,6 +4,7 @@
 //! overwrite it. The table below is what is known; it errs on the side of refusing (a boot
 //! sector's two bytes are enough).
 
+use crate::buffer::Buffer;
 use crate::device::{Device, DeviceExt};
 use crate::error::Error;
 use std::fmt;
@@ -116,11 +117,8 @@ impl fmt::Display for Finding {
 ///
 /// Whatever the device reports.
 pub fn probe(device: &dyn Device) -> Result<Option<Finding>, Error> {
-    let bytes = device.capabilities().bytes;
-    let edge = EDGE_BYTES.min(bytes);
-    let tail_start = bytes - edge;
-    let head = device.read_at(0, edge as usize)?;
-    let tail = device.read_at(tail_start, edge as usize)?;
+    let edge = EDGE_BYTES.min(device.capabilities().bytes);
+    let Edges { bytes, head, tail, tail_start } = Edges::read(device)?;
     if let Some(finding) = bcache(&head) {
         return Ok(Some(finding));
     }
@@ -135,6 +133,34 @@ pub fn probe(device: &dyn Device) -> Result<Option<Finding>, Error> {
         }
     }
     Ok(None)
+}
+
+/// The first byte at either edge of a device that is not zero. Reads only.
+pub(crate) fn first_byte(device: &dyn Device) -> Result<Option<Finding>, Error> {
+    let Edges { head, tail, tail_start, .. } = Edges::read(device)?;
+    let first = |bytes: &Buffer| bytes.iter().position(|&byte| byte != 0).map(|at| at as u64);
+    let offset = first(&head).or_else(|| first(&tail).map(|at| tail_start + at));
+    Ok(offset.map(|offset| Finding { what: "something unknown", offset }))
+}
+
+/// Both ends of a device.
+struct Edges {
+    /// Of the device.
+    bytes: u64,
+    head: Buffer,
+    tail: Buffer,
+    tail_start: u64,
+}
+
+impl Edges {
+    fn read(device: &dyn Device) -> Result<Self, Error> {
+        let bytes = device.capabilities().bytes;
+        let edge = EDGE_BYTES.min(bytes);
+        let tail_start = bytes - edge;
+        let head = device.read_at(0, edge as usize)?;
+        let tail = device.read_at(tail_start, edge as usize)?;
+        Ok(Self { bytes, head, tail, tail_start })
+    }
 }
 
 /// Any superblock with bcache's magic, by what its version says.

@@ -174,11 +174,13 @@ impl Uring {
     pub(crate) fn start(file: Arc<DeviceFile>, options: &DeviceOptions) -> Result<Self, Error> {
         let pool = Pool::new(options.buffer_bytes, options.buffers);
         let mut started = Self { file, pool, members: Vec::new() };
-        for ring in 0..options.rings {
+        let mut is_told = false;
+        for _ in 0..options.rings {
             let ready = started.start_one(options)?;
-            // Every ring has registered the same buffers.
-            if let Some(notice) = ready.notice(started.name()).filter(|_| ring == 0) {
+            // Once for all: what one of them could not register is registered with none.
+            if let Some(notice) = ready.notice(started.name()).filter(|_| !is_told) {
                 options.notify(&notice);
+                is_told = true;
             }
         }
         Ok(started)

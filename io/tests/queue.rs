@@ -170,15 +170,30 @@ fn rings_share_the_work_and_end_with_the_device() {
     let dir = dir();
     let path = file(&dir, "rings", 8 * MIB);
     let options = DeviceOptions::default().engine(Engine::Uring).thread_name("t-rings");
-    let device = match tierce_io::open_device(&path, &options.rings(3)) {
-        Ok(device) => device,
-        Err(error) => return eprintln!("skipped: {error}"),
-    };
+    if let Err(error) = tierce_io::open_device(&path, &options) {
+        return eprintln!("skipped: {error}");
+    }
+    let device = tierce_io::open_device(&path, &options.rings(3)).expect("one was not refused");
+    // Registered with each of them.
+    assert!(format!("{:?}", device.buffer(4096)).contains("registered"));
     assert_eq!(threads_named("t-rings"), 3);
     many_submitters(&*device);
     drop(device);
     assert_eq!(threads_named("t-rings"), 0);
     tierce_io::open_device(&path, &DeviceOptions::default()).expect("nobody uses it");
+}
+
+#[test]
+fn more_memory_than_there_can_be_is_refused() {
+    let dir = dir();
+    let path = file(&dir, "buffers", MIB);
+    for (buffers, bytes) in [(u32::MAX, 1 << 20), (64, usize::MAX), (1 << 20, 1 << 44)] {
+        for engine in [Engine::Auto, Engine::Sync] {
+            let options = DeviceOptions::default().engine(engine).buffers(buffers, bytes);
+            let refused = tierce_io::open_device(&path, &options);
+            assert!(matches!(refused, Err(Error::Setup { .. })), "{refused:?}");
+        }
+    }
 }
 
 #[test]

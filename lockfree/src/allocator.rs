@@ -101,6 +101,11 @@ impl Allocator {
     /// Takes a device out of use: its allocations fail with `cause`, those who wait for it are
     /// told, reclaiming stops. The other devices go on; the first cause is kept. Takes short
     /// locks, as [`close`](Self::close).
+    ///
+    /// # Panics
+    ///
+    /// If the set has no such device; as [`try_alloc_on`](Self::try_alloc_on),
+    /// [`alloc_on`](Self::alloc_on) when it is polled, and [`alloc_until`](Self::alloc_until) do.
     pub fn fail(&self, device: DeviceIndex, cause: Cause) {
         event!(WARN, "device_failed", device = device, cause = cause);
         self.devices[device.as_usize()].fail(cause);
@@ -205,7 +210,7 @@ impl Allocator {
         reserve: Reserve,
         deadline: Option<Instant>,
     ) -> Result<Allocation<'_>, Error> {
-        let allocation = self.alloc_on(device, reserve);
+        let mut allocation = self.alloc_on(device, reserve);
         match allocation.at_once() {
             Some(decided) => decided,
             None => future::block_until(allocation, deadline),
@@ -240,11 +245,11 @@ impl Allocator {
     }
 
     /// The content of `pointer`'s bucket is dead. It is not free at once (old pointers may lead
-    /// into it) but can be reused before others. The caller owns the bucket. Lock-free.
+    /// into it) but can be reused before others. The caller owns the bucket; if it was reused
+    /// meanwhile nothing changes. Lock-free.
     pub fn free(&self, pointer: BucketRef) {
         let Some(table) = self.table_of(pointer) else { return };
-        if table.peek(pointer.bucket()).gen_() == pointer.gen_() {
-            table.free(pointer.bucket());
+        if table.free(pointer.bucket(), pointer.gen_()) {
             self.devices[pointer.device().as_usize()].available.change(1);
         }
     }
@@ -288,28 +293,9 @@ impl Allocator {
         reserve: Reserve,
         wait: Wait,
     ) -> Result<Option<Allocation<'_>>, Error> {
-        if let [only] = &*self.devices
-            && let Some((free, word)) = only.take(reserve)?
-        {
-            return Ok(Some(Allocation::new(only, free, word.gen_())));
-        }
-        let ranked = self.ranked(reserve);
-        let Some(best) = ranked.first() else {
-            self.devices[0].check()?;
-            return Ok(None);
-        };
-        // Whatever the ranking said, failing means that nobody had anything.
-        for device in &ranked {
-            if let Ok(Some((free, word))) = device.take(reserve) {
-                return Ok(Some(Allocation::new(device, free, word.gen_())));
-            }
-        }
         match wait {
-            Wait::No => {
-                best.counters.alloc_fails.add(1);
-                Ok(None)
-            }
-            Wait::Until(deadline) => self.alloc_until(best.index(), reserve, deadline).map(Some),
+            Wait::No => self.try_alloc_any(reserve),
+            Wait::Until(deadline) => self.alloc_any_until(reserve, deadline).map(Some),
         }
     }
 

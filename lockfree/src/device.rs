@@ -13,6 +13,7 @@ use crate::counter::{Available, Counter};
 use crate::error::{Cause, Error};
 use crate::events::event;
 use crate::latency::Histogram;
+use crate::pile::Pile;
 use crate::reserves::{Found, Free, Reserves};
 use crate::section::Section;
 use crate::sync::{Arc, AtomicU32, AtomicU64, Mutex, Ordering, fence};
@@ -60,17 +61,16 @@ pub(crate) struct Device {
     pub(crate) bell: Bell,
     /// Durable buckets that the lists have no room for, see `stock.rs`.
     stock: Mutex<VecDeque<BucketIndex>>,
-    /// Free buckets that found no place on a list, and buckets set aside because a foreign pin
-    /// is on them. The reclaimer offers them again.
-    pub(crate) leftovers: Mutex<Vec<BucketIndex>>,
+    /// Free buckets that found no place on a list. The reclaimer offers them again.
+    pub(crate) leftovers: Pile,
+    /// Free buckets that no list may have, as a foreign pin was on them; likewise.
+    pub(crate) set_aside: Pile,
     /// Buckets that skipped the prio write and have to be discarded before they are free.
     undiscarded: Mutex<VecDeque<BucketIndex>>,
     /// Buckets whose gen runs ahead of the durable one.
     pub(crate) ahead: Ahead,
     /// Held during a pass if garbage collection marks in place, which waits for it.
     pub(crate) pass: Mutex<()>,
-    /// 1 while a bucket among the leftovers may be there because of a foreign pin.
-    set_aside: AtomicU32,
     /// 1 since somebody found nothing free.
     demand: AtomicU32,
     /// Why [`ENDED`] is set.
@@ -188,11 +188,11 @@ impl Device {
             chain: Mutex::new(Chain { live: table.chain, writing: Vec::new() }),
             bell: Bell::new(),
             stock: Mutex::new(VecDeque::new()),
-            leftovers: Mutex::new(Vec::new()),
+            leftovers: Pile::default(),
+            set_aside: Pile::default(),
             undiscarded: Mutex::new(VecDeque::new()),
             ahead: Ahead::new(),
             pass: Mutex::new(()),
-            set_aside: AtomicU32::new(0),
             demand: AtomicU32::new(0),
             end: Mutex::new(None),
             counters: DeviceCounters::new(cpus),
@@ -336,9 +336,13 @@ impl Device {
         if self.attention().now() & (WAITING | ENDED) == 0
             // Taken out: what cannot be claimed has been set aside.
             && let Some(bucket) = popped.take()
-            && let Some(word) = self.claim(bucket, reserve)
         {
-            return Ok(Some((Free::none(bucket), word)));
+            if let Some(word) = self.claim(bucket, reserve) {
+                return Ok(Some((Free::none(bucket), word)));
+            }
+            if cfg!(tierce_mutant = "handed_on_set_aside") {
+                popped = Some(bucket);
+            }
         }
         self.take_elsewhere(reserve, popped)
     }
@@ -441,9 +445,7 @@ impl Device {
 
     /// Keeps a free bucket away from the lists until the foreign pin on it is gone.
     pub(crate) fn set_aside(&self, bucket: BucketIndex) {
-        self.leftovers.lock().push(bucket);
-        // Relaxed: ordered by the fence.
-        self.set_aside.store(1, Ordering::Relaxed);
+        self.set_aside.put(bucket);
         if !cfg!(tierce_mutant = "set_aside_no_fence") {
             // SeqCst: of this fence and the one in `pin_dropped` one comes first: either the look
             // below finds the pin gone, or whoever drops it sees that a bucket was set aside.
@@ -463,19 +465,21 @@ impl Device {
             // SeqCst: pairs with the fence in `set_aside`.
             fence(Ordering::SeqCst);
         }
-        // Relaxed: ordered by the fence.
-        if self.set_aside.load(Ordering::Relaxed) != 0 {
+        if !self.set_aside.is_empty() {
             self.bell.ring();
         }
     }
 
-    /// All leftovers, to be offered again or set aside again.
+    /// All leftovers, and all that was set aside, to be offered again or set aside again.
     pub(crate) fn take_leftovers(&self) -> Vec<BucketIndex> {
-        let mut leftovers = self.leftovers.lock();
-        // Relaxed: stored under the lock by the one reclaimer; a bucket set aside right now
-        // is either taken below or stores 1 after this.
-        self.set_aside.store(0, Ordering::Relaxed);
-        core::mem::take(&mut *leftovers)
+        let mut buckets = self.leftovers.take();
+        buckets.append(&mut self.set_aside.take());
+        buckets
+    }
+
+    /// About how many free buckets are kept from the lists.
+    pub(crate) fn kept(&self) -> u64 {
+        self.leftovers.len() + self.set_aside.len()
     }
 
     /// Makes a bucket free that was taken in vain; its gen has not moved.
@@ -488,7 +492,7 @@ impl Device {
 
     /// Keeps a free bucket that found all lists full; the reclaimer offers it again.
     pub(crate) fn keep(&self, bucket: BucketIndex) {
-        self.leftovers.lock().push(bucket);
+        self.leftovers.put(bucket);
         self.bell.ring();
     }
 

@@ -35,6 +35,8 @@ pub struct AllocFuture<'a> {
     device: DeviceIndex,
     reserve: Reserve,
     waiter: Option<Arc<Waiter>>,
+    /// He has looked, and found nothing: next he lines up, and looks once more then.
+    looked: bool,
     /// When he lined up.
     since: Option<Instant>,
 }
@@ -70,15 +72,23 @@ pub(crate) fn block_until<T>(
 
 impl<'a> AllocFuture<'a> {
     pub(crate) fn new(allocator: &'a Allocator, device: DeviceIndex, reserve: Reserve) -> Self {
-        Self { allocator, device, reserve, waiter: None, since: None }
+        Self { allocator, device, reserve, waiter: None, looked: false, since: None }
     }
 
-    /// As the first look, without lining up if nothing is free.
-    pub(crate) fn at_once(&self) -> Option<Result<Allocation<'a>, Error>> {
+    /// The same, for who has just looked and found nothing.
+    pub(crate) fn looked(mut self) -> Self {
+        self.looked = true;
+        self
+    }
+
+    /// The first look, without lining up if nothing is free.
+    pub(crate) fn at_once(&mut self) -> Option<Result<Allocation<'a>, Error>> {
         no_wait::check();
         let taken = self.device().take(self.reserve);
         let taken = taken.map(|taken| taken.map(|(free, word)| self.allocation(free, word)));
-        taken.transpose()
+        let decided = taken.transpose();
+        self.looked = decided.is_none();
+        decided
     }
 
     fn device(&self) -> &'a Device {
@@ -89,10 +99,12 @@ impl<'a> AllocFuture<'a> {
         let device = self.device();
         loop {
             let Some(waiter) = &self.waiter else {
-                match device.take(self.reserve) {
-                    Ok(Some((free, word))) => return Some(Ok(self.allocation(free, word))),
-                    Err(error) => return Some(Err(error)),
-                    Ok(None) => {}
+                if !core::mem::take(&mut self.looked) {
+                    match device.take(self.reserve) {
+                        Ok(Some((free, word))) => return Some(Ok(self.allocation(free, word))),
+                        Err(error) => return Some(Err(error)),
+                        Ok(None) => {}
+                    }
                 }
                 device.counters.alloc_waits.add(1);
                 self.since = Some(Instant::now());

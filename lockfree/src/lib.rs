@@ -14,8 +14,8 @@
 //!   and queues count what is inserted, which tells whether something was while one looked.
 //!   Where Linux restarts a thread that it interrupts (`section.rs`), cells that only their own CPU
 //!   uses are changed by plain stores (`near.rs`).
-//! * **Who finds nothing free waits** in line (`wait.rs`) as a thread or a future (`future.rs`),
-//!   and wakes up with his bucket in hand. One word (`attention.rs`) tells everybody else that he
+//! * **Who finds nothing free waits** in line (`wait.rs`) as a thread or a future (`future.rs`), of
+//!   one device or of all (`anywhere.rs`), and wakes up with his bucket in hand. One word (`attention.rs`) tells everybody else that he
 //!   does. Counts of what happened (`counter.rs`) need no atomic read-modify-write while threads
 //!   own a number (`owner.rs`).
 //! * **Who must not wait later** waits before until enough is free (`watch.rs`), and is caught
@@ -50,18 +50,19 @@
 //! | sectors of an open bucket | lock-free |
 //! | try_alloc from this CPU's cells | wait-free |
 //! | try_alloc from the shared queues | lock-free; fetching from stock tries a lock and waits for nobody |
-//! | alloc_until, alloc_on | waits for a bucket; woken by release, failure, close, deadline |
+//! | alloc_until, alloc_on, alloc_any | waits for a bucket; woken by release, failure, close, deadline |
 //! | allocating, releasing, giving back while somebody waits in line | a short lock |
 //! | wait_for | waits for buckets, and for who waits so for the same reserve since before |
 //! | close, fail, stats, finishing a collection | short locks, and as long as their loops are |
 //!
 //! What says nothing of its progress only looks at what it was given, and is wait-free.
-// The files that need it say why: `hint/cpu.rs`, `huge_pages.rs`, `section/x86.rs`, `wide.rs`,
-// `victims/x86.rs`, `words/room.rs`.
+// The files that need it say why: `hint/cpu.rs`, `huge_pages.rs`, `pile.rs`, `section/x86.rs`,
+// `wide.rs`, `victims/x86.rs`, `words/room.rs`.
 #![cfg_attr(not(tierce_loom), deny(unsafe_code))]
 
 pub mod allocation;
 pub mod allocator;
+pub mod anywhere;
 #[doc(hidden)]
 pub mod bare;
 pub mod bell;
@@ -101,6 +102,7 @@ mod events;
 mod hint;
 mod near;
 mod owner;
+mod pile;
 mod rescale;
 mod ring;
 mod section;
@@ -114,6 +116,7 @@ mod words;
 
 pub use allocation::{Allocation, OwnedAllocation, PinGuard};
 pub use allocator::Allocator;
+pub use anywhere::AnyFuture;
 pub use bell::Bell;
 pub use bucket_ref::BucketRef;
 pub use config::{Config, DeviceTable};

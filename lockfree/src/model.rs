@@ -5,7 +5,7 @@ use crate::ageing::{AgeClock, Ageing};
 use crate::allocator::Allocator;
 use crate::sync::Arc;
 use crate::victims::crew;
-use crate::{attention, cells, counter, owner, prio_block, reserves, ring, table};
+use crate::{attention, cells, counter, owner, pile, prio_block, reserves, ring, table};
 use tierce_core::word::Purpose;
 use tierce_core::{
     AgeEpoch, BucketId, BucketIndex, DeviceIndex, Gen, Mark, Prio, Reserve, Sizes, Snapshot,
@@ -87,9 +87,9 @@ impl Table {
         self.0.touch(bucket, pointer);
     }
 
-    /// Its content is dead.
-    pub fn free(&self, bucket: BucketIndex) {
-        self.0.free(bucket);
+    /// Its content is dead; `false` if the gen has moved.
+    pub fn free(&self, bucket: BucketIndex, pointer: Gen) -> bool {
+        self.0.free(bucket, pointer)
     }
 
     /// Whether it took the short way.
@@ -293,6 +293,23 @@ impl Ring {
     }
 }
 
+/// What is kept from the lists.
+#[derive(Debug, Default)]
+pub struct Pile(pile::Pile);
+
+impl Pile {
+    /// Puts a bucket on top.
+    pub fn put(&self, bucket: u32) {
+        self.0.put(BucketIndex::new(bucket));
+    }
+
+    /// All that was put, the oldest first.
+    #[must_use]
+    pub fn take(&self) -> Vec<u32> {
+        self.0.take().into_iter().map(BucketIndex::get).collect()
+    }
+}
+
 /// What those who give back must look at.
 #[derive(Debug)]
 pub struct Attention(attention::Attention);
@@ -426,8 +443,8 @@ pub fn drop_pin(allocator: &Allocator, bucket: BucketId) {
 
 /// How many free buckets of the device are kept from its lists.
 #[must_use]
-pub fn set_aside(allocator: &Allocator, device: DeviceIndex) -> usize {
-    allocator.devices()[device.as_usize()].leftovers.lock().len()
+pub fn set_aside(allocator: &Allocator, device: DeviceIndex) -> u64 {
+    allocator.devices()[device.as_usize()].kept()
 }
 
 /// Asks for a collection that begins later than those that have finished. Returns how many have.

@@ -252,6 +252,11 @@ impl Reclaimer {
     }
 
     /// Does what can be done without the device and says what has to be done next.
+    ///
+    /// # Panics
+    ///
+    /// If a [`PrioWrite`] that it gave out was neither [durable](Self::prio_durable) nor
+    /// [failed](Self::prio_failed) since: its batch waits for it, also if it was dropped.
     pub fn step(&mut self) -> Step {
         loop {
             if self.dev().check().is_err() {
@@ -331,7 +336,7 @@ impl Reclaimer {
             if device.table().read(bucket).pin_count() != 1 {
                 device.set_aside(bucket);
             } else if self.release(bucket).is_err() {
-                device.leftovers.lock().push(bucket);
+                device.leftovers.put(bucket);
                 room = false;
             }
         }

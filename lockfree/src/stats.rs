@@ -133,7 +133,7 @@ impl DeviceStats {
             alloc_fail_total: counters.alloc_fails.total(),
             alloc_wait_total: counters.alloc_waits.total(),
             foreign_pin_total: counters.foreign_pins.total(),
-            set_aside: device.leftovers.lock().len() as u64,
+            set_aside: device.kept(),
             invalidate_total: counters.invalidated.total(),
             prio_write_total: counters.prio_writes.total(),
             discard_total: counters.discards.total(),

@@ -24,7 +24,7 @@
 #[cfg(not(any(tierce_loom, tierce_shuttle)))]
 mod imp {
     pub(crate) use core::sync::atomic::{
-        AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+        AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
     };
     pub(crate) use std::sync::{Arc, MutexGuard, OnceLock};
     pub(crate) use std::thread::{Thread, current, park, yield_now};
@@ -114,7 +114,7 @@ mod imp {
 #[cfg(tierce_loom)]
 mod imp {
     pub(crate) use loom::sync::atomic::{
-        AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+        AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
     };
     pub(crate) use loom::sync::{Arc, MutexGuard};
     pub(crate) use loom::thread::yield_now;
@@ -210,7 +210,7 @@ mod imp {
 mod imp {
     pub(crate) use shuttle::sync::MutexGuard;
     pub(crate) use shuttle::sync::atomic::{
-        AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+        AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
     };
     pub(crate) use shuttle::thread::{Thread, current, yield_now};
     pub(crate) use shuttle::thread_local;

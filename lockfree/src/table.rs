@@ -526,15 +526,21 @@ impl Table {
         self.word(bucket).swap(self.stamped(word).bits(), Ordering::AcqRel);
     }
 
-    /// What the bucket holds is dead; it may be invalidated.
-    pub(crate) fn free(&self, bucket: BucketIndex) {
+    /// What the bucket of gen `pointer` holds is dead; it may be invalidated. `false` if it is
+    /// somebody else's by now: gen and mark are one word, or what he marked dirty would be lost.
+    pub(crate) fn free(&self, bucket: BucketIndex, pointer: Gen) -> bool {
+        let unchecked = cfg!(tierce_mutant = "free_looks_first");
+        if unchecked && self.peek(bucket).gen_() != pointer {
+            return false;
+        }
         let order = if cfg!(tierce_mutant = "free_relaxed") {
             Ordering::Relaxed
         } else {
             // AcqRel: Release publishes the owner's last accesses to `invalidate`.
             Ordering::AcqRel
         };
-        let _ = self.update(bucket, order, |w| Some(w.free()));
+        let next = |w: Snapshot| (unchecked || w.gen_() == pointer).then(|| w.free());
+        self.update(bucket, order, next).is_ok()
     }
 
     /// See [`crate::model::lives`].

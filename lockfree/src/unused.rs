@@ -56,12 +56,14 @@ impl Allocator {
             return Unused::Refused;
         }
         let device = &self.devices()[pointer.device().as_usize()];
-        // A collection in place waits for this lock before it clears anything.
-        let _pass = device.pass.lock();
-        if !self.gc_state().marks_valid() || device.check().is_err() {
-            return Unused::Refused;
-        }
-        let Some(gc_gen) = self.advance_unused(device, pointer) else { return Unused::Refused };
+        let advanced = {
+            // A collection in place waits for this lock before it clears anything. Not held while
+            // the bucket is released: whoever is woken may come here.
+            let _pass = device.pass.lock();
+            let may = self.gc_state().marks_valid() && device.check().is_ok();
+            may.then(|| self.advance_unused(device, pointer)).flatten()
+        };
+        let Some(gc_gen) = advanced else { return Unused::Refused };
         self.gc_state().note_gc_gen(gc_gen);
         if self.config().discard {
             device.discard_later(pointer.bucket());

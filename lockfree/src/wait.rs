@@ -80,11 +80,17 @@ pub(crate) enum Turn {
 
 impl Waiter {
     /// Looks; if there is nothing yet, `waker` is called when there is.
+    ///
+    /// Wakers are cloned and dropped without the lock: with the last waker of a task goes the task,
+    /// and whatever bucket it holds may be the one that this waiter is handed.
     pub(crate) fn poll(&self, waker: &Waker) -> Turn {
+        let waker = waker.clone();
         let mut lot = self.lot.lock();
-        match &*lot {
-            Lot::Waiting(_) => {
-                *lot = Lot::Waiting(waker.clone());
+        match &mut *lot {
+            Lot::Waiting(old) => {
+                let old = core::mem::replace(old, waker);
+                drop(lot);
+                drop(old);
                 Turn::Wait
             }
             Lot::Handed(bucket) => {
@@ -190,7 +196,8 @@ impl Waits {
         let mut lines = self.lines.lock();
         lines.by_reserve[reserve.as_usize()].retain(|w| !Arc::ptr_eq(w, waiter));
         self.unlock(lines);
-        match core::mem::replace(&mut *waiter.lot.lock(), Lot::Gone) {
+        let lot = core::mem::replace(&mut *waiter.lot.lock(), Lot::Gone);
+        match lot {
             Lot::Handed(bucket) => Some(bucket),
             Lot::Waiting(_) | Lot::Closed | Lot::Gone => None,
         }

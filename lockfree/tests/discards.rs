@@ -160,3 +160,40 @@ fn a_waker_rings() {
     reclaimer.waker().wake();
     assert!(reclaimer.park(Some(now())));
 }
+
+/// Whoever begins to allow several goes on with the one that is under way, or waits for room.
+#[test]
+fn one_at_a_time_becomes_several() {
+    for over in [false, true] {
+        let (allocator, mut reclaimer) = start();
+        let mut given = Vec::new();
+        let last = loop {
+            match step(&allocator, &mut reclaimer) {
+                Step::Discard(bucket) => given.push(bucket),
+                // Its discard is over, and the lists are full.
+                Step::Wait(WaitFor::Room) => break *given.last().expect("lists have room"),
+                other => panic!("{other:?}"),
+            }
+            if !over {
+                break given[0];
+            }
+            reclaimer.discarded(given[given.len() - 1]);
+        };
+        reclaimer.allow_discards(0);
+        if !over {
+            reclaimer.discarded(last);
+        }
+        let mut free = Vec::new();
+        loop {
+            let _ = step(&allocator, &mut reclaimer);
+            let next =
+                || Reserve::ALL.iter().find_map(|&of| allocator.try_alloc(of).expect("works"));
+            let before = free.len();
+            free.extend(std::iter::from_fn(next));
+            if free.iter().any(|bucket| bucket.bucket_ref().bucket() == last) {
+                break;
+            }
+            assert!(free.len() > before, "{last} was lost, over: {over}");
+        }
+    }
+}

@@ -10,13 +10,13 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
 use tierce_core::{DeviceIndex, Geometry, Reserve, Sizes};
 use tierce_lockfree::{
-    AllocFuture, Allocation, Allocator, BucketRef, Config, DeviceTable, Error, Reclaimer, Step,
-    WaitFor,
+    AllocFuture, Allocation, Allocator, BucketRef, Config, DeviceTable, Error, OwnedAllocation,
+    Reclaimer, SectorRequest, Step, Unused, WaitFor,
 };
 
 const NBUCKETS: u32 = 64;
@@ -337,4 +337,102 @@ fn nobody_who_waits_is_overtaken() {
         });
         assert_eq!(allocator.stats().devices[0].waiters, 0);
     }
+}
+
+/// The last waker of a task takes the task with it, and what that holds may be what is waited for.
+#[test]
+fn a_waker_may_free_what_it_is_waited_for() {
+    struct Task(Mutex<Option<OwnedAllocation>>);
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {
+            assert!(self.0.lock().expect("no panic").is_some(), "it has its bucket");
+        }
+    }
+    let (allocator, _reclaimer) = start(1);
+    let mut all = drain(&allocator);
+    let held = all.pop().expect("the last is of `none`").into_owned(&allocator);
+    let bucket = held.bucket_ref();
+    let mut waits = allocator.alloc_on(DEVICE, Reserve::None);
+    let task = Waker::from(Arc::new(Task(Mutex::new(Some(held)))));
+    assert!(pin!(&mut waits).poll(&mut Context::from_waker(&task)).is_pending());
+    drop(task);
+    let bells = Arc::<Bells>::default();
+    // The old waker goes, and its bucket comes.
+    assert!(poll(&mut waits, &bells).is_pending());
+    // Relaxed: one thread.
+    assert_eq!(bells.0.load(Ordering::Relaxed), 1, "woken");
+    assert!(matches!(poll(&mut waits, &bells), Poll::Ready(Ok(got)) if got == bucket));
+}
+
+/// Who does not care for the device gets a bucket of any, whatever becomes of the others.
+#[test]
+fn who_takes_any_device_depends_on_none() {
+    const SECOND: DeviceIndex = DeviceIndex::new(1);
+    for fails in [false, true] {
+        let geometry = Geometry::new(NBUCKETS, 1, 128, 8).expect("a legal shape");
+        let tables = vec![DeviceTable::empty(geometry); 2];
+        let config = Config::default().cpus(2).sync(false);
+        let (allocator, mut reclaimers) =
+            Allocator::start(config, tables).expect("legal settings").finish();
+        reclaimers.iter_mut().for_each(|reclaimer| drop(reclaimer.step()));
+        let mut held = drain(&allocator);
+        let of_second = held.iter().rposition(|held| held.bucket_ref().device() == SECOND);
+        let of_second = held.remove(of_second.expect("it had free buckets"));
+        let waiters = |device: DeviceIndex| {
+            let stats = allocator.stats();
+            stats.devices[device.as_usize()].waiters
+        };
+        let request = SectorRequest::new(8).write_prio(true);
+        std::thread::scope(|threads| {
+            let waits = threads.spawn(|| {
+                let extent = allocator.alloc_sectors_until(&request, None);
+                extent.map(|extent| extent.bucket_ref())
+            });
+            while waiters(DEVICE) == 0 {
+                std::thread::yield_now();
+            }
+            if fails {
+                allocator.fail(DEVICE, Arc::new(std::io::Error::other("out of use")));
+            }
+            while waiters(SECOND) == 0 {
+                assert!(!waits.is_finished(), "{:?}", waits.join());
+                std::thread::yield_now();
+            }
+            let wanted = of_second.bucket_ref();
+            drop(of_second);
+            assert_eq!(waits.join().expect("no panic").expect("a bucket"), wanted);
+        });
+        assert_eq!(waiters(SECOND), 0);
+    }
+}
+
+/// Who is woken may do what the waking thread does just then.
+#[test]
+fn a_waker_may_release_another_bucket() {
+    struct Next(Arc<Allocator>, BucketRef);
+    impl Wake for Next {
+        fn wake(self: Arc<Self>) {
+            assert!(matches!(self.0.unused(self.1), Unused::Released(_)));
+        }
+    }
+    let (allocator, _reclaimer) = start(1);
+    let written = || {
+        let bucket =
+            allocator.try_alloc(Reserve::None).expect("works").expect("the lists are full");
+        let pointer = bucket.bucket_ref();
+        bucket.written();
+        pointer
+    };
+    let (first, second) = (written(), written());
+    let _all = drain(&allocator);
+    // What is released goes to this reserve first.
+    let mut waits = allocator.alloc_on(DEVICE, Reserve::Prio);
+    let waker = Waker::from(Arc::new(Next(Arc::clone(&allocator), second)));
+    assert!(pin!(&mut waits).poll(&mut Context::from_waker(&waker)).is_pending());
+    assert!(matches!(allocator.unused(first), Unused::Released(_)));
+    let bells = Arc::<Bells>::default();
+    let Poll::Ready(Ok(got)) = poll(&mut waits, &bells) else { panic!("it was woken") };
+    assert_eq!(got.id(), first.id());
+    let next = allocator.try_alloc(Reserve::Prio).expect("works").expect("the waker freed it");
+    assert_eq!(next.bucket_ref().id(), second.id());
 }

@@ -1,7 +1,7 @@
 //! The words of the table, `lockfree/src/table.rs`.
 //!
 //! Breaks that must turn these red: `unpin_relaxed`, `invalidate_relaxed`, `pin_blind`,
-//! `touch_plain_store`.
+//! `touch_plain_store`, `free_looks_first`.
 #![cfg(tierce_loom)]
 
 use loom::cell::UnsafeCell;
@@ -105,8 +105,26 @@ fn i1_what_the_owner_did_happens_before_reuse() {
         });
         // SAFETY: the owner's, until he frees it.
         shared.1.with_mut(|data| unsafe { *data = 1 });
-        shared.0.free(B);
+        assert!(shared.0.free(B, OLD), "its owner has it");
         reclaimer.join().unwrap();
+    });
+}
+
+/// I3: who frees a bucket that is being reused takes nothing from its next owner.
+#[test]
+fn i3_a_late_free_leaves_the_next_life_alone() {
+    model(|| {
+        let table = table(Snapshot::default().with_mark(Mark::Reclaimable));
+        let other = Arc::clone(&table);
+        let next = thread::spawn(move || {
+            other.invalidate(B).expect("free or not, it can be reused");
+            assert!(other.allocate(B), "nobody else pinned it");
+            other.mark_dirty(B);
+        });
+        let freed = table.free(B, OLD);
+        next.join().unwrap();
+        let mark = table.read(B).mark();
+        assert_eq!(mark, Mark::Dirty, "the only copy must stay (freed: {freed})");
     });
 }
 

@@ -1,5 +1,6 @@
 //! `tierce bench report`: the page of a run that was kept, or two runs side by side.
 
+use crate::output::Output;
 use std::path::PathBuf;
 use tierce_bench::report::{Document, compare, comparison_table, render};
 
@@ -27,5 +28,6 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             render(later, Some(&first))
         }
     };
-    super::write(&args.html, &page)
+    let inputs = std::iter::once(&args.run).chain(&args.later);
+    super::write(Output::open(&args.html, inputs.map(PathBuf::as_path))?, &page)
 }

@@ -77,7 +77,25 @@ impl Reclaimer {
     /// # Ok::<(), tierce_lockfree::Error>(())
     /// ```
     pub fn allow_discards(&mut self, count: usize) {
-        self.discards.get_or_insert_default().allowed = count;
+        if self.discards.is_none() {
+            self.discards = Some(self.taken_over());
+        }
+        if let Some(discards) = &mut self.discards {
+            discards.allowed = count;
+        }
+    }
+
+    /// What was discarded one at a time so far goes on among several.
+    fn taken_over(&mut self) -> Discards {
+        let mut discards = Discards::default();
+        let in_hand = self.in_hand.take_if(|_| self.allocator.config().discard);
+        match in_hand {
+            Some((bucket, true)) => discards.settled.push_back(bucket),
+            Some((bucket, false)) => discards.under_way.push(bucket),
+            None => {}
+        }
+        discards.under_way.extend(self.loose.take());
+        discards
     }
 
     /// Whether some bucket waits to be discarded: allowing more of it makes a difference.

@@ -158,7 +158,7 @@ impl Reclaimer {
         let pinned = self.allocator.config().recycle_prio_chain
             && word.pin_count() == 0
             && device.table().pin(bucket, word.gen_()).is_some();
-        device.table().free(bucket);
+        device.table().free(bucket, word.gen_());
         device.available.change(1);
         pinned
     }

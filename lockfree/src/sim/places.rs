@@ -26,8 +26,11 @@ impl Scripted {
             put(reclaimer.waiting().collect(), Place::FreeInc);
             put(reclaimer.in_hand().into_iter().collect(), Place::Ready);
         }
-        for bucket in device.leftovers.lock().iter().copied() {
+        // Nobody else runs: taken, and put back.
+        for bucket in device.take_leftovers() {
             let aside = device.table().peek(bucket).pin_count() > 1;
+            let pile = if aside { &device.set_aside } else { &device.leftovers };
+            pile.put(bucket);
             put(vec![bucket], if aside { Place::SetAside } else { Place::Ready });
         }
         put(device.chain.lock().live.clone(), Place::PrioChain);

@@ -342,7 +342,7 @@ fn disturb(table: &Table, stop: &AtomicBool, thread: u32, nbuckets: u32) {
         let bucket = BucketIndex::new(draws.below(nbuckets) | 1);
         let Some(_pinned) = table.pin(bucket, Gen::new(0)) else { continue };
         match draws.below(8) {
-            0 => table.free(bucket),
+            0 => assert!(table.free(bucket, Gen::new(0)), "a pin freezes the gen of {bucket}"),
             1 => table.mark_dirty(bucket),
             _ => table.touch(bucket, Gen::new(0)),
         }

@@ -332,6 +332,12 @@ impl Ring {
         self.0.push(item).is_ok()
     }
 
+    /// Several, of which it returns how many there was room for.
+    #[must_use]
+    pub fn push_some(&self, items: &[u32]) -> usize {
+        self.0.push_some(items.iter().copied())
+    }
+
     /// How many were pushed.
     #[must_use]
     pub fn inserts(&self) -> u64 {

@@ -51,6 +51,7 @@ use crate::attention::Attention;
 use crate::cells::{Cells, Pushed};
 use crate::sync::{Arc, AtomicU64, Ordering, Queue, fence};
 use crossbeam_utils::CachePadded;
+use std::collections::VecDeque;
 use tierce_core::reserve::REFILL_ORDER;
 use tierce_core::{BucketIndex, Reserve, Sizes};
 
@@ -236,27 +237,35 @@ impl Reserves {
 
     /// Puts a bucket that has become ready where it is needed most. `Err` if all lists are full.
     pub(crate) fn release(&self, bucket: BucketIndex) -> Result<Reserve, BucketIndex> {
-        self.release_next(bucket, &mut REFILL_ORDER.as_slice())
+        let inserted = |&reserve: &Reserve| match reserve {
+            Reserve::None => self.insert_none(bucket).is_ok(),
+            own => self.insert_reserve(own, bucket),
+        };
+        REFILL_ORDER.into_iter().find(inserted).ok_or(bucket)
     }
 
-    /// As [`release`](Self::release), on the first list of `lists` that has room: those before it
-    /// are full, and need not be looked at for the bucket after this one.
-    pub(crate) fn release_next(
+    /// As [`release`](Self::release), of the first of `ready`, as many as there is room for: they
+    /// leave it. `released` hears of each.
+    pub(crate) fn release_all(
         &self,
-        bucket: BucketIndex,
-        lists: &mut &[Reserve],
-    ) -> Result<Reserve, BucketIndex> {
-        while let Some((&reserve, later)) = lists.split_first() {
-            let inserted = match reserve {
-                Reserve::None => self.insert_none(bucket).is_ok(),
-                own => self.insert_reserve(own, bucket),
-            };
-            if inserted {
-                return Ok(reserve);
+        ready: &mut VecDeque<BucketIndex>,
+        mut released: impl FnMut(BucketIndex, Reserve),
+    ) {
+        for reserve in REFILL_ORDER {
+            let queue = self.queues[reserve.as_usize()].as_ref();
+            while let Some(queue) = queue
+                && let some @ 1.. = queue.push_some(ready.iter().map(|bucket| bucket.get()))
+            {
+                ready.drain(..some).for_each(|bucket| released(bucket, reserve));
             }
-            *lists = later;
+            while reserve == Reserve::None
+                && let Some(&bucket) = ready.front()
+                && self.cells.push_anywhere(bucket)
+            {
+                ready.pop_front();
+                released(bucket, reserve);
+            }
         }
-        Err(bucket)
     }
 
     /// Puts a bucket of `none` back into this thread's cells.

@@ -27,6 +27,9 @@
 //! tail. Full of the turn before: the queue is full. Otherwise somebody has filled the slot:
 //! advance tail on his behalf and begin again.
 //!
+//! push of several: the same from slot to slot, and tail is advanced behind the last of them
+//! only. Others who come meanwhile find the slots full behind tail, and advance it one by one.
+//!
 //! pop: read head, look at its slot. Full and in its turn: exchange it for empty of the next turn;
 //! then advance head. Empty and in its turn: the queue is empty. Otherwise somebody has emptied
 //! it: advance head on his behalf and begin again.
@@ -37,6 +40,7 @@
 //!    fills i + 1 comes after who filled i. Likewise they go in order.
 //! 2. So if slot *head* is empty in its turn the queue is empty at that instant, and if slot
 //!    *tail* is full of the turn before it holds n items.
+//!    So does slot *i*, full of the turn before, if all from tail to i are filled.
 //! 3. An item goes once: each exchange names turn and item.
 //!
 //! The turn wraps after 2^32 turns; a thread stopped for exactly as long could do its step in
@@ -60,6 +64,9 @@ use crate::sync::{AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 
 const ITEM: u64 = u32::MAX as u64;
+
+/// How many a push of several may be: until it is over, hints take the queue for so much emptier.
+const TOGETHER: usize = 64;
 
 /// A bounded first-in first-out queue.
 #[derive(Debug)]
@@ -131,20 +138,78 @@ impl Ring {
             match Self::look(word, turn) {
                 Look::Before => return Err(item),
                 Look::Empty => {
-                    let order = if cfg!(tierce_mutant = "ring_push_relaxed") {
-                        Ordering::Relaxed
-                    } else {
-                        // Release: publishes the bucket; pairs with the Acquire in `pop`.
-                        Ordering::Release
-                    };
-                    let full = u64::from(turn) << 32 | u64::from(item + 1);
-                    // Relaxed (failure): only to look again.
-                    if slot.compare_exchange(word, full, order, Ordering::Relaxed).is_ok() {
+                    if Self::fill(slot, word, turn, item) {
                         Self::advance(&self.tail, at);
                         return Ok(());
                     }
                 }
                 Look::Full(_) | Look::After => Self::help(&self.tail, at),
+            }
+        }
+    }
+
+    /// Appends as many of `items` as there is room for, up to [`TOGETHER`], and returns how many.
+    /// Costs half of as many pushes.
+    pub(crate) fn push_some(&self, items: impl Iterator<Item = u32>) -> usize {
+        // Acquire: pairs with the Release in `advance`.
+        let first = self.tail.load(Ordering::Acquire);
+        let (mut at, mut pushed) = (first, 0);
+        if cfg!(tierce_mutant = "ring_some_told_early") {
+            self.advance_to(first, first + 2);
+        }
+        for item in items.take(TOGETHER) {
+            let Some(place) = self.fill_next(at, item) else { break };
+            at = place + 1;
+            pushed += 1;
+        }
+        self.advance_to(first, at);
+        pushed
+    }
+
+    /// Puts `item` into the first slot from number `at` on that is empty; all before it are filled.
+    /// Returns the slot's number; nothing if the queue is full.
+    fn fill_next(&self, mut at: u64, item: u32) -> Option<u64> {
+        loop {
+            let (slot, turn) = self.slot(at);
+            // Acquire: who emptied it did so before; and whoever filled it, if it is not for us,
+            // is told of by our advancing tail.
+            let word = slot.load(Ordering::Acquire);
+            match Self::look(word, turn) {
+                Look::Before => return None,
+                Look::Empty if Self::fill(slot, word, turn, item) => return Some(at),
+                Look::Empty => {}
+                Look::Full(_) | Look::After => at += 1,
+            }
+        }
+    }
+
+    /// Exchanges `word`, a slot empty in this turn, for one with `item`, unless somebody was
+    /// faster.
+    fn fill(slot: &AtomicU64, word: u64, turn: u32, item: u32) -> bool {
+        let order = if cfg!(tierce_mutant = "ring_push_relaxed") {
+            Ordering::Relaxed
+        } else {
+            // Release: publishes the bucket; pairs with the Acquire in `pop`.
+            Ordering::Release
+        };
+        let full = u64::from(turn) << 32 | u64::from(item + 1);
+        // Relaxed (failure): only to look again.
+        slot.compare_exchange(word, full, order, Ordering::Relaxed).is_ok()
+    }
+
+    /// Says that all steps from `now`, which tail was, up to `at` were made, if nobody else has.
+    fn advance_to(&self, mut now: u64, at: u64) {
+        let order = if cfg!(tierce_mutant = "ring_advance_relaxed") {
+            Ordering::Relaxed
+        } else {
+            // Release: as in `advance`.
+            Ordering::Release
+        };
+        while now < at {
+            // Relaxed (failure): only to try again.
+            match self.tail.compare_exchange(now, at, order, Ordering::Relaxed) {
+                Ok(_) => break,
+                Err(further) => now = further,
             }
         }
     }
@@ -228,12 +293,19 @@ mod tests {
             let (ring, mut list) = (Ring::new(capacity), VecDeque::new());
             let mut draws = tierce_core::draws::Draws::new(capacity as u64);
             for item in 0..20_000 {
-                if draws.below(2) == 0 {
-                    let pushed = ring.push(item).is_ok();
-                    assert_eq!(pushed, list.len() < capacity);
-                    list.extend(pushed.then_some(item));
-                } else {
-                    assert_eq!(ring.pop(), list.pop_front());
+                match draws.below(4) {
+                    0 => {
+                        let pushed = ring.push(item).is_ok();
+                        assert_eq!(pushed, list.len() < capacity);
+                        list.extend(pushed.then_some(item));
+                    }
+                    1 => {
+                        let some = item..item + draws.below(100);
+                        let room = (capacity - list.len()).min(TOGETHER).min(some.len());
+                        assert_eq!(ring.push_some(some.clone()), room);
+                        list.extend(some.take(room));
+                    }
+                    _ => assert_eq!(ring.pop(), list.pop_front()),
                 }
                 assert_eq!((ring.len(), ring.capacity()), (list.len(), capacity));
                 assert!(ring.items().into_iter().eq(list.iter().copied()));
@@ -247,7 +319,7 @@ mod tests {
         let ring = Ring::new(2);
         // Two pushers and, later, a popper who never came to advance.
         ring.slots[0].store(7 + 1, Ordering::Relaxed);
-        assert_eq!((ring.push(8), ring.push(9)), (Ok(()), Err(9)));
+        assert_eq!((ring.push_some([8, 9].into_iter()), ring.push(9)), (1, Err(9)));
         ring.slots[0].store(1 << 32, Ordering::Relaxed);
         assert_eq!((ring.pop(), ring.pop()), (Some(8), None));
         assert_eq!((ring.inserts(), ring.push(10), ring.pop()), (2, Ok(()), Some(10)));
@@ -275,8 +347,16 @@ mod tests {
             for pusher in 0..3u32 {
                 let ring = &ring;
                 s.spawn(move || {
-                    for n in 0..EACH {
-                        while ring.push(pusher << 24 | n).is_err() {
+                    let mut n = 0;
+                    while n < EACH {
+                        // One of them pushes several at a time.
+                        let some = n..EACH.min(n + if pusher == 0 { 7 } else { 1 });
+                        let pushed = match pusher {
+                            0 => ring.push_some(some),
+                            _ => usize::from(ring.push(pusher << 24 | n).is_ok()),
+                        };
+                        n += pushed as u32;
+                        if pushed == 0 {
                             std::thread::yield_now();
                         }
                     }

@@ -39,6 +39,7 @@
 
 use crate::ageing::AgeClock;
 use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::victims::Taken;
 use crate::victims::uses::Uses;
 use crate::words::Words;
 use tierce_core::word::{ONE_PIN, PIN_LIMIT, Purpose};
@@ -217,6 +218,37 @@ impl Table {
         let next = |w: Snapshot| w.invalidate().map(|w| self.stamped(w));
         let update = self.update(bucket, order, next).ok()?;
         Some(Invalidated { bucket, after: update.after })
+    }
+
+    /// Invalidates the first `most` of `buckets` that can be, and tells of them a few at a time: a
+    /// locked instruction waits for every store before it, and to write down what it did is to
+    /// store in memory that is far away.
+    pub(crate) fn invalidate_some(
+        &self,
+        mut buckets: impl Iterator<Item = BucketIndex>,
+        most: usize,
+        mut told: impl FnMut(Taken<'_>),
+    ) {
+        const FEW: usize = 32;
+        let mut left = most;
+        while left > 0 {
+            let (mut few, mut words) = ([BucketIndex::new(0); FEW], [Snapshot::default(); FEW]);
+            let (mut taken, mut gc_gen) = (0, 0);
+            while taken < left.min(FEW)
+                && let Some(bucket) = buckets.next()
+            {
+                if let Some(Invalidated { bucket, after }) = self.invalidate(bucket) {
+                    (few[taken], words[taken]) = (bucket, after);
+                    gc_gen = after.gc_gen().max(gc_gen);
+                    taken += 1;
+                }
+            }
+            if taken == 0 {
+                return;
+            }
+            told(Taken { buckets: &few[..taken], words: &words[..taken], gc_gen });
+            left -= taken;
+        }
     }
 
     /// One more pin, if the gen is still `pointer`.

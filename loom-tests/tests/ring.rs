@@ -1,6 +1,7 @@
 //! The queue, `lockfree/src/ring.rs`.
 //!
-//! Breaks that must turn these red: `ring_push_relaxed`, `ring_advance_relaxed`.
+//! Breaks that must turn these red: `ring_push_relaxed`, `ring_advance_relaxed`,
+//! `ring_some_told_early`.
 #![cfg(tierce_loom)]
 
 use loom::cell::UnsafeCell;
@@ -75,6 +76,48 @@ fn each_item_comes_out_once() {
         assert!(went_in.eq(out.iter().copied()), "lost or twice: {out:?}");
         let all = 1 + u64::from(pushed) + u64::from(others_pushed);
         assert_eq!(ring.inserts(), all, "every insertion is counted in the end");
+    });
+}
+
+/// Two at a time beside another who pushes and pops: whoever has pushed finds something, none is
+/// lost or out of order, and the second does not fit where others have taken its place.
+#[test]
+fn several_come_in_order_and_others_see_them() {
+    model(|| {
+        let ring = Arc::new(Ring::new(3));
+        let other = Arc::clone(&ring);
+        let rival = thread::spawn(move || {
+            assert!(other.push(3), "there is room for all");
+            other.pop().expect("his own is there, or one before it")
+        });
+        assert_eq!(ring.push_some(&[1, 2]), 2, "there is room for all");
+        let his = rival.join().unwrap();
+        let rest: Vec<_> = std::iter::from_fn(|| ring.pop()).collect();
+        let out: Vec<_> = std::iter::once(his).chain(rest).collect();
+        let ours: Vec<_> = out.iter().copied().filter(|&item| item < 3).collect();
+        assert!(out.len() == 3 && ours == [1, 2], "lost, twice or out of order: {out:?}");
+        assert_eq!(ring.inserts(), 3, "every insertion is counted in the end");
+    });
+}
+
+/// What those did who filled the slots before is seen by whoever sees that all have come, also if
+/// it was told by one who pushed several.
+#[test]
+fn who_is_told_of_several_synchronised_with_all() {
+    model(|| {
+        let shared = Arc::new((Ring::new(3), AtomicU32::new(0)));
+        let other = Arc::clone(&shared);
+        let rival = thread::spawn(move || {
+            // Relaxed: ordered by the ring.
+            other.1.store(1, Ordering::Relaxed);
+            assert!(other.0.push(3));
+        });
+        assert_eq!(shared.0.push_some(&[1, 2]), 2);
+        if shared.0.inserts() == 3 {
+            // Relaxed: ordered by the ring.
+            assert_eq!(shared.1.load(Ordering::Relaxed), 1, "the third came before");
+        }
+        rival.join().unwrap();
     });
 }
 

@@ -8,15 +8,16 @@
 //!
 //! An LRU pass is measured with vector instructions where the processor has them, without them
 //! (*portable*), and by the wall clock with one thread and with two. What two threads can reach
-//! on the machine at that time is measured in the same turns: each adds to a counter of its own.
-//! A *bare scan* is what no pass can beat: a relaxed load of one word per bucket, and nothing else.
+//! on the machine at that time is measured in the same turns: each adds to a counter of its own,
+//! and each reads half of as many words as there are buckets.
+//! A *bare scan* is a relaxed load of one word per bucket, and nothing else.
 
 use super::Bench;
 use super::row::{Better, Figure, Goal};
 use crate::backend::{Full, Locked, Lockfree, Order, Original, Space};
 use crate::measure::{Stopwatch, Subject, Took, private_counters};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tierce_lockfree::Config;
 
 const ORDERS: [(Order, &str); 4] = [
@@ -47,6 +48,12 @@ pub(super) fn lru<S: Space>(bench: &mut Bench<'_>) {
                 random = [own, portable];
             }
         }
+    }
+    // What little a second thread costs counts for less, the larger the device is.
+    let large = Full::new(16 << 20, Order::Random);
+    let plan = bench.plan;
+    if S::NAME == Lockfree::NAME && plan.quick && plan.rounds > 1 && plan.buckets.is_empty() {
+        lru_by_two_threads(bench, &large, "16 Mi buckets, random");
     }
 }
 
@@ -85,14 +92,47 @@ fn lru_by_one_thread<S: Space>(
 
 /// CPU time per word of reading as many words as there are buckets.
 fn bare_scan(nbuckets: u32) -> Subject<'static> {
-    let words: Vec<_> = (0..nbuckets).map(|n| AtomicU64::new(n.into())).collect();
+    let words = words(nbuckets);
     Subject::new("bare scan", move || {
         let watch = Stopwatch::start();
-        // Relaxed: nobody writes.
-        let sum = words.iter().fold(0u64, |sum, word| sum ^ word.load(Ordering::Relaxed));
-        std::hint::black_box(sum);
+        read(&words);
         vec![cpu(watch.took(), nbuckets)]
     })
+}
+
+/// As many words as there are buckets.
+fn words(nbuckets: u32) -> Vec<AtomicU64> {
+    (0..nbuckets).map(|n| AtomicU64::new(n.into())).collect()
+}
+
+/// Reads them all.
+fn read(words: &[AtomicU64]) {
+    // Relaxed: nobody writes.
+    let sum = words.iter().fold(0u64, |sum, word| sum ^ word.load(Ordering::Relaxed));
+    std::hint::black_box(sum);
+}
+
+/// Wall time per word if so many threads, which are there already, read a part of them each.
+fn bare_scan_by(threads: usize, words: &[AtomicU64]) -> f64 {
+    let there = &AtomicU64::new(0);
+    let part = move |part| {
+        // Relaxed (both): nothing is published.
+        there.fetch_add(1, Ordering::Relaxed);
+        while there.load(Ordering::Relaxed) < threads as u64 {
+            std::thread::yield_now();
+        }
+        let begin = Instant::now();
+        read(part);
+        (begin, Instant::now())
+    };
+    let all = std::thread::scope(|scope| {
+        let parts = words.chunks(words.len().div_ceil(threads));
+        let parts: Vec<_> = parts.map(|words| scope.spawn(move || part(words))).collect();
+        let parts = parts.into_iter().map(|thread| thread.join().expect("it only reads"));
+        parts.reduce(|(begin, end), other| (begin.min(other.0), end.max(other.1)))
+    });
+    let wall = all.map_or(Duration::ZERO, |(begin, end)| end.duration_since(begin));
+    wall.as_nanos() as f64 / words.len() as f64
 }
 
 /// The same without vectors, beside that with them.
@@ -109,7 +149,7 @@ fn lru_portable(bench: &mut Bench<'_>, full: &Full, setting: &str, random: f64) 
 }
 
 /// Wall time with one helper beside that of the reclaimer alone, and what two threads that share
-/// nothing reach beside one.
+/// nothing, or nothing but the way to memory, reach beside one.
 fn lru_by_two_threads(bench: &mut Bench<'_>, full: &Full, setting: &str) {
     let figure = |name, unit, better| {
         let figure = Figure::new("P5", name, format!("{setting}, 2 threads"), unit, better);
@@ -119,13 +159,16 @@ fn lru_by_two_threads(bench: &mut Bench<'_>, full: &Full, setting: &str) {
     let figures = [
         pass.goals(Goal::Times(1.67), Goal::Shown),
         figure("private counters", "M/s", Better::More),
+        figure("bare scan", "wall ns/word", Better::Less),
     ];
+    let words = &words(full.nbuckets);
     let (two, one) = (passes(full, 2, true), passes(full, 1, true));
     let calibrated = |name, space, threads| {
         let mut pass = lru_on(name, space, full.nbuckets, wall);
         Subject::new(name, move || {
             let mut figures = pass.run();
             figures.push(private_counters(threads, CALIBRATION) / 1e6);
+            figures.push(bare_scan_by(threads, words));
             figures
         })
     };

@@ -23,7 +23,6 @@ use crate::device::Hunger;
 use crate::events::event;
 use crate::wait::Sleepers;
 use std::collections::VecDeque;
-use tierce_core::reserve::REFILL_ORDER;
 use tierce_core::{BucketIndex, Reserve};
 
 impl Device {
@@ -58,13 +57,7 @@ impl Device {
                 Some(bucket)
             });
         }
-        let mut lists = REFILL_ORDER.as_slice();
-        while let Some(&bucket) = ready.front()
-            && let Ok(reserve) = self.reserves.release_next(bucket, &mut lists)
-        {
-            ready.pop_front();
-            released(bucket, reserve);
-        }
+        self.reserves.release_all(ready, released);
         self.offered();
         sleepers
     }

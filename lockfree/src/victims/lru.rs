@@ -20,9 +20,9 @@
 //! A pass tries at most as many buckets as there are *candidates* ([`tierce_core::Sizes`]).
 //!
 //! Each of the three is a phase of which several threads do pieces ([`super::crew`]). What they
-//! find they keep by ranges of ranks, whose bounds are ranks of the sample, too; so nobody has
-//! to bring it together before the third phase, of which each range is a piece (`share.rs`).
-//! The reclaimer's thread puts the ranges one behind the other. What is still missing then,
+//! find each keeps for himself; nobody has to bring it together before the third phase, whose
+//! pieces are shares of ranks that all of them look for in all that was found (`share.rs`).
+//! The reclaimer's thread puts the shares one behind the other. What is still missing then,
 //! since others were faster with some buckets, it takes alone.
 //!
 //! # Why it is exact
@@ -36,11 +36,11 @@
 
 use super::crew::{Crew, Phase};
 use super::rank::{Keys, Rank};
-use super::scan::{Bounds, Scan, Scanner};
-use super::share::{self, Share};
+use super::scan::{Scan, Scanner};
+use super::share::{self, Share, Shares};
 use super::vectors;
 use super::{Pass, Taken};
-use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicU64, Mutex, Ordering, RwLock};
 use crate::table::Table;
 use core::cmp::Reverse;
 use crossbeam_utils::CachePadded;
@@ -58,7 +58,7 @@ const SAMPLED_MOST: usize = 2 << 10;
 const SAMPLED_LEAST: usize = 64;
 
 /// Buckets of the sample that are a piece.
-const SAMPLED_TOGETHER: usize = 256;
+const SAMPLED_TOGETHER: usize = 128;
 
 /// Where the draws of the sample begin: any number, but the same for every pass.
 const SEED: u64 = 0;
@@ -75,9 +75,9 @@ pub(crate) struct Lru {
     shares: Vec<CachePadded<Mutex<Share>>>,
 }
 
-/// What one thread finds, by ranges. In a cache line of its own: it is written to with each
-/// bucket that is found.
-pub(super) type Found = CachePadded<Mutex<Vec<Vec<Rank>>>>;
+/// What one thread finds; then all read it. In a cache line of its own: it is written to with
+/// each bucket that is found.
+pub(super) type Found = CachePadded<RwLock<Vec<Rank>>>;
 
 /// Runs a pass that tries at most `candidates` buckets.
 pub(crate) fn pass<F>(pass: &mut Pass<'_, F>, candidates: usize, lru: &mut Lru, scanner: &Scanner)
@@ -87,17 +87,16 @@ where
     pass.write_early |= pass.far.iter().any(|&bucket| pass.table.peek(bucket).can_invalidate());
     let (table, geometry, far) = (pass.table, pass.geometry, pass.far);
     let keys = Keys { epoch: table.epoch(), min_prio: pass.min_prio };
-    let scan = Scan { table, geometry, keys, far };
-    let threads = scanner.threads().count(scan.pieces());
-    let ranges = share::ranges_for(threads);
+    let buckets = geometry.buckets().len();
+    let threads = scanner.threads().count(buckets);
+    let scan = Scan { table, geometry, keys, far, threads };
     let Lru { sample, found, shares } = lru;
     found.resize_with(threads, Found::default);
-    found.iter().for_each(|found| found.lock().resize_with(ranges, Vec::new));
-    shares.resize_with(share::MOST, CachePadded::default);
-    let bounds = (0..ranges).map(|_| AtomicU64::new(Rank::LAST.bits())).collect();
-    let search = Search { scan, scanner, bounds, found, shares };
+    shares.resize_with(threads, CachePadded::default);
+    let limit = AtomicU64::new(Rank::LAST.bits());
+    let search = Search { scan, scanner, limit, found, shares };
     let work = |phase, piece, thread: usize| search.piece(phase, piece, &search.found[thread]);
-    scanner.threads().together(scan.pieces(), work, |crew| {
+    scanner.threads().together(buckets, work, |crew| {
         search.lead(crew, pass, candidates, sample);
     });
 }
@@ -107,23 +106,21 @@ where
 struct Search<'a> {
     scan: Scan<'a>,
     scanner: &'a Scanner,
-    /// The last rank of each range, ascending; the last of them is the limit. Set before a scan.
-    bounds: Box<[AtomicU64]>,
+    /// The largest rank that is looked for. Set before a scan.
+    limit: AtomicU64,
     found: &'a [Found],
-    /// What is taken together, as much of it as is used.
-    shares: &'a [CachePadded<Mutex<Share>>],
+    shares: &'a Shares,
 }
 
 impl Search<'_> {
     /// One piece of a phase, for the thread that keeps in `found` what it finds.
     fn piece(&self, phase: Phase, piece: usize, found: &Found) {
         match phase {
-            Phase::Sample => self.sample(piece, &mut found.lock()[0]),
+            Phase::Sample => self.sample(piece, &mut found.write()),
             Phase::Scan => {
                 // Relaxed: published with the phase.
-                let bound = |bound: &AtomicU64| Rank::from_bits(bound.load(Ordering::Relaxed));
-                let bounds = Bounds::new(self.bounds.iter().map(bound));
-                self.scan.piece(piece, &bounds, self.scanner, &mut found.lock());
+                let limit = Rank::from_bits(self.limit.load(Ordering::Relaxed));
+                self.scan.piece(piece, limit, self.scanner, &mut found.write());
             }
             Phase::Take => self.shares[piece].lock().take(self.found, self.scan.table),
             Phase::Idle | Phase::Closed => {}
@@ -137,10 +134,8 @@ impl Search<'_> {
 
     /// Everything found by all threads behind `after`.
     fn all_found(&self, after: Option<Rank>) -> Vec<Rank> {
-        let mut all = core::mem::take(&mut self.found[0].lock()[0]);
-        for found in self.found {
-            found.lock().iter_mut().for_each(|range| all.append(range));
-        }
+        let mut all = core::mem::take(&mut *self.found[0].write());
+        self.found.iter().for_each(|found| all.append(&mut found.write()));
         if let Some(after) = after {
             all.retain(|&rank| rank > after);
         }
@@ -161,17 +156,19 @@ impl Search<'_> {
         self.forget();
         self.lead_phase(crew, Phase::Sample, sampled.div_ceil(SAMPLED_TOGETHER));
         sample.clear();
-        self.found.iter().for_each(|found| sample.append(&mut found.lock()[0]));
+        self.found.iter().for_each(|found| sample.append(&mut found.write()));
         let rank = enough(pass.wanted.min(candidates), sampled, pass.geometry.buckets().len());
-        let mut left = candidates;
+        let (mut left, mut some) = (candidates, Vec::new());
         for rank in [rank, 4 * rank, usize::MAX] {
             if pass.wanted == 0 || left == 0 {
                 break;
             }
-            let limit = self.set_bounds(sample, rank);
+            let limit = limit(sample, rank);
+            // Relaxed: published with the phase.
+            self.limit.store(limit.bits(), Ordering::Relaxed);
             self.forget();
             self.lead_phase(crew, Phase::Scan, self.scan.pieces());
-            left -= self.take(crew, pass, left);
+            left -= self.take(crew, pass, left, &mut some);
             if limit == Rank::LAST || cfg!(tierce_mutant = "lru_one_scan") {
                 break;
             }
@@ -180,27 +177,7 @@ impl Search<'_> {
 
     /// Clears what was found before.
     fn forget(&self) {
-        for found in self.found {
-            found.lock().iter_mut().for_each(Vec::clear);
-        }
-    }
-
-    /// Sets the limit, up to which there are `rank` of the sample, and bounds below it, with about
-    /// as many in between. Returns the limit.
-    fn set_bounds(&self, sample: &mut [Rank], rank: usize) -> Rank {
-        let (limit, ranges) = (limit(sample, rank), self.bounds.len());
-        let below = rank.min(sample.len());
-        let below = &mut sample[..below];
-        if ranges > 1 {
-            below.sort_unstable();
-        }
-        for (number, bound) in (1..).zip(&self.bounds) {
-            let at = below.len() * number / ranges;
-            let last = if number == ranges { None } else { below.get(at) };
-            // Relaxed: published with the phase.
-            bound.store(last.unwrap_or(&limit).bits(), Ordering::Relaxed);
-        }
-        limit
+        self.found.iter().for_each(|found| found.write().clear());
     }
 
     /// One piece of the sample: the ranks of those that can be invalidated.
@@ -218,31 +195,37 @@ impl Search<'_> {
 
     /// Takes the smallest of what was found in ascending order, at most `most`, until no more are
     /// wanted. Returns how many it tried.
-    fn take<F>(&self, crew: &Crew, pass: &mut Pass<'_, F>, most: usize) -> usize
+    fn take<F>(
+        &self,
+        crew: &Crew,
+        pass: &mut Pass<'_, F>,
+        most: usize,
+        some: &mut Vec<Rank>,
+    ) -> usize
     where
         F: FnMut(Taken<'_>),
     {
-        let (dealt, together) = share::deal(self.found, self.shares, pass.wanted.min(most));
-        let shares = &self.shares[..dealt];
-        if dealt > 0 {
-            self.lead_phase(crew, Phase::Take, dealt);
-            let taken = shares.iter().map(|share| share.lock().taken().buckets.len());
+        let (mut tried, mut last) = (0, None);
+        // One thread shares with nobody.
+        if self.found.len() > 1 {
+            share::deal(self.found, self.shares, pass.wanted.min(most), some);
+            self.lead_phase(crew, Phase::Take, self.shares.len());
+            let taken = self.shares.iter().map(|share| share.lock().taken().buckets.len());
             if taken.sum::<usize>() == pass.wanted {
                 // The rule. Helpers may leave while what they did is looked at.
                 crew.close();
             }
-        }
-        let mut tried = together;
-        let mut last = None;
-        for share in shares {
-            let share = share.lock();
-            pass.took(share.taken());
-            last = share.last().or(last);
+            for share in self.shares {
+                let share = share.lock();
+                pass.took(share.taken());
+                tried += share.tried().len();
+                last = share.tried().last().copied().or(last);
+            }
         }
         if pass.wanted > 0 && tried < most {
             let mut rest = self.all_found(last);
             tried += take_alone(pass, &mut rest, most - tried);
-            self.found[0].lock()[0] = rest;
+            *self.found[0].write() = rest;
         }
         tried
     }
@@ -304,12 +287,9 @@ where
             rest.select_nth_unstable(run);
         }
         let (now, later) = rest.split_at_mut(run);
-        for bucket in in_order(now, pass.table) {
-            tried += 1;
-            if !pass.take(bucket) {
-                return tried;
-            }
-        }
+        let (table, wanted) = (pass.table, pass.wanted);
+        let order = in_order(now, table).inspect(|_| tried += 1);
+        table.invalidate_some(order, wanted, |taken| pass.took(taken));
         rest = later;
     }
     tried

@@ -10,6 +10,9 @@ use tierce_core::{AgeEpoch, BucketIndex, Prio, Snapshot};
 pub(crate) struct Rank(u64);
 
 impl Rank {
+    /// No bucket is before it.
+    pub(crate) const FIRST: Self = Self(0);
+
     /// After every bucket.
     pub(crate) const LAST: Self = Self((1 << 30) << 32 | u32::MAX as u64);
 

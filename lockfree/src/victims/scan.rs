@@ -19,6 +19,12 @@
 //! The lines before the one that holds the first usable bucket are left out; buckets before that
 //! one in its line, and the padding behind the last, do not get through step 3 and 1.
 //!
+//! The table is cut into pieces, of which threads take one after the other: each is a part of what
+//! is left, so the first are long and the last ones short. A thread that begins somewhere else has
+//! to wait for memory, and what was asked for ahead is another's: in 64 pieces of the same length
+//! two threads took a ninth longer. And what takes longer than the rest, because much of it is
+//! found, is short if it is last.
+//!
 //! Step 1 exists twice: [`portable`], and for processors with AVX2 in [`super::x86`]. Both may
 //! let different words pass, but what remains after step 3 is the same, for any split of the
 //! table between threads: whatever is up to the limit, if nobody changes words meanwhile.
@@ -33,8 +39,8 @@ use core::ops::Range;
 use tierce_core::word::BUSY;
 use tierce_core::{BucketIndex, Geometry};
 
-/// Lines of a piece, the unit that is given to a thread: 128 KiB, some microseconds.
-const PIECE: usize = 2048;
+/// Lines of a piece, at least: 16 KiB, about a microsecond.
+const PIECE_LEAST: usize = 256;
 
 /// What scans: how, and with how many threads. Made once.
 #[derive(Debug)]
@@ -65,6 +71,8 @@ pub(super) struct Scan<'a> {
     pub(super) keys: Keys,
     /// Buckets that are not taken, ascending: usually none.
     pub(super) far: &'a [BucketIndex],
+    /// How many threads share it.
+    pub(super) threads: usize,
 }
 
 impl Scan<'_> {
@@ -82,46 +90,53 @@ impl Scan<'_> {
         self.geometry.first_bucket().as_usize() / LINE..self.table.words().lines().len()
     }
 
-    /// How many pieces there are.
-    pub(super) fn pieces(&self) -> usize {
-        self.lines().len().div_ceil(PIECE)
+    /// The lines of each piece.
+    fn cut(&self) -> impl Iterator<Item = Range<usize>> {
+        let Range { mut start, end } = self.lines();
+        let parts = 2 * self.threads;
+        core::iter::from_fn(move || {
+            let begin = start;
+            start = end.min(start + ((end - start) / parts).max(PIECE_LEAST));
+            (begin < start).then_some(begin..start)
+        })
     }
 
-    /// Adds to each range of `found` all buckets of a piece that are in it and can be
-    /// invalidated, in any order.
+    /// How many pieces there are.
+    pub(super) fn pieces(&self) -> usize {
+        self.cut().count()
+    }
+
+    /// Adds to `found` all buckets of a piece up to `limit` that can be invalidated, in any order.
     pub(super) fn piece(
         &self,
         piece: usize,
-        bounds: &Bounds,
+        limit: Rank,
         scanner: &Scanner,
-        found: &mut [Vec<Rank>],
+        found: &mut Vec<Rank>,
     ) {
-        let Range { start: first, end: last } = self.lines();
-        let limit = bounds.limit;
-        let begin = first + piece * PIECE;
-        let end = last.min(begin + PIECE);
+        let Some(Range { start: begin, end }) = self.cut().nth(piece) else { return };
         // From the line behind that of the limit's bucket on, the limit's key is too large.
         let early = cfg!(tierce_mutant = "lru_ties_split_early");
         let split = limit.bucket().as_usize() / LINE + if early { 0 } else { 1 };
         let split = split.clamp(begin, end);
         let most = if cfg!(tierce_mutant = "lru_limit_exclusive") { 0 } else { 1 };
-        self.part(begin..split, bounds, limit.key() + most, scanner, found);
-        self.part(split..end, bounds, limit.key(), scanner, found);
+        self.part(begin..split, limit, limit.key() + most, scanner, found);
+        self.part(split..end, limit, limit.key(), scanner, found);
     }
 
     /// The lines of one part, in which estimates below `bound` pass.
     fn part(
         &self,
         lines: Range<usize>,
-        bounds: &Bounds,
+        limit: Rank,
         bound: u32,
         scanner: &Scanner,
-        found: &mut [Vec<Rank>],
+        found: &mut Vec<Rank>,
     ) {
         let first = lines.start * LINE;
         let estimate = self.keys.estimate();
         let lines = &self.table.words().lines()[lines];
-        let mut passed = |at: usize| self.passed(first + at, bounds, found);
+        let mut passed = |at: usize| self.passed(first + at, limit, found);
         match scanner.avx2 {
             Some(avx2) => avx2.scan(lines, estimate, bound, &mut passed),
             None => portable(lines, estimate, bound, &mut passed),
@@ -131,58 +146,14 @@ impl Scan<'_> {
     /// Step 3, for one word. Rare, and kept out of the loops.
     #[cold]
     #[inline(never)]
-    fn passed(&self, place: usize, bounds: &Bounds, found: &mut [Vec<Rank>]) {
+    fn passed(&self, place: usize, limit: Rank, found: &mut Vec<Rank>) {
         if let Some(rank) = self.rank(BucketIndex::new(place as u32))
-            && let Some(range) = bounds.range_of(rank)
+            && rank <= limit
         {
-            found[range].push(rank);
+            found.push(rank);
         }
     }
 }
-
-/// Which ranks are looked for: those of some ranges, one behind the other.
-#[derive(Debug)]
-pub(super) struct Bounds {
-    /// Of each range the last rank; those of ranges that are not used are the limit.
-    last: [Rank; RANGES_MOST],
-    ranges: usize,
-    limit: Rank,
-}
-
-/// Ranges, at most.
-pub(super) const RANGES_MOST: usize = 16;
-
-impl Bounds {
-    /// By the last rank of each range, ascending; there is at least one.
-    pub(super) fn new(each: impl IntoIterator<Item = Rank>) -> Self {
-        let (mut last, mut ranges, mut limit) = ([Rank::LAST; RANGES_MOST], 0, Rank::LAST);
-        for rank in each {
-            (last[ranges], limit) = (rank, rank);
-            ranges += 1;
-        }
-        last[ranges..].fill(limit);
-        Self { last, ranges, limit }
-    }
-
-    /// The number of its range, if the rank is not above the limit.
-    #[inline]
-    fn range_of(&self, rank: Rank) -> Option<usize> {
-        if rank > self.limit {
-            return None;
-        }
-        if self.ranges == 1 {
-            return Some(0);
-        }
-        // How many are smaller, without a branch: nobody could predict it.
-        let mut smaller = 0;
-        for step in [8, 4, 2, 1] {
-            smaller += step * usize::from(self.last[smaller + step - 1] < rank);
-        }
-        Some(smaller)
-    }
-}
-
-const _: () = assert!(RANGES_MOST == 16, "as many as four steps find");
 
 /// Calls `passed` with the place, counted from that of the first, of every word in `lines` that is
 /// not busy and whose estimated key is below `bound`, ascending.

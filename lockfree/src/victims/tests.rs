@@ -6,7 +6,7 @@
 
 use super::lru::{self, Lru};
 use super::rank::{Keys, Rank};
-use super::scan::{Bounds, Scan};
+use super::scan::Scan;
 use super::{Pass, Scanner, Taken, scan, vectors};
 use crate::ageing::AgeClock;
 use crate::config::Config;
@@ -167,35 +167,32 @@ proptest! {
     /// rank the limit is, and if it is the last.
     #[test]
     fn a_scan_finds_everything_up_to_its_limit(
-        nbuckets in 8u32..900,
+        nbuckets in prop_oneof![8u32..900, 4000u32..9000],
         shape in 0..SHAPES.len(),
         seed: u64,
         epoch in 0u16..65535,
-        at: [proptest::sample::Index; 3],
+        at: proptest::sample::Index,
+        threads in 1usize..6,
     ) {
         let mut given = Given::new(1, SHAPES[shape].words(nbuckets, seed));
         given.epoch = AgeEpoch::from_bits(epoch).expect("not metadata");
         (given.wanted, given.candidates) = (usize::MAX, usize::MAX);
         let (table, expected) = (given.table(), given.expected());
         let keys = Keys { epoch: given.epoch, min_prio: given.min_prio };
-        let scan = Scan { table: &table, geometry: &given.geometry, keys, far: &[] };
+        let geometry = &given.geometry;
+        let scan = Scan { table: &table, geometry, keys, far: &[], threads };
         let mut all: Vec<_> = expected.iter().filter_map(|&b| scan.rank(b)).collect();
         prop_assert_eq!(all.len(), expected.len());
-        let mut bounds = at.map(|at| if all.is_empty() { Rank::LAST } else { *at.get(&all) });
-        bounds.sort_unstable();
-        let [first, second, limit] = bounds;
+        let limit = if all.is_empty() { Rank::LAST } else { *at.get(&all) };
         all.retain(|&rank| rank <= limit);
         for vectors in [false, true] {
-            let mut found = vec![Vec::new(); 3];
+            let mut found = Vec::new();
             let scanner = scanner(1, vectors);
-            let bounds = Bounds::new(bounds);
             for piece in 0..scan.pieces() {
-                scan.piece(piece, &bounds, &scanner, &mut found);
+                scan.piece(piece, limit, &scanner, &mut found);
             }
-            found.iter_mut().for_each(|range| range.sort_unstable());
-            let ends = [first, second].map(|end| all.partition_point(|&rank| rank <= end));
-            let expected = [&all[..ends[0]], &all[ends[0]..ends[1]], &all[ends[1]..]];
-            prop_assert_eq!(&found, &expected);
+            found.sort_unstable();
+            prop_assert_eq!(&found, &all);
         }
     }
 

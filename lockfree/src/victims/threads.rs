@@ -8,9 +8,9 @@
 
 use super::crew::{Crew, Phase};
 
-/// Pieces that are not worth waking anybody: some tens of microseconds.
+/// Buckets that are not worth waking anybody: some tens of microseconds.
 #[cfg(not(any(tierce_loom, tierce_shuttle)))]
-const FEW: usize = 16;
+const FEW: usize = 256 << 10;
 
 #[cfg(not(any(tierce_loom, tierce_shuttle)))]
 mod imp {
@@ -40,29 +40,29 @@ mod imp {
             pool.thread_name(move |number| format!("{name}-{number}")).build().ok()
         }
 
-        /// The helpers, if there are any and this many pieces are worth their while.
-        fn helpers(&self, pieces: usize) -> Option<&ThreadPool> {
-            if self.helpers == 0 || pieces < FEW {
+        /// The helpers, if there are any and this many buckets are worth their while.
+        fn helpers(&self, buckets: usize) -> Option<&ThreadPool> {
+            if self.helpers == 0 || buckets < FEW {
                 return None;
             }
             self.pool.get_or_init(|| self.start()).as_ref()
         }
 
-        /// How many threads work on a pass of so many pieces.
-        pub(crate) fn count(&self, pieces: usize) -> usize {
-            self.helpers(pieces).map_or(1, |_| self.helpers + 1)
+        /// How many threads work on a pass over so many buckets.
+        pub(crate) fn count(&self, buckets: usize) -> usize {
+            self.helpers(buckets).map_or(1, |_| self.helpers + 1)
         }
 
-        /// Runs `lead`, which opens phases. Helpers for a pass of so many pieces do theirs by
+        /// Runs `lead`, which opens phases. Helpers for a pass over so many buckets do theirs by
         /// `work`, which is told phase, piece and the number of the thread, the first being 1.
         pub(crate) fn together<R>(
             &self,
-            pieces: usize,
+            buckets: usize,
             work: impl Fn(Phase, usize, usize) + Sync,
             lead: impl FnOnce(&Crew) -> R,
         ) -> R {
             let crew = Crew::new();
-            let Some(pool) = self.helpers(pieces) else { return lead(&crew) };
+            let Some(pool) = self.helpers(buckets) else { return lead(&crew) };
             let (crew, work) = (&crew, &work);
             pool.in_place_scope(|scope| {
                 // The scope ends when all helpers have left, also if the leader panics.
@@ -108,13 +108,13 @@ mod imp {
             Self
         }
 
-        pub(crate) fn count(&self, _pieces: usize) -> usize {
+        pub(crate) fn count(&self, _buckets: usize) -> usize {
             1
         }
 
         pub(crate) fn together<R>(
             &self,
-            _pieces: usize,
+            _buckets: usize,
             _work: impl Fn(Phase, usize, usize) + Sync,
             lead: impl FnOnce(&Crew) -> R,
         ) -> R {

@@ -119,10 +119,10 @@ fn paths() -> Vec<Path> {
         },
         Path {
             name: "8 sectors, own slot",
-            work: 8.0,
-            steps: vec![Private, Private, step(128, Shared(1))],
+            work: 18.0,
+            steps: vec![Private, step(128, Shared(1))],
         },
-        Path { name: "8 sectors, all on one slot", work: 8.0, steps: vec![Shared(1), Shared(1)] },
+        Path { name: "8 sectors, all on one slot", work: 8.0, steps: vec![Shared(1), Shared(2)] },
         Path { name: "read hit", work: 3.0, steps: Vec::new() },
         Path {
             name: "bare queue, pop + push",

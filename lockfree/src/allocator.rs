@@ -79,7 +79,7 @@ impl Allocator {
             policy: AtomicU32::new(config.policy.number().into()),
             gc: GcState::new(config.cpus as usize),
             ageing: Ageing::new(step, cells, clock),
-            open: OpenBuckets::new(config.open_buckets, config.cpus),
+            open: OpenBuckets::new(&config),
             counters: Counters::new(config.cpus as usize),
             prio_blocks: PrioBlocks::new(),
             scanner: Scanner::new(&config),
@@ -92,6 +92,7 @@ impl Allocator {
     /// [`Step::Ended`](crate::Step::Ended), the open buckets are closed. What is held may still be
     /// written and dropped. Takes short locks; waits for nobody who sleeps or does I/O.
     pub fn close(&self) {
+        self.open.note_end();
         // First nothing more is handed out; whoever opens a bucket after that closes it himself.
         self.devices.iter().for_each(Device::close);
         self.open.seal(self, None);
@@ -108,6 +109,7 @@ impl Allocator {
     /// [`alloc_on`](Self::alloc_on) when it is polled, and [`alloc_until`](Self::alloc_until) do.
     pub fn fail(&self, device: DeviceIndex, cause: Cause) {
         event!(WARN, "device_failed", device = device, cause = cause);
+        self.open.note_end();
         self.devices[device.as_usize()].fail(cause);
         self.open.seal(self, Some(device));
         self.gc.bell.ring();

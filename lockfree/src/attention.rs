@@ -55,9 +55,9 @@
 //! Wait-free; but while the cells are [near](crate::near), who sets a bit for those who insert
 //! buckets puts an end to that, by a system call.
 
-use crate::near::{MODES, NEAR, Near, SHARED};
+use crate::near::{MODES, Modes, NEAR};
 use crate::section::Section;
-use crate::sync::{AtomicU64, Ordering, fence, load_after_rmw};
+use crate::sync::{Ordering, fence, load_after_rmw};
 use crossbeam_utils::CachePadded;
 
 /// Somebody is in line for a bucket.
@@ -81,31 +81,21 @@ pub(crate) const OFFERED: u32 = WAITING | BUCKETS | WATCHED;
 
 /// The word.
 #[derive(Debug)]
-pub(crate) struct Attention(CachePadded<Inner>);
+pub(crate) struct Attention(CachePadded<Modes>);
 
-#[derive(Debug)]
-struct Inner {
-    word: AtomicU64,
-    near: Option<Near>,
+impl core::ops::Deref for Attention {
+    type Target = Modes;
+
+    #[inline]
+    fn deref(&self) -> &Modes {
+        &self.0
+    }
 }
 
 impl Attention {
     /// Nobody waits. With a section, cells can be near.
     pub(crate) fn new(section: Option<Section>) -> Self {
-        let word = AtomicU64::new(SHARED);
-        Self(CachePadded::new(Inner { word, near: section.map(Near::new) }))
-    }
-
-    /// The word, for what says how cells are changed.
-    #[inline]
-    pub(crate) fn word(&self) -> &AtomicU64 {
-        &self.0.word
-    }
-
-    /// What it takes for cells to be near.
-    #[inline]
-    pub(crate) fn near(&self) -> Option<&Near> {
-        self.0.near.as_ref()
+        Self(CachePadded::new(Modes::new(section)))
     }
 
     /// Sets `bits`; what the caller looks at after this is not older than what anybody made

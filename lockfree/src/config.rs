@@ -27,11 +27,12 @@ pub struct Config {
     pub lru_sample: u32,
     /// For how many CPUs there are cells, counters and hints; 0: one of each, and no cells.
     pub cpus: u32,
-    /// Threads change the cells of their own CPU by restartable sequences, without locked
-    /// instructions, where that is possible: x86-64 Linux from 5.10 on, glibc from 2.35 on, and
-    /// [`cpus`](Self::cpus) at least as many as the machine could have. Elsewhere, and without it,
-    /// by atomic exchanges; what they find is the same. A process that will forbid itself the
-    /// system call `membarrier` must switch it off.
+    /// Threads change the cells of their own CPU, and open buckets that one CPU writes to, by
+    /// restartable sequences, without locked instructions, where that is possible: x86-64 Linux from
+    /// 5.10 on, glibc from 2.35 on, [`cpus`](Self::cpus) more than 0, and for the cells at least as
+    /// many as the machine could have. Elsewhere, and without it, by atomic exchanges; what they find
+    /// is the same. A process that will forbid itself the system call `membarrier` must switch it
+    /// off.
     pub restartable: bool,
     /// How many buckets may be open for writing at once, 1 to 4096.
     pub open_buckets: u32,

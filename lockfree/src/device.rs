@@ -97,6 +97,12 @@ impl Units {
         if self.shift == 0 { sectors } else { sectors.div_ceil(1 << self.shift) }
     }
 
+    /// The sectors of so many units.
+    #[inline]
+    pub(crate) fn sectors(self, units: u32) -> u32 {
+        if self.shift == 0 { units } else { units << self.shift }
+    }
+
     fn of_device(geometry: &Geometry) -> Self {
         Self {
             shift: geometry.sector_shift(),

@@ -257,6 +257,58 @@ impl NearCells {
     }
 }
 
+/// The slot of an open bucket, which can be near, and whose word is changed by the real code.
+/// Threads get CPUs in the order in which they first come.
+#[derive(Debug)]
+pub struct NearSlot(crate::sectors::Slot);
+
+impl NearSlot {
+    /// With bucket 5 open in it, of which nothing is handed out, and shared.
+    #[must_use]
+    pub fn new() -> Self {
+        let slot = crate::sectors::Slot::new(Self::section());
+        let id = BucketId::new(DeviceIndex::FIRST, BucketIndex::new(5));
+        let pointer = crate::BucketRef::new(id, tierce_core::Gen::new(0));
+        let closed = slot.tag().word;
+        assert!(
+            slot.replace(Self::section(), closed, closed.opened(pointer, false)),
+            "nobody else has it"
+        );
+        Self(slot)
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "as slots are told")]
+    fn section() -> Option<crate::section::Section> {
+        Some(crate::section::Section::modelled())
+    }
+
+    /// Makes it near to this thread's CPU, if nobody objects.
+    pub fn bring_near(&self) {
+        self.0.bring_near();
+    }
+
+    /// One of its 16 units: which. As often as it takes.
+    #[must_use]
+    pub fn take(&self) -> u32 {
+        loop {
+            let word = self.0.read();
+            let crate::sectors::slot::Take::Units { off, next, .. } = word.take(1, 16, 1) else {
+                unreachable!("there is room")
+            };
+            if self.0.replace(Self::section(), word, next) {
+                return off;
+            }
+            crate::sync::yield_now();
+        }
+    }
+}
+
+impl Default for NearSlot {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// The queue behind the cells.
 #[derive(Debug)]
 pub struct Ring(ring::Ring);

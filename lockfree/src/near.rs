@@ -10,7 +10,8 @@
 //!
 //! # State
 //!
-//! Mode, version and visitors in the word of [`crate::attention`]:
+//! Mode, version and visitors in the word of [`crate::attention`] (of the slots of open buckets
+//! each has a word of its own, whose bits for who waits are never set: `sectors/change.rs`):
 //!
 //! | mode | a cell is changed by | from here to |
 //! |---|---|---|
@@ -28,10 +29,10 @@
 //! 1. Who uses his own row makes one attempt, as the mode says. While the mode changes he passes
 //!    the row by: the queue is behind it.
 //! 2. Who wants a cell of any row, or lines up for a bucket, first sees to it that the mode is
-//!    shared ([`Attention::share`]): NEAR → CLOSING, barrier, CLOSING → SHARED. Who finds
+//!    shared ([`Modes::share`]): NEAR → CLOSING, barrier, CLOSING → SHARED. Who finds
 //!    CLOSING makes a barrier of his own and goes on as if he had begun; from OPENING he goes back.
 //! 3. When a row has been used so often that a barrier is worth it, and nobody wanted the mode shared
-//!    meanwhile, its user makes the cells near ([`Attention::open`]): SHARED → OPENING, only if
+//!    meanwhile, its user makes the cells near ([`Modes::open`]): SHARED → OPENING, only if
 //!    nobody waits and there are no visitors; barrier; OPENING → NEAR, only if still nobody waits.
 //!
 //! Looking changes no mode: a scan that finds nothing costs no barrier.
@@ -43,7 +44,7 @@
 //!    it has been made or will not be. A visitor keeps the mode from leaving SHARED.
 //! 2. While the mode is SHARED every change is an exchange. *From* CLOSING: a store in a section tested
 //!    for NEAR; after the barrier it has been made, and is visible, or will not be.
-//! 3. While a bit of [`OFFERED`] is set and whoever set it has gone through [`Attention::share`],
+//! 3. While a bit of [`OFFERED`] is set and whoever set it has gone through [`Modes::share`],
 //!    the mode is not NEAR. Bits, mode and version are one word: OPENING and NEAR are reached by
 //!    exchanges of words without such bits.
 //! 4. Who has made a barrier for one turn does not end another: the turn to end is named by its
@@ -68,11 +69,11 @@
 //! faster. Whoever often wants them shared has them so: each time they had to be shared soon after
 //! they were near, they must have been used twice as often before they are again.
 
-use crate::attention::{Attention, OFFERED};
+use crate::attention::OFFERED;
 use crate::section::Section;
 use crate::stats::CellUse;
-use crate::sync::Ordering;
 use crate::sync::unmodelled::{AtomicU32, AtomicU64 as Hint};
+use crate::sync::{AtomicU64, Ordering};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
@@ -92,11 +93,20 @@ const VISITORS: u64 = (1 << 32) - ONE_VISITOR;
 const ONE_TURN: u64 = 1 << 32;
 const TURNS: u64 = !(ONE_TURN - 1);
 
-/// How often a row is used before it is worth a barrier, at least and at most.
-const PATIENCE: (u32, u32) = (1 << 12, 1 << 18);
+/// When it is worth a barrier to make cells near.
+#[derive(Debug)]
+pub(crate) struct Patience {
+    /// How often they must be used before, at least …
+    pub(crate) least: u32,
+    /// … and at most.
+    pub(crate) most: u32,
+    /// Those that had to be shared before they were near for so long should not have been near.
+    pub(crate) soon: Duration,
+}
 
-/// Cells that had to be shared before they were near for so long should not have been near.
-const SOON: Duration = Duration::from_millis(20);
+/// That of rows of cells: a turn concerns the rows of all CPUs.
+const OF_ROWS: Patience =
+    Patience { least: 1 << 12, most: 1 << 18, soon: Duration::from_millis(20) };
 
 /// What it takes for cells to be near, and when they are worth it. But for the section all of
 /// this is hints: lost or torn between threads, they cost time.
@@ -109,12 +119,13 @@ pub(crate) struct Near {
     patience: AtomicU32,
     /// When they became near the last time, in nanoseconds.
     since: Hint,
+    limits: &'static Patience,
 }
 
 impl Near {
-    pub(crate) fn new(section: Section) -> Self {
-        let patience = AtomicU32::new(PATIENCE.0);
-        Self { section, unrest: AtomicU32::new(0), patience, since: Hint::new(0) }
+    pub(crate) fn new(section: Section, limits: &'static Patience) -> Self {
+        let patience = AtomicU32::new(limits.least);
+        Self { section, unrest: AtomicU32::new(0), patience, since: Hint::new(0), limits }
     }
 
     /// A row whose `uses` these are was used once more while the cells are shared. Whether it was
@@ -143,10 +154,10 @@ impl Near {
     fn ends(&self) {
         // Relaxed (all): hints.
         let lasted = nanos().saturating_sub(self.since.load(Ordering::Relaxed));
-        let patience = if u128::from(lasted) < SOON.as_nanos() {
-            (self.patience.load(Ordering::Relaxed) * 2).min(PATIENCE.1)
+        let patience = if u128::from(lasted) < self.limits.soon.as_nanos() {
+            (self.patience.load(Ordering::Relaxed) * 2).min(self.limits.most)
         } else {
-            PATIENCE.0
+            self.limits.least
         };
         self.patience.store(patience, Ordering::Relaxed);
     }
@@ -167,7 +178,39 @@ fn is_same_turn(one: u64, other: u64) -> bool {
     (one ^ other) & (TURNS | MODES) == 0
 }
 
-impl Attention {
+/// The word that says how cells are changed, and what it takes to turn it: in this order, as the
+/// word is looked at for every change, and the rest is not.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Modes {
+    word: AtomicU64,
+    near: Option<Near>,
+}
+
+impl Modes {
+    /// Shared. With a section, cells can be near.
+    pub(crate) fn new(section: Option<Section>) -> Self {
+        Self::with_patience(section, &OF_ROWS)
+    }
+
+    /// As [`new`](Self::new), for cells of which a turn concerns more or fewer than rows of all CPUs.
+    pub(crate) fn with_patience(section: Option<Section>, limits: &'static Patience) -> Self {
+        let near = section.map(|section| Near::new(section, limits));
+        Self { word: AtomicU64::new(SHARED), near }
+    }
+
+    /// Mode, version, visitors, and the bits of [`crate::attention`].
+    #[inline]
+    pub(crate) fn word(&self) -> &AtomicU64 {
+        &self.word
+    }
+
+    /// What it takes for cells to be near.
+    #[inline]
+    pub(crate) fn near(&self) -> Option<&Near> {
+        self.near.as_ref()
+    }
+
     /// How cells are changed now: one of the modes.
     #[inline]
     pub(crate) fn mode(&self) -> u64 {

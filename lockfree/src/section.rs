@@ -15,6 +15,7 @@
 //! | operation | changes the cell, if all of this holds | by |
 //! |---|---|---|
 //! | [`store`](Section::store) | the thread runs on the given CPU, the mode word has the given bit, the cell holds `old` | a store (Release) |
+//! | [`store_in_turn`](Section::store_in_turn) | the same, but of the mode word all bits are as given | a store (Release) |
 //! | [`exchange`](Section::exchange) | the mode word has the given bit, the cell holds `old` | a locked exchange (SeqCst) |
 //!
 //! Both say whether they did. If not, any of the conditions may have failed, or the thread was
@@ -25,7 +26,8 @@
 //! tests after the barrier began, and sees what was written before it.
 //!
 //! Two stores to one cell exclude each other if they name the same CPU: of two threads on a CPU
-//! one has been stopped. All else is up to the callers: `near.rs` and `cells.rs`.
+//! one has been stopped. All else is up to the callers: `near.rs`, `cells.rs` and
+//! `sectors/change.rs`.
 //!
 //! # Where
 //!

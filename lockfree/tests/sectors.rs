@@ -4,11 +4,11 @@
 //! is lost to nobody: all but the last ones, which are still open in the end, are full up to less
 //! than a block; no bucket is opened in vain, whatever threads do at the end of one; the sectors
 //! counted are those handed out. And: streams stay together while there are slots for them,
-//! whichever thread goes on with one.
+//! whichever thread goes on with one, and are mixed as little as possible when there are not.
 
 #![cfg(not(tierce_loom))]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Barrier};
 use tierce_core::draws::Draws;
 use tierce_core::{Geometry, Reserve, Sizes};
@@ -107,6 +107,7 @@ fn no_bucket_is_lost(config: Config, threads: u32, points: u32, are_shared: bool
 fn no_bucket_is_lost_by_many_write_points() {
     no_bucket_is_lost(Config::default().cpus(4), 4, 100, false);
     no_bucket_is_lost(Config::default().cpus(4), 4, 300, true);
+    no_bucket_is_lost(Config::default().cpus(4).restartable(false), 4, 300, true);
 }
 
 /// All meet at the end of every bucket.
@@ -176,4 +177,34 @@ fn changes(cpus: u32) -> u32 {
 fn the_hand_passes_over_what_is_in_use() {
     let (exact, by_hand) = (changes(0), changes(1));
     assert!(exact >= 2001 / SECTORS && by_hand <= exact * 3 / 2, "{by_hand}, exactly {exact}");
+}
+
+/// Of how many write points a bucket has data, on average, if so many for each slot write in any
+/// order. Without CPUs in the exact order.
+fn points_per_bucket(cpus: u32, points_per_slot: u32) -> f64 {
+    const SLOTS: u32 = 64;
+    let allocator = start(Config::default().cpus(cpus).open_buckets(SLOTS));
+    let mut draws = Draws::new(1);
+    let mut buckets: HashMap<BucketRef, (u32, HashSet<u32>)> = HashMap::new();
+    for at in 0..NBUCKETS * SECTORS / 24 {
+        let point = draws.below(points_per_slot * SLOTS);
+        let request = SectorRequest::new(4).stream(1, u64::from(at) * 1000);
+        let bucket = write_once(&allocator, request.write_point(WritePoint::new(point)));
+        let (writes, points) = buckets.entry(bucket).or_default();
+        *writes += 1;
+        points.insert(point);
+    }
+    let full = buckets.values().filter(|(writes, _)| *writes == SECTORS / 4);
+    let points: Vec<_> = full.map(|(_, points)| points.len() as f64).collect();
+    points.iter().sum::<f64>() / points.len() as f64
+}
+
+/// As few as there are for each slot, more or less; in the exact order, which gives whoever has no
+/// slot the least recently used one, nearly as many as there are writes, 16.
+#[test]
+fn a_bucket_has_data_of_few_write_points() {
+    let (found, exact) = ([1, 2, 4].map(|n| points_per_bucket(1, n)), points_per_bucket(0, 4));
+    assert!(found[0] < 1.1, "a slot for each: {found:?}");
+    assert!(found[1] < 3.0 && found[2] < 6.0, "2 and 4 for each slot: {found:?}");
+    assert!(exact > 2.0 * found[2], "{exact} for 4 in the exact order");
 }

@@ -1,16 +1,17 @@
 //! Open buckets, `lockfree/src/sectors/`.
 //!
 //! I11, I12, I13. Breaks that must turn these red: `slot_before_prepay`, `slot_take_by_store`,
-//! `slot_unsettled`,
-//! `spare_back_before_settled`, `rollover_loses_spare`, `extent_return_relaxed`,
-//! `extent_return_unchecked`.
+//! `slot_unsettled`, `spare_back_before_settled`, `rollover_loses_spare`, `open_bucket_no_fence`,
+//! `seal_no_fence`, `slot_in_any_turn`, `slot_cpu_unvisited`, `slot_of_any_cpu`. How slots become
+//! near and shared is the code of `near.rs`, whose breaks the models in `near.rs` turn red.
 #![cfg(tierce_loom)]
 
 use loom::cell::UnsafeCell;
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 use tierce_core::{BucketIndex, Reserve};
-use tierce_lockfree::{Allocator, Extent, SectorRequest, model as inside};
+use tierce_lockfree::model::{self as inside, NearSlot};
+use tierce_lockfree::{Allocator, Extent, SectorRequest};
 use tierce_loom_tests::{model, model_within, tiny};
 
 /// What was handed out: bucket and offset in sectors.
@@ -100,7 +101,8 @@ fn i12_an_extent_has_the_gen_of_its_opening() {
 #[test]
 fn a_spare_bucket_goes_back_with_one_pin() {
     model_within(2, || {
-        let (allocator, mut reclaimer) = tiny::allocator(tiny::settings(), 2);
+        let (allocator, mut reclaimer) =
+            tiny::allocator(tiny::settings().refill_on_demand(false), 2);
         let _ = reclaimer.step();
         let other = Arc::clone(&allocator);
         let rival = thread::spawn(move || drop(other.try_alloc_sectors(&SectorRequest::new(4))));
@@ -114,8 +116,8 @@ fn a_spare_bucket_goes_back_with_one_pin() {
     });
 }
 
-/// What the holder of an extent did happened before its bucket is reused, although it returned its
-/// pin to the slot, and another thread closed the bucket and returned all pins to the word.
+/// What the holder of an extent did happened before its bucket is reused, although another thread
+/// closed the bucket and returned all other pins.
 #[test]
 fn what_an_extent_wrote_happens_before_reuse() {
     model(|| {
@@ -141,5 +143,81 @@ fn what_an_extent_wrote_happens_before_reuse() {
             assert!(seen == 1 || !is_second, "the holder's write must happen before reuse");
         }
         writer.join().unwrap();
+    });
+}
+
+/// I13: a bucket that is opened when the allocator is closed does not stay open.
+#[test]
+fn i13_nothing_is_open_after_the_end() {
+    model(|| {
+        let (allocator, mut reclaimer) = tiny::allocator(tiny::settings(), 2);
+        let _ = reclaimer.step();
+        let other = Arc::clone(&allocator);
+        let writer = thread::spawn(move || drop(other.try_alloc_sectors(&SectorRequest::new(4))));
+        allocator.close();
+        writer.join().unwrap();
+        for number in 0..8 {
+            let word = allocator.snapshot(tiny::bucket(number)).unwrap();
+            assert!(word.pin_count() <= 1, "bucket {number} must not be open: {word:?}");
+        }
+    });
+}
+
+/// All units of a slot that were handed out, by two threads that take as many as they say.
+fn assert_taken_once(mine: &[u32], others: &[u32]) {
+    let mut taken: Vec<_> = mine.iter().chain(others).copied().collect();
+    taken.sort_unstable();
+    let all: Vec<_> = (0..taken.len() as u32).collect();
+    assert_eq!(taken, all, "units must be disjoint and gapless");
+}
+
+/// I11: one takes by stores, another makes the slot shared.
+#[test]
+fn i11_a_visitor_and_the_near_one_take_a_unit_once() {
+    model(|| {
+        let slot = Arc::new(NearSlot::new());
+        slot.bring_near();
+        let other = Arc::clone(&slot);
+        let visitor = thread::spawn(move || [other.take()]);
+        let mine = [slot.take(), slot.take()];
+        assert_taken_once(&mine, &visitor.join().unwrap());
+    });
+}
+
+/// I11: while one takes, the other makes the slot near to himself, from shared or from near.
+#[test]
+fn i11_a_slot_changes_its_cpu() {
+    for is_near in [false, true] {
+        model(move || {
+            let slot = Arc::new(NearSlot::new());
+            if is_near {
+                slot.bring_near();
+            }
+            let other = Arc::clone(&slot);
+            let rival = thread::spawn(move || {
+                other.bring_near();
+                [other.take()]
+            });
+            let mine = [slot.take()];
+            slot.bring_near();
+            assert_taken_once(&mine, &rival.join().unwrap());
+        });
+    }
+}
+
+/// I11: three turns: near to the one, to the other, and to the one again.
+#[test]
+fn i11_a_turn_is_not_taken_for_another() {
+    model(|| {
+        let slot = Arc::new(NearSlot::new());
+        slot.bring_near();
+        let other = Arc::clone(&slot);
+        let rival = thread::spawn(move || {
+            let first = other.take();
+            other.bring_near();
+            [first, other.take()]
+        });
+        let mine = [slot.take()];
+        assert_taken_once(&mine, &rival.join().unwrap());
     });
 }

@@ -32,6 +32,18 @@ impl Section {
         match self {}
     }
 
+    pub(crate) fn store_in_turn(
+        self,
+        _: &AtomicU64,
+        _: u64,
+        _: usize,
+        _: &AtomicU64,
+        _: u64,
+        _: u64,
+    ) -> bool {
+        match self {}
+    }
+
     pub(crate) fn exchange(self, _: &AtomicU64, _: u64, _: &AtomicU64, _: u64, _: u64) -> bool {
         match self {}
     }

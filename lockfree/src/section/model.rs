@@ -44,10 +44,34 @@ impl Section {
         old: u64,
         new: u64,
     ) -> bool {
+        self.store_if(modes, |now| now & mode != 0, cpu, cell, old, new)
+    }
+
+    pub(crate) fn store_in_turn(
+        self,
+        modes: &AtomicU64,
+        seen: u64,
+        cpu: usize,
+        cell: &AtomicU64,
+        old: u64,
+        new: u64,
+    ) -> bool {
+        self.store_if(modes, |now| now == seen, cpu, cell, old, new)
+    }
+
+    fn store_if(
+        self,
+        modes: &AtomicU64,
+        is_right: impl Fn(u64) -> bool,
+        cpu: usize,
+        cell: &AtomicU64,
+        old: u64,
+        new: u64,
+    ) -> bool {
         let _running = RUNNING[self.cpu()].lock();
         // Acquire, Relaxed: as x86 loads, or weaker: the caller has loaded the cell Acquire.
         let may = cpu == self.cpu()
-            && modes.load(Ordering::Acquire) & mode != 0
+            && is_right(modes.load(Ordering::Acquire))
             && cell.load(Ordering::Relaxed) == old;
         if may {
             // Release: as x86 stores.

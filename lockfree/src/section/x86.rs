@@ -176,6 +176,45 @@ impl Section {
         done != 0
     }
 
+    /// As [`store`](Self::store), if `modes` is `seen` in all its bits.
+    #[inline]
+    pub(crate) fn store_in_turn(
+        self,
+        modes: &AtomicU64,
+        seen: u64,
+        cpu: usize,
+        cell: &AtomicU64,
+        old: u64,
+        new: u64,
+    ) -> bool {
+        let done: usize;
+        // SAFETY: as in `store`.
+        unsafe {
+            section!(
+                [
+                    "cmp dword ptr fs:[{cpu_id}], {cpu:e}",
+                    "jne 6b",
+                    "cmp qword ptr [{modes}], {seen}",
+                    "jne 6b",
+                    "cmp qword ptr [{cell}], {old}",
+                    "jne 6b",
+                    "mov qword ptr [{cell}], {new}",
+                    "4:"
+                ],
+                cpu_id = in(reg) self.cpu_id,
+                cpu = in(reg) cpu,
+                modes = in(reg) modes.as_ptr(),
+                seen = in(reg) seen,
+                cell = in(reg) cell.as_ptr(),
+                old = in(reg) old,
+                new = in(reg) new,
+                done = out(reg) done,
+                options(nostack),
+            );
+        }
+        done != 0
+    }
+
     /// Makes `old` in `cell` to `new` by a locked exchange (SeqCst), if `modes` has the bit
     /// `mode`. `false` if not, or if it was interrupted. The thread must be
     /// [registered](Self::is_registered).
@@ -291,6 +330,21 @@ mod tests {
             assert!(!at_last(|| store(MODE, cpu, 6)), "another word");
             assert_eq!(cell.load(Ordering::Relaxed), 7);
             assert!(at_last(|| store(MODE, cpu, 7)));
+            assert_eq!((cell.load(Ordering::Relaxed), armed(section)), (8, 0));
+        });
+    }
+
+    #[test]
+    fn a_store_happens_in_its_turn() {
+        apart(|| {
+            let Some((section, cpu)) = bound() else { return };
+            let (modes, cell) = (AtomicU64::new(MODE | 1 << 40), AtomicU64::new(7));
+            let store = |seen, cpu, old| section.store_in_turn(&modes, seen, cpu, &cell, old, 8);
+            assert!(!at_last(|| store(MODE, cpu, 7)), "another turn");
+            assert!(!at_last(|| store(MODE | 1 << 40, cpu + 1, 7)), "another CPU");
+            assert!(!at_last(|| store(MODE | 1 << 40, cpu, 6)), "another word");
+            assert_eq!(cell.load(Ordering::Relaxed), 7);
+            assert!(at_last(|| store(MODE | 1 << 40, cpu, 7)));
             assert_eq!((cell.load(Ordering::Relaxed), armed(section)), (8, 0));
         });
     }

@@ -22,18 +22,36 @@
 //!
 //! # Streams unknown here
 //!
-//! Each slot belongs to one place, whose clock hand decides about it. A write that no hint knows
-//! is searched for while there are slots never used, or while its place has a good deal less than
-//! its share of them: both end. Later it is searched for once in 32 writes per slot on average (up to 16
-//! times in a row): enough for streams that begin, or move from one CPU to another, at a cost
-//! of nothing. If more writes than that are unknown there are more streams than slots, and the
-//! rest gets what the hand finds (`hand.rs`): it goes over the place's slots, passes over those
-//! used since it came by last, and takes the first that was not. That is 4 to 6 approximately.
+//! Each slot belongs to one place. A write that no hint knows is searched for while there are
+//! slots never used, or while its place has a good deal less than its share of them: both end, as
+//! such a search brings another slot. After that the first of these that there is:
+//!
+//! 1. What a search finds, if no hint names any slot for this write point. Once in 32 writes per slot
+//!    on average (up to 16 times in a row): enough for streams that begin, or move from one CPU
+//!    to another, at a cost of nothing.
+//! 2. An *idle* slot: not used for 8 to 16 writes per slot, which the hand finds (`hand.rs`).
+//! 3. The slot that the hint names, whoever has used it since: the place is *crowded*, more
+//!    streams write here than it has slots.
+//! 4. What the hand comes to.
+//!
+//! That is 4 to 6 of the list approximately. In a crowded place the list would have every other
+//! write take a slot from a stream that is as busy, and in the end have data of all streams in every
+//! bucket. By 3 those with one hint share a slot, and a bucket has data of as few streams as there
+//! are for each slot. So while it is crowded, which is for a round of 8 writes per slot, hints are
+//! followed without asking who wrote there last; after that 2 looks again.
+//!
+//! # Whose slots
 //!
 //! A search may find the slot of another place, which then changes hands: a stream that moves to
 //! another CPU brings its slot with it, and hands go over what is used at their own place. A CPU
 //! that works alone comes to use all slots, and gives them up to others one by one when they need
-//! them.
+//! them: first those of a range that each place has for its own, so that in the end CPUs do not
+//! write side by side, where a processor that fetches ahead takes lines from another.
+//!
+//! Writers of one write point on two CPUs would take its slot from each other all the time, and
+//! wait for its line. So hints lead to slots of their own place only, and a search leaves a slot
+//! that was used lately to its place if it went to and fro, or, unless it looks for its share, if it
+//! is near to another CPU (`change.rs`). Each CPU then has a slot of its own for that write point.
 //!
 //! "Recently" is by ticks, of which each place has its own count, never behind what it sees in
 //! the slots that it uses or searches: nothing that all CPUs write, exact for one CPU, and close
@@ -42,13 +60,17 @@
 //! What a slot remembers is several words, which a racing reader may see mixed. That too costs
 //! locality only: the class, which must not be wrong, is in the slot's own word.
 
+use super::change::PATIENCE;
 use super::hand::Hand;
+use super::place::{BUSY_PER_SLOT, Place};
 use super::request::SectorRequest;
 use super::slot::SlotWord;
-use super::tables::{Ends, Points};
+use super::tables::Points;
 use crate::hint;
+use crate::near::Modes;
+use crate::section::Section;
 use crate::sync::unmodelled::{AtomicU32, AtomicU64};
-use crate::sync::{AtomicU64 as SharedWord, Ordering};
+use crate::sync::{AtomicU32 as SharedNumber, AtomicU64 as SharedWord, Ordering};
 use crossbeam_utils::CachePadded;
 use tierce_core::BucketId;
 
@@ -56,13 +78,13 @@ use tierce_core::BucketId;
 const FEW: usize = 8;
 /// A place has at least so many slots: more CPUs than that allows share places.
 const SLOTS_PER_PLACE: usize = 4;
-/// Searches come once in so many writes per slot …
-const WRITES_PER_SLOT: u64 = 32;
-/// … but so many may come at once.
-const BURST: u64 = 16;
+/// From so many times on that a slot was soon taken again its streams are those of several CPUs.
+const CONTENDED: u32 = 8;
 
-/// A place for an open bucket: one cache line.
+/// A place for an open bucket: two cache lines. What every write and every search look at is in
+/// the first.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Slot {
     pub(super) word: SharedWord,
     /// The write point that used it last.
@@ -75,7 +97,24 @@ pub(crate) struct Slot {
     used: AtomicU64,
     /// The bucket of its last use, packed: for tools, which show closed ones too.
     bucket: AtomicU32,
+    /// To which place it belongs, its number + 1; 0: never used. Rarely written.
+    owner: AtomicU32,
+    /// How often another place took it, each time soon after the time before.
+    taken: AtomicU32,
+    /// The CPU that changes it by stores while the slot is near.
+    pub(super) cpu: SharedNumber,
+    /// How the word is changed, see `change.rs`.
+    pub(super) modes: Modes,
+    /// How often one CPU used it in a row while it was shared.
+    pub(super) uses: AtomicU64,
+    /// Which.
+    pub(super) last: AtomicU32,
+    /// The tick at which another place took it the last time.
+    taken_at: AtomicU64,
 }
+
+#[cfg(not(any(tierce_loom, tierce_shuttle)))]
+const _: () = assert!(core::mem::offset_of!(Slot, modes) == 56);
 
 /// All slots of a set.
 pub(super) type Slots = [CachePadded<Slot>];
@@ -92,7 +131,8 @@ pub(crate) struct Tag {
 }
 
 impl Slot {
-    pub(super) fn new() -> Self {
+    /// Never used. With a section it can be near.
+    pub(crate) fn new(section: Option<Section>) -> Self {
         Self {
             word: SharedWord::new(SlotWord::default().bits()),
             write_point: AtomicU64::new(0),
@@ -100,10 +140,24 @@ impl Slot {
             next: AtomicU64::new(0),
             used: AtomicU64::new(0),
             bucket: AtomicU32::new(0),
+            owner: AtomicU32::new(0),
+            taken: AtomicU32::new(0),
+            cpu: SharedNumber::new(0),
+            modes: Modes::with_patience(section, &PATIENCE),
+            uses: AtomicU64::new(0),
+            last: AtomicU32::new(0),
+            taken_at: AtomicU64::new(0),
         }
     }
 
-    pub(super) fn tag(&self) -> Tag {
+    /// The word, for who is going to change it.
+    #[inline]
+    pub(crate) fn read(&self) -> SlotWord {
+        // Acquire: pairs with the Release that published the bucket: its pins are taken.
+        SlotWord::from_bits(self.word.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn tag(&self) -> Tag {
         // Relaxed (all): hints, see the top of this file.
         Tag {
             word: SlotWord::from_bits(self.word.load(Ordering::Relaxed)),
@@ -117,10 +171,23 @@ impl Slot {
 
     /// Whether a slot that was used is of the request's class.
     #[inline]
-    fn is_of_class(&self, request: &SectorRequest) -> bool {
+    pub(super) fn is_of_class(&self, request: &SectorRequest) -> bool {
         // Relaxed: a hint; the class is looked at again when space is taken.
         let word = SlotWord::from_bits(self.word.load(Ordering::Relaxed));
         word.is_flash_only() == request.flash_only
+    }
+
+    /// Whether it belongs to the place with this number.
+    #[inline]
+    pub(super) fn is_of(&self, place: u32) -> bool {
+        // Relaxed: a hint.
+        self.owner.load(Ordering::Relaxed) == place + 1
+    }
+
+    /// Whether two places want it all the time.
+    fn is_contended(&self) -> bool {
+        // Relaxed: a hint.
+        self.taken.load(Ordering::Relaxed) >= CONTENDED
     }
 
     #[inline]
@@ -135,17 +202,6 @@ impl Slot {
     pub(super) fn is_writer(&self, request: &SectorRequest) -> bool {
         // Relaxed: a hint.
         self.write_point.load(Ordering::Relaxed) == request.write_point.0
-            && self.is_of_class(request)
-    }
-}
-
-/// Stores what is not there already: a store that changes nothing would still have to wait for
-/// the line.
-#[inline]
-fn set(word: &AtomicU64, value: u64) {
-    // Relaxed (both): hints, see the top of this file.
-    if word.load(Ordering::Relaxed) != value {
-        word.store(value, Ordering::Relaxed);
     }
 }
 
@@ -178,49 +234,12 @@ impl Tag {
     }
 }
 
-/// What one CPU knows.
-#[derive(Debug)]
-struct Place {
-    /// None of either if all slots are looked at anyway.
-    tables: Option<(Points, Ends)>,
-    /// Counts the writes here, and never behind a slot used here.
-    tick: AtomicU64,
-    /// The slots that belong to it.
-    hand: Hand,
-    /// The tick from which on the next search is within the average.
-    next_search: AtomicU64,
-}
-
-impl Place {
-    fn new(slots: usize, has_tables: bool) -> Self {
-        Self {
-            tables: has_tables.then(|| (Points::new(slots), Ends::new(slots))),
-            tick: AtomicU64::new(0),
-            hand: Hand::new(slots),
-            next_search: AtomicU64::new(0),
-        }
-    }
-
-    /// Whether the searches so far leave room for another, which then is counted.
-    fn may_search(&self, slots: usize) -> bool {
-        let every = WRITES_PER_SLOT * slots as u64;
-        // Relaxed (all): hints.
-        let tick = self.tick.load(Ordering::Relaxed);
-        let due = self.next_search.load(Ordering::Relaxed);
-        let may = due <= tick + (BURST - 1) * every;
-        if may {
-            self.next_search.store(due.max(tick) + every, Ordering::Relaxed);
-        }
-        may
-    }
-}
-
 /// Chooses slots.
 #[derive(Debug)]
 pub(super) struct Chooser {
     places: Box<[CachePadded<Place>]>,
-    /// To which place each slot belongs, its number + 1; 0: never used. Rarely written.
-    owners: Box<[AtomicU32]>,
+    /// With it slots can be near.
+    section: Option<Section>,
     /// Slots never used.
     unused: AtomicU32,
 }
@@ -235,13 +254,13 @@ pub(super) struct Here<'a> {
 
 impl Chooser {
     /// For so many slots and CPUs. Without CPUs every choice is a search.
-    pub(super) fn new(slots: usize, cpus: usize) -> Self {
+    pub(super) fn new(slots: usize, cpus: usize, section: Option<Section>) -> Self {
         let has_tables = slots > FEW && cpus > 0;
         let most = if has_tables { slots / SLOTS_PER_PLACE } else { usize::MAX };
         let places = 0..cpus.clamp(1, most);
         Self {
             places: places.map(|_| CachePadded::new(Place::new(slots, has_tables))).collect(),
-            owners: (0..slots).map(|_| AtomicU32::new(0)).collect(),
+            section,
             unused: AtomicU32::new(slots as u32),
         }
     }
@@ -258,76 +277,120 @@ impl Here<'_> {
     #[inline(always)]
     pub(super) fn choose(self, slots: &Slots, request: &SectorRequest) -> usize {
         let Some((points, ends)) = &self.place.tables else {
-            return if slots.len() == 1 { 0 } else { self.search(slots, request) };
+            return if slots.len() == 1 { 0 } else { self.search(slots, request, false) };
         };
-        ends.find(slots, request)
-            .or_else(|| points.find(slots, request))
-            .unwrap_or_else(|| self.unknown(slots, request))
+        let is_crowded = self.place.is_crowded();
+        ends.find(slots, request, self.number)
+            .or_else(|| points.find(slots, request, self.number, is_crowded))
+            .unwrap_or_else(|| self.unknown(slots, request, points))
     }
 
     /// For a write that no hint here knows.
     #[inline(never)]
-    fn unknown(self, slots: &Slots, request: &SectorRequest) -> usize {
-        let share = slots.len() / self.chooser.places.len();
+    fn unknown(self, slots: &Slots, request: &SectorRequest, points: &Points) -> usize {
         let owned = self.place.hand.owned();
         // Not by one or a few: places that are all busy take slots from each other all the time.
-        let has_less = owned + owned / 8 + 1 < share;
+        let has_less = owned + owned / 8 + 1 < self.share(slots).len();
         // Relaxed: a hint.
-        if has_less
-            || self.chooser.unused.load(Ordering::Relaxed) > 0
-            || self.place.may_search(slots.len())
-        {
-            return self.search(slots, request);
+        if has_less || self.chooser.unused.load(Ordering::Relaxed) > 0 {
+            return self.search(slots, request, has_less);
         }
-        self.advance(slots, request).unwrap_or_else(|| self.search(slots, request))
+        let shared = points.find(slots, request, self.number, true);
+        if shared.is_none() && self.place.may_search(slots.len()) {
+            return self.search(slots, request, false);
+        }
+        self.place.turn_round();
+        if let Some(idle) = self.by_hand(Hand::next_idle, slots, request) {
+            return idle;
+        }
+        self.place.note_crowd();
+        shared
+            .or_else(|| self.by_hand(Hand::next_unused, slots, request))
+            .or_else(|| self.by_hand(Hand::next, slots, request))
+            .or_else(|| self.place.hand.next())
+            .unwrap_or_else(|| self.search(slots, request, false))
     }
 
-    /// What the hand of this place finds, if the place has any slot: preferably one of the
-    /// request's class, or closed.
-    fn advance(self, slots: &Slots, request: &SectorRequest) -> Option<usize> {
+    /// The slots that this place takes first.
+    fn share(self, slots: &Slots) -> core::ops::Range<usize> {
+        let (places, number) = (self.chooser.places.len(), self.number as usize);
+        slots.len() * number / places..slots.len() * (number + 1) / places
+    }
+
+    /// The first slot that the hand finds by `next` and that suits.
+    fn by_hand(
+        self,
+        next: fn(&Hand) -> Option<usize>,
+        slots: &Slots,
+        request: &SectorRequest,
+    ) -> Option<usize> {
         let hand = &self.place.hand;
-        let mut other_class = None;
-        for _ in 0..2 * hand.owned() {
-            let at = hand.advance()?;
-            let slot = &slots[at];
-            // Relaxed: a hint.
-            let word = SlotWord::from_bits(slot.word.load(Ordering::Relaxed));
-            if word.bucket().is_none() || word.is_flash_only() == request.flash_only {
-                return Some(at);
-            }
-            other_class = other_class.or(Some(at));
-        }
-        other_class
+        let mut found = (0..hand.owned()).map_while(|_| next(hand));
+        found.find(|&at| self.suits(at, slots, request))
     }
 
-    /// Looks at all slots.
-    fn search(self, slots: &Slots, request: &SectorRequest) -> usize {
-        let mut newest = 0;
-        let mut rank = |slot: &Slot| {
-            let tag = slot.tag();
-            newest = newest.max(tag.used);
-            tag.rank(request)
-        };
-        let ranked = slots.iter().enumerate().map(|(at, slot)| (rank(slot), at));
-        let (_, at) = ranked.min().expect("there is a slot");
+    /// Whether the slot is this place's, and of the request's class or closed.
+    fn suits(self, at: usize, slots: &Slots, request: &SectorRequest) -> bool {
+        let slot = &slots[at];
+        if !slot.is_of(self.number) {
+            // Taken by another place before this one had noted that it came here.
+            self.place.hand.lose(at);
+            return false;
+        }
         // Relaxed: a hint.
-        self.place.tick.fetch_max(newest, Ordering::Relaxed);
+        let word = SlotWord::from_bits(slot.word.load(Ordering::Relaxed));
+        word.bucket().is_none() || word.is_flash_only() == request.flash_only
+    }
+
+    /// Looks at all slots. Who `has_less` than his share takes another one; who has not leaves
+    /// alone with what another CPU is busy.
+    fn search(self, slots: &Slots, request: &SectorRequest, has_less: bool) -> usize {
+        // Relaxed (both): hints.
+        let used = |slot: &CachePadded<Slot>| slot.used.load(Ordering::Relaxed);
+        let newest = slots.iter().map(used).max().expect("there is a slot");
+        let newest = self.place.tick.fetch_max(newest, Ordering::Relaxed).max(newest);
+        let busy_since = newest.saturating_sub(BUSY_PER_SLOT * slots.len() as u64);
+        let share = self.share(slots);
+        let rank = |at: usize, slot: &Slot| {
+            let tag = slot.tag();
+            // Without tables no slot is anybody's.
+            let is_mine = self.place.tables.is_none() || slot.is_of(self.number);
+            let is_busy =
+                slot.is_contended() || !has_less && slot.is_near_to_another(self.chooser.section);
+            if is_busy && tag.used > busy_since && !is_mine {
+                return (7, 0, tag.used);
+            }
+            let (rank, order) = tag.rank(request);
+            let detour = match rank {
+                4.. if has_less && is_mine => 2,
+                4.. if has_less || tag.used == 0 => u8::from(!is_mine && !share.contains(&at)),
+                _ => 0,
+            };
+            (rank, detour, order)
+        };
+        let ranked = slots.iter().enumerate().map(|(at, slot)| (rank(at, slot), at));
+        let (_, at) = ranked.min().expect("there is a slot");
         if self.place.tables.is_some() {
-            self.own(at);
+            self.own(&slots[at], at, busy_since);
         }
         at
     }
 
     /// The slot belongs to this place now.
-    fn own(self, at: usize) {
-        let owner = &self.chooser.owners[at];
-        // Relaxed (all): hints; the swap keeps the counts even.
-        if owner.load(Ordering::Relaxed) == self.number + 1 {
+    fn own(self, slot: &Slot, at: usize, busy_since: u64) {
+        if slot.is_of(self.number) {
             return;
         }
-        let before = owner.swap(self.number + 1, Ordering::Relaxed);
+        // Relaxed (all): hints; the swap keeps the counts even.
+        let before = slot.owner.swap(self.number + 1, Ordering::Relaxed);
         match before.checked_sub(1) {
-            Some(place) => self.chooser.places[place as usize].hand.lose(at),
+            Some(place) => {
+                self.chooser.places[place as usize].hand.lose(at);
+                let soon = slot.taken_at.load(Ordering::Relaxed) > busy_since;
+                let taken = if soon { slot.taken.load(Ordering::Relaxed) + 1 } else { 0 };
+                slot.taken.store(taken, Ordering::Relaxed);
+                slot.taken_at.store(self.place.tick.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
             None => {
                 self.chooser.unused.fetch_sub(1, Ordering::Relaxed);
             }
@@ -346,13 +409,12 @@ impl Here<'_> {
         sectors: u32,
     ) {
         let next = request.offset.wrapping_add(sectors.into());
-        set(&slot.write_point, request.write_point.0);
-        set(&slot.inode, request.inode);
-        // Relaxed (all): hints, see the top of this file.
+        // Relaxed (all): hints, see the top of this file. Stored in any case: the line is written
+        // anyway, and nobody could predict what changes.
+        slot.write_point.store(request.write_point.0, Ordering::Relaxed);
+        slot.inode.store(request.inode, Ordering::Relaxed);
         slot.next.store(next, Ordering::Relaxed);
-        if slot.bucket.load(Ordering::Relaxed) != bucket.pack() {
-            slot.bucket.store(bucket.pack(), Ordering::Relaxed);
-        }
+        slot.bucket.store(bucket.pack(), Ordering::Relaxed);
         let tick = &self.place.tick;
         let now = tick.load(Ordering::Relaxed).max(slot.used.load(Ordering::Relaxed)) + 1;
         tick.store(now, Ordering::Relaxed);

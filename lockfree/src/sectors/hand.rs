@@ -1,8 +1,9 @@
-//! Which slots belong to a place, and the clock hand that goes over them.
+//! Which slots belong to a place, and the hand that goes over them.
 //!
-//! Two bits per slot of the set: whether it is one of this place's, and whether it was used since
-//! the hand came by. So the hand passes over any number of slots in a few instructions, without
-//! a branch for each and without touching what other CPUs write.
+//! Three bits per slot of the set: whether it is one of this place's, and whether it was used in
+//! this *round*, and in the one before. A slot that was used in neither is *idle*. So the hand
+//! passes over any number of slots in a few instructions, without a branch for each and without
+//! touching what other CPUs write.
 //!
 //! All of it is hints: of two threads that share a place one may undo what the other noted.
 
@@ -16,7 +17,30 @@ const BITS: usize = u64::BITS as usize;
 #[derive(Debug)]
 struct Part {
     mine: AtomicU64,
+    /// Used in this round …
     recent: AtomicU64,
+    /// … and in the one before.
+    before: AtomicU64,
+}
+
+impl Part {
+    fn mine(&self) -> u64 {
+        // Relaxed: a hint.
+        self.mine.load(Ordering::Relaxed)
+    }
+
+    fn unused(&self) -> u64 {
+        // Relaxed: a hint.
+        self.mine() & !self.recent.load(Ordering::Relaxed)
+    }
+
+    fn idle(&self) -> u64 {
+        if cfg!(tierce_mutant = "hand_ignores_use") {
+            return self.mine();
+        }
+        // Relaxed: a hint.
+        self.unused() & !self.before.load(Ordering::Relaxed)
+    }
 }
 
 /// A place's slots.
@@ -32,9 +56,10 @@ pub(super) struct Hand {
 impl Hand {
     /// Over none of `slots` slots yet.
     pub(super) fn new(slots: usize) -> Self {
-        let none = || Part { mine: AtomicU64::new(0), recent: AtomicU64::new(0) };
+        let none = || AtomicU64::new(0);
+        let part = || Part { mine: none(), recent: none(), before: none() };
         Self {
-            parts: (0..slots.div_ceil(BITS)).map(|_| CachePadded::new(none())).collect(),
+            parts: (0..slots.div_ceil(BITS)).map(|_| CachePadded::new(part())).collect(),
             at: AtomicU32::new(0),
             owned: AtomicU32::new(0),
         }
@@ -48,16 +73,20 @@ impl Hand {
 
     /// Slot `at` belongs to this place now.
     pub(super) fn gain(&self, at: usize) {
+        let bit = 1 << (at % BITS);
         // Relaxed (both): hints; by read-modify-write, as it is rare and should stay even.
-        self.parts[at / BITS].mine.fetch_or(1 << (at % BITS), Ordering::Relaxed);
-        self.owned.fetch_add(1, Ordering::Relaxed);
+        if self.parts[at / BITS].mine.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+            self.owned.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// It belongs to another one.
     pub(super) fn lose(&self, at: usize) {
+        let bit = 1 << (at % BITS);
         // Relaxed (both): as in `gain`.
-        self.parts[at / BITS].mine.fetch_and(!(1 << (at % BITS)), Ordering::Relaxed);
-        self.owned.fetch_sub(1, Ordering::Relaxed);
+        if self.parts[at / BITS].mine.fetch_and(!bit, Ordering::Relaxed) & bit != 0 {
+            self.owned.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// Slot `at` was used here, whosever it is.
@@ -69,20 +98,37 @@ impl Hand {
         recent.store(recent.load(Ordering::Relaxed) | bit & mine, Ordering::Relaxed);
     }
 
-    /// The next of its slots that was not used since the hand came by last, if it has any: having
-    /// gone round once it finds one.
-    pub(super) fn advance(&self) -> Option<usize> {
-        // Relaxed (all): hints.
+    /// A round is over.
+    pub(super) fn end_round(&self) {
+        for part in &self.parts {
+            // Relaxed (all): hints.
+            part.before.store(part.recent.load(Ordering::Relaxed), Ordering::Relaxed);
+            part.recent.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// The next of its slots that is idle.
+    pub(super) fn next_idle(&self) -> Option<usize> {
+        self.next_of(Part::idle)
+    }
+
+    /// The next of its slots that was not used in this round.
+    pub(super) fn next_unused(&self) -> Option<usize> {
+        self.next_of(Part::unused)
+    }
+
+    /// The next of its slots, if it has any.
+    pub(super) fn next(&self) -> Option<usize> {
+        self.next_of(Part::mine)
+    }
+
+    /// The next of those that `of` says, which then is behind the hand.
+    fn next_of(&self, of: fn(&Part) -> u64) -> Option<usize> {
+        // Relaxed (both): hints.
         let at = self.at.load(Ordering::Relaxed) as usize;
         let (mut number, mut first) = (at / BITS % self.parts.len(), at % BITS);
-        for _ in 0..=2 * self.parts.len() {
-            let part = &self.parts[number];
-            let ahead = part.mine.load(Ordering::Relaxed) & u64::MAX << first;
-            let recent = part.recent.load(Ordering::Relaxed);
-            let ignores = cfg!(tierce_mutant = "hand_ignores_use");
-            let found = if ignores { ahead } else { ahead & !recent };
-            let below = (found & found.wrapping_neg()).wrapping_sub(1);
-            part.recent.store(recent & !(ahead & below), Ordering::Relaxed);
+        for _ in 0..=self.parts.len() {
+            let found = of(&self.parts[number]) & u64::MAX << first;
             if found != 0 {
                 let at = number * BITS + found.trailing_zeros() as usize;
                 self.at.store(at as u32 + 1, Ordering::Relaxed);
@@ -98,26 +144,42 @@ impl Hand {
 mod tests {
     use super::*;
 
-    /// It comes to every slot of its own in turn, and to none that was used meanwhile until it
-    /// has come round.
+    /// It comes to every slot of its own in turn.
     #[test]
     fn the_hand_goes_round() {
         let hand = Hand::new(200);
-        assert_eq!(hand.advance(), None, "it has none");
+        assert_eq!((hand.next(), hand.next_idle()), (None, None), "it has none");
         let mine = [0, 5, 63, 64, 130, 199];
         mine.iter().for_each(|&at| hand.gain(at));
         assert_eq!(hand.owned(), 6);
-        let round = || [(); 6].map(|()| hand.advance().expect("it has some"));
+        let round = || [(); 6].map(|()| hand.next().expect("it has six"));
         assert_eq!((round(), round()), (mine, mine));
-        // 77 is another's.
-        for at in [5, 64, 130, 77] {
-            hand.used(at);
-        }
-        assert_eq!([(); 4].map(|()| hand.advance()), [0, 63, 199, 0].map(Some));
-        assert_eq!(hand.advance(), Some(5), "not used since it came by");
-        mine.iter().for_each(|&at| hand.used(at));
-        assert_eq!(hand.advance(), Some(63), "all were: the first that it passed");
         hand.lose(64);
-        assert_eq!(hand.advance(), Some(130), "no longer its own");
+        assert_eq!([(); 5].map(|()| hand.next_idle()), [0, 5, 63, 130, 199].map(Some));
+    }
+
+    /// What was used is not idle until two rounds are over.
+    #[test]
+    fn who_is_used_is_passed_over() {
+        let hand = Hand::new(200);
+        let mine = [0, 5, 63, 64, 130, 199];
+        mine.iter().for_each(|&at| hand.gain(at));
+        // 77 is another's.
+        [5, 64, 130, 77].into_iter().for_each(|at| hand.used(at));
+        assert_eq!([(); 4].map(|()| hand.next_idle()), [0, 63, 199, 0].map(Some));
+        hand.end_round();
+        assert_eq!([(); 3].map(|()| hand.next_idle()), [63, 199, 0].map(Some), "used before");
+        mine.iter().for_each(|&at| {
+            if at != 5 {
+                hand.used(at)
+            }
+        });
+        assert_eq!(hand.next_idle(), None, "all were used");
+        assert_eq!([(); 2].map(|()| hand.next_unused()), [5, 5].map(Some), "not in this round");
+        hand.used(5);
+        assert_eq!((hand.next_unused(), hand.next()), (None, Some(63)), "all were");
+        hand.end_round();
+        hand.end_round();
+        assert_eq!([(); 2].map(|()| hand.next_idle()), [64, 130].map(Some), "none for two rounds");
     }
 }

@@ -9,43 +9,47 @@
 //!
 //! # State
 //!
-//! Up to 128 *slots*, each one word (`slot.rs`) plus what it remembers of its last use, in a cache
-//! line of its own. Per CPU hint two tables (`tables.rs`), by which a stream finds its slot again
+//! Up to 128 *slots*, each one word (`slot.rs`) plus what it remembers of its last use, in cache
+//! lines of its own. Per CPU hint two tables (`tables.rs`), by which a stream finds its slot again
 //! without touching anything shared (`choose.rs`).
 //!
 //! # Protocol
 //!
 //! 1. Choose the slot (`choose.rs` says how).
-//! 2. One CAS on the slot's word takes the space. Whoever leaves less than a block closes the
-//!    bucket with the same CAS.
+//! 2. One change of the slot's word takes the space: a CAS, or where the slot is used by one CPU
+//!    a store that is as good (`change.rs`). Whoever leaves less than a block closes the bucket
+//!    with the same change.
 //! 3. If the slot holds no bucket: allocate one *holding nothing*, take its pins in advance,
-//!    publish it with a CAS. The loser of that race settles to pin 1, *then* gives his back, or
+//!    publish it. The loser of that race settles to pin 1, *then* gives his back, or
 //!    keeps it for another slot if the winner writes data of the other class. A slot that holds
 //!    a bucket of the other class, chosen because all do, is closed first.
-//! 4. An extent that ends returns its pin (`extent.rs`): to the slot with a CAS, if its bucket
-//!    is still open there; else to the bucket's word.
+//! 4. An extent that ends returns its pin to the bucket's word.
 //!
 //! # Pins
 //!
 //! A free bucket has pin 1. Opening it adds units − 1: one pin for every unit it has, before the
 //! slot is published. The open bucket holds one for itself, every extent one (counted by `cnt` in
-//! the CAS that takes its space), and the slot those that no extent has. Closing returns these in
-//! one subtraction. So as long as the bucket is open, extents come and go without touching the
-//! bucket's word, whose cache line holds the words of neighbours that other CPUs fill, and no
-//! extent is ever unpinned.
-//!
-//! A pin that is returned to the slot is the right bucket's: a bucket whose extent still has a
-//! pin is not reused, so as long as the slot names it this is the same opening of it.
+//! the change that takes its space), and the slot those that no extent has had. Closing returns
+//! these in one subtraction. So taking an extent does not write the bucket's word, and no extent is
+//! ever unpinned; ending one is one subtraction, whether its bucket is still open or not.
 //!
 //! # Memory ordering
 //!
 //! Publishing a bucket is Release and taking space Acquire: the pins were taken before anybody
-//! can hold an extent. The gen in the pointer is read after the CAS, under the extent's pin.
+//! can hold an extent. The gen in the pointer is the slot's, put there when the bucket was pinned.
+//! A store that takes the place of a CAS (`change.rs`) is Release, too, and nothing here needs more
+//! of it: where a CAS would be relied upon as a fence there is one.
 //!
-//! Returning a pin to the slot is Release and closing Acquire: what the holder of the extent did
-//! happened before the bucket is closed. The word between them changes by RMW only, which
-//! continues the release sequence. Closing then returns the pins with Release, for invalidation
-//! and for garbage collection to acquire, as every unpin.
+//! Returning a pin is Release, for invalidation and for garbage collection to acquire: what the
+//! holder of the extent did happened before. The bucket's word changes by RMW only, which
+//! continues the release sequence.
+//!
+//! # Ending
+//!
+//! Nothing is open on a device that has ended. E notes the end, fences (SeqCst), and closes what it
+//! finds in the slots. O puts a bucket into a slot, fences (SeqCst), and looks whether its device
+//! has ended before it takes space, in which case it closes the bucket. If E's fence comes first,
+//! O sees the end; if O's does, E sees the bucket. ∎
 //!
 //! # Counting
 //!
@@ -54,13 +58,15 @@
 //!
 //! # Progress
 //!
-//! Taking space is lock-free: a CAS fails only because another one succeeded. Ending an extent is
-//! wait-free: two CAS at most, and one subtraction if both fail. Opening a bucket is as
-//! [`Allocator::try_alloc`], or blocks as asked, on nobody who holds a slot.
+//! Taking space is lock-free but for the system call with which `change.rs` takes a slot from the
+//! CPU that used it before. Ending an extent is wait-free: one subtraction. Opening a bucket is
+//! as [`Allocator::try_alloc`], or blocks as asked, on nobody who holds a slot.
 
+mod change;
 mod choose;
 mod extent;
 mod hand;
+mod place;
 mod request;
 pub(crate) mod slot;
 mod tables;
@@ -68,11 +74,13 @@ mod tables;
 use crate::allocation::Allocation;
 use crate::allocator::Allocator;
 use crate::bucket_ref::BucketRef;
+use crate::config::Config;
 use crate::device::Device;
 use crate::error::Error;
-use crate::sync::Ordering;
-pub(crate) use choose::Tag;
-use choose::{Chooser, Here, Slot};
+use crate::section::Section;
+use crate::sync::{AtomicU32, Ordering, fence};
+use choose::{Chooser, Here};
+pub(crate) use choose::{Slot, Tag};
 use crossbeam_utils::CachePadded;
 pub use extent::Extent;
 pub use request::{SectorRequest, WritePoint};
@@ -85,14 +93,23 @@ use tierce_core::{BucketId, DeviceIndex};
 pub(crate) struct OpenBuckets {
     slots: Box<[CachePadded<Slot>]>,
     chooser: Chooser,
+    /// With it slots can be near.
+    section: Option<Section>,
+    /// 1 from before the first device has ended: saves a look at the device.
+    any_ended: AtomicU32,
 }
 
 impl OpenBuckets {
-    /// So many slots, with hints for so many CPUs; for 0 every choice looks at all slots.
-    pub(crate) fn new(slots: u32, cpus: u32) -> Self {
+    /// As many slots as may be open, with hints for each CPU; without CPUs every choice looks at
+    /// all slots.
+    pub(crate) fn new(config: &Config) -> Self {
+        let (slots, cpus) = (config.open_buckets as usize, config.cpus as usize);
+        let section = (config.restartable && cpus > 0).then(|| Section::find(usize::MAX)).flatten();
         Self {
-            slots: (0..slots).map(|_| CachePadded::new(Slot::new())).collect(),
-            chooser: Chooser::new(slots as usize, cpus as usize),
+            slots: (0..slots).map(|_| CachePadded::new(Slot::new(section))).collect(),
+            chooser: Chooser::new(slots, cpus, section),
+            section,
+            any_ended: AtomicU32::new(0),
         }
     }
 
@@ -149,8 +166,7 @@ impl OpenBuckets {
         let mut spare = None;
         loop {
             let slot = &self.slots[at];
-            // Acquire: as in `take`.
-            let word = SlotWord::from_bits(slot.word.load(Ordering::Acquire));
+            let word = slot.read();
             if let Some(bucket) = word.bucket().filter(|_| serves(word, request)) {
                 if !device_of(allocator, bucket).has_ended() {
                     return Ok(Some(at));
@@ -172,7 +188,7 @@ impl OpenBuckets {
     }
 
     /// Takes space out of the bucket that is open in slot `at`. `None` if there is none for this
-    /// class, if its device has ended, or if somebody was faster.
+    /// class, if its device has ended, if somebody was faster, or the thread was interrupted.
     #[inline(always)]
     fn take<'a>(
         &'a self,
@@ -182,11 +198,11 @@ impl OpenBuckets {
         request: &SectorRequest,
     ) -> Option<Extent<'a>> {
         let slot = &*self.slots[at];
-        // Acquire: pairs with the Release that published the bucket: its pins are taken.
-        let word = SlotWord::from_bits(slot.word.load(Ordering::Acquire));
+        let word = slot.read();
         let bucket = word.bucket().filter(|_| serves(word, request))?;
         let device = device_of(allocator, bucket);
-        if device.has_ended() {
+        // Relaxed: whoever opened the bucket is ordered by his fence, others need no order.
+        if self.any_ended.load(Ordering::Relaxed) != 0 && device.has_ended() {
             return None;
         }
         let unit = device.sector_units();
@@ -196,23 +212,25 @@ impl OpenBuckets {
         else {
             return None;
         };
-        // Acquire: as the load above; of the take that closes, pairs with the Release of
-        // those who returned their pins to the slot. Release: keeps what the word published.
-        // Relaxed (failure): the caller loads it again.
-        let order = (Ordering::AcqRel, Ordering::Relaxed);
         if cfg!(tierce_mutant = "slot_take_by_store") {
-            slot.word.swap(next.bits(), order.0);
-        } else {
-            slot.word.compare_exchange(word.bits(), next.bits(), order.0, order.1).ok()?;
+            // AcqRel: the deliberate break, whatever the word has become meanwhile.
+            slot.word.swap(next.bits(), Ordering::AcqRel);
+        } else if !slot.replace(self.section, word, next) {
+            return None;
         }
         if let Some(unused) = unused_pins {
             closed(device, bucket, off + units, unused);
         }
-        let gen_ = device.table().peek(bucket.bucket()).gen_();
-        let sectors = (units << unit.shift).min(request.sectors);
+        let (off, sectors) = (unit.sectors(off), unit.sectors(units).min(request.sectors));
         here.used(slot, at, request, bucket, sectors);
-        let bucket = BucketRef::new(bucket, gen_);
-        Some(Extent::new(device, slot, next, bucket, off << unit.shift, sectors))
+        Some(Extent::new(device, BucketRef::new(bucket, word.gen_()), off, sectors))
+    }
+
+    /// A device is about to end. Comes before the device's own note, which [`seal`](Self::seal)
+    /// follows.
+    pub(crate) fn note_end(&self) {
+        // Relaxed: ordered by the fence of `seal`.
+        self.any_ended.store(1, Ordering::Relaxed);
     }
 
     /// What each slot remembers that was ever used, least recently used first.
@@ -239,10 +257,13 @@ impl OpenBuckets {
     /// Closes every open bucket, or those of one device: for shutdown. What remains of them is
     /// lost.
     pub(crate) fn seal(&self, allocator: &Allocator, device: Option<DeviceIndex>) {
+        if !cfg!(tierce_mutant = "seal_no_fence") {
+            // SeqCst: pairs with that of `open`, see *Ending* above.
+            fence(Ordering::SeqCst);
+        }
         for slot in &self.slots {
             loop {
-                // Acquire: as in `take`.
-                let word = SlotWord::from_bits(slot.word.load(Ordering::Acquire));
+                let word = slot.read();
                 let mine = |bucket: &BucketId| device.is_none_or(|d| d == bucket.device());
                 let Some(bucket) = word.bucket().filter(mine) else { break };
                 if close(allocator, slot, word, bucket) {
@@ -272,12 +293,10 @@ fn closed(device: &Device, bucket: BucketId, units: u32, unused: u16) {
 }
 
 /// Takes the bucket out of the slot and returns the pins that no extent has; what remains of it
-/// is lost. `false` if somebody changed the slot.
+/// is lost. `false` if the slot has to be looked at again.
 fn close(allocator: &Allocator, slot: &Slot, word: SlotWord, bucket: BucketId) -> bool {
-    // AcqRel: as in `take`. Relaxed (failure): the caller looks again.
-    let order = (Ordering::AcqRel, Ordering::Relaxed);
-    let next = word.closed().bits();
-    let is_closed = slot.word.compare_exchange(word.bits(), next, order.0, order.1).is_ok();
+    let section = allocator.open_buckets().section;
+    let is_closed = slot.replace(section, word, word.closed());
     if is_closed {
         let device = device_of(allocator, bucket);
         // The slot's own pin, too.
@@ -309,17 +328,16 @@ fn open<'a>(
         }
         word = word.closed();
     }
-    let id = bucket.bucket_ref().id();
+    let pointer = bucket.bucket_ref();
+    let id = pointer.id();
     let device = device_of(allocator, id);
     let prepaid = u16::try_from(device.bucket_units() - 1).expect("a bucket has ≤ 8191 units");
     if !cfg!(tierce_mutant = "slot_before_prepay") {
         device.table().prepay(id.bucket(), prepaid);
     }
-    let next = word.opened(id, request.flash_only).bits();
-    // Release: the pins were taken before; pairs with the Acquire in `take`. Relaxed
-    // (failure): the caller loads it again.
-    let order = (Ordering::Release, Ordering::Relaxed);
-    let opened = slot.word.compare_exchange(word.bits(), next, order.0, order.1).is_ok();
+    // Its Release publishes that the pins were taken; pairs with the Acquire in `take`.
+    let section = allocator.open_buckets().section;
+    let opened = slot.replace(section, word, word.opened(pointer, request.flash_only));
     if cfg!(tierce_mutant = "slot_before_prepay") {
         device.table().prepay(id.bucket(), prepaid);
     }
@@ -335,6 +353,10 @@ fn open<'a>(
             return Ok(());
         }
         return Err(bucket);
+    }
+    if !cfg!(tierce_mutant = "open_bucket_no_fence") {
+        // SeqCst: pairs with that of `seal`, see *Ending* above.
+        fence(Ordering::SeqCst);
     }
     allocator.note_opened(bucket.into_bucket().device());
     Ok(())

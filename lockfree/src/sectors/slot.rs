@@ -3,26 +3,30 @@
 //! ```text
 //!  63                       36 35         23 22         10  9  8       0
 //! ┌───────────────────────────┬─────────────┬─────────────┬────┬─────────┐
-//! │          bucket           │     off     │     cnt     │only│   ver   │
+//! │          bucket           │     off     │     cnt     │only│   gen   │
 //! └───────────────────────────┴─────────────┴─────────────┴────┴─────────┘
 //! ```
 //!
 //! *bucket*: its packed id, 0 for none (bucket 0 of a device holds the superblock and is never
-//! allocated). *off*: units handed out. *cnt*: extents that have one of its pins: handed out, and
-//! not returned to the slot. *only*: the class of what is written, data that lives only on flash;
-//! kept when the bucket is closed. *ver*: raised whenever a bucket is put into the slot, so that a
-//! CAS prepared for an earlier bucket fails. Within one bucket off only grows, and cnt falls only
-//! while off stands still; a stale CAS could succeed only if the same bucket came back into the
-//! same slot 512 openings later with the same off and cnt, while one thread stood still.
+//! allocated). *off*: units handed out. *cnt*: extents handed out, each with one of its pins.
+//! *only*: the class of what is written, data that lives only on flash; kept when the bucket is
+//! closed. *gen*: that of the bucket, whose pin freezes it while it is open, so that pointers to
+//! extents are made without a look at the bucket's word.
+//!
+//! Within one opening off only grows, and a bucket is opened once in each of its lives. So a stale
+//! change of an open bucket could succeed only if the bucket came back into the same slot 256 lives
+//! later with the same off and cnt, while one thread stood still. One of a closed slot puts a
+//! bucket where there is none.
 
+use crate::bucket_ref::BucketRef;
 use core::fmt;
-use tierce_core::BucketId;
+use tierce_core::{BucketId, Gen};
 
 const CNT: u32 = 10;
 const OFF: u32 = 23;
 const BUCKET: u32 = 36;
 const ONLY: u32 = 9;
-const VER_MASK: u64 = (1 << ONLY) - 1;
+const GEN_MASK: u64 = 0xff;
 const FIELD_MASK: u64 = (1 << 13) - 1;
 const _: () =
     assert!(BUCKET + BucketId::BITS == u64::BITS && OFF - CNT == 13 && BUCKET - OFF == 13);
@@ -70,8 +74,10 @@ impl SlotWord {
         (self.0 >> CNT & FIELD_MASK) as u32
     }
 
-    const fn ver(self) -> u64 {
-        self.0 & VER_MASK
+    /// The gen of the bucket.
+    #[inline]
+    pub(crate) fn gen_(self) -> Gen {
+        Gen::new((self.0 & GEN_MASK) as u8)
     }
 
     /// Whether what is written there lives only on flash.
@@ -80,30 +86,19 @@ impl SlotWord {
     }
 
     /// With `bucket`, nothing handed out yet, in place of none.
-    pub(crate) fn opened(self, bucket: BucketId, flash_only: bool) -> Self {
-        debug_assert!(self.bucket().is_none() && bucket.pack() != 0);
+    pub(crate) fn opened(self, bucket: BucketRef, flash_only: bool) -> Self {
+        debug_assert!(self.bucket().is_none() && bucket.id().pack() != 0);
         let class = u64::from(flash_only) << ONLY;
-        Self(u64::from(bucket.pack()) << BUCKET | class | (self.ver() + 1) & VER_MASK)
+        let id = u64::from(bucket.id().pack()) << BUCKET;
+        Self(id | class | u64::from(bucket.gen_().get()))
     }
 
     /// Without a bucket.
     pub(crate) const fn closed(self) -> Self {
-        Self(self.0 & (1 << ONLY | VER_MASK))
+        Self(self.0 & (1 << ONLY | GEN_MASK))
     }
 
-    /// One extent of `bucket` has ended and its pin is the slot's again. `None` if that bucket is
-    /// not open here any more.
-    #[inline]
-    pub(crate) fn returned(self, bucket: BucketId) -> Option<Self> {
-        let is_open = self.0 >> BUCKET == u64::from(bucket.pack());
-        if !is_open && !cfg!(tierce_mutant = "extent_return_unchecked") {
-            return None;
-        }
-        debug_assert!(self.cnt() > 0, "an extent returns its pin once");
-        Some(Self(self.0 - (1 << CNT)))
-    }
-
-    /// Of the pins taken in advance for a bucket of `units`, those that no extent has.
+    /// Of the pins taken in advance for a bucket of `units`, those that no extent was given.
     pub(crate) const fn prepaid(self, units: u32) -> u32 {
         units - self.cnt() - 1
     }
@@ -117,8 +112,7 @@ impl SlotWord {
         let taken = wanted.min(units - off);
         let closes = units - off - taken < block;
         let (next, unused_pins) = if closes {
-            // Of `units` pins every extent that has one keeps it, this one gets one, the slot's
-            // own.
+            // Of `units` pins each extent before has its own, and this one gets the slot's.
             // A bucket has at most 8191 units.
             (self.closed(), Some(self.prepaid(units) as u16))
         } else {
@@ -135,7 +129,7 @@ impl fmt::Debug for SlotWord {
             .field("off", &self.off())
             .field("cnt", &self.cnt())
             .field("flash_only", &self.is_flash_only())
-            .field("ver", &self.ver())
+            .field("gen", &self.gen_())
             .finish()
     }
 }
@@ -150,10 +144,11 @@ mod tests {
     #[test]
     fn a_bucket_is_handed_out_exactly() {
         let id = BucketId::new(DeviceIndex::new(7), BucketIndex::new((1 << 25) - 1));
+        let pointer = BucketRef::new(id, Gen::new(255));
         for units in [8, 100, 8191] {
             for block in [1, 8] {
                 for wanted in 1..=units.min(20) {
-                    let mut word = SlotWord::default().opened(id, true);
+                    let mut word = SlotWord::default().opened(pointer, true);
                     let mut end = 0;
                     let mut extents = 0;
                     loop {
@@ -162,7 +157,7 @@ mod tests {
                         else {
                             unreachable!("the bucket is open")
                         };
-                        assert_eq!((bucket, off), (id, end));
+                        assert_eq!((bucket, off, word.gen_()), (id, end, Gen::new(255)));
                         assert!(0 < got && got <= wanted);
                         end += got;
                         extents += 1;
@@ -176,39 +171,8 @@ mod tests {
                     assert!(end <= units && units - end < block);
                     assert_eq!(word.take(1, units, block), Take::NoBucket);
                     assert!(word.is_flash_only(), "its class is remembered");
-                    let first = SlotWord::default().opened(id, false);
-                    assert_ne!(word.opened(id, false), first, "ver moved");
                 }
             }
-        }
-    }
-    /// Extents that end give their pins back for others to use, whatever the order; what has not
-    /// come back when the bucket closes stays with the extents.
-    #[test]
-    fn pins_come_back() {
-        let id = BucketId::new(DeviceIndex::FIRST, BucketIndex::new(7));
-        let other = BucketId::new(DeviceIndex::FIRST, BucketIndex::new(8));
-        for held in 0..3u32 {
-            let mut word = SlotWord::default().opened(id, false);
-            let mut in_flight = 0;
-            let unused = loop {
-                let Take::Units { next, unused_pins, .. } = word.take(1, 16, 1) else {
-                    unreachable!("the bucket is open")
-                };
-                in_flight += 1;
-                if let Some(unused) = unused_pins {
-                    break unused;
-                }
-                assert_eq!(next.returned(other), None);
-                word = next;
-                if in_flight > held {
-                    word = word.returned(id).expect("it is open");
-                    in_flight -= 1;
-                }
-                assert_eq!(word.prepaid(16), 15 - in_flight);
-            };
-            assert_eq!(u32::from(unused) + in_flight, 16);
-            assert_eq!(word.closed().returned(id), None, "closed");
         }
     }
 }

@@ -17,16 +17,29 @@ fn entries(slots: usize) -> Box<[AtomicU32]> {
     (0..number).map(|_| AtomicU32::new(0)).collect()
 }
 
-/// The slot that an entry names, if it is the right one.
+/// The slot that an entry names, if it is one of `place`, and the right one. An entry that names
+/// another place's is cleared: each look at that slot would cost its CPU the cache line.
 #[inline]
 fn verified(
     entry: &AtomicU32,
     slots: &Slots,
+    place: u32,
     is_right: impl FnOnce(&Slot) -> bool,
 ) -> Option<usize> {
     // Relaxed: a hint.
     let at = (entry.load(Ordering::Relaxed) as usize).checked_sub(1)?;
-    slots.get(at).filter(|slot| is_right(slot)).map(|_| at)
+    let slot = slots.get(at)?;
+    if !slot.is_of(place) {
+        forget(entry);
+        return None;
+    }
+    is_right(slot).then_some(at)
+}
+
+#[cold]
+fn forget(entry: &AtomicU32) {
+    // Relaxed: a hint.
+    entry.store(0, Ordering::Relaxed);
 }
 
 /// Write point → slot. Each write point has two entries to choose from, the first of them for
@@ -48,11 +61,21 @@ impl Points {
         [&self.0[at], &self.0[at ^ 1]]
     }
 
+    /// The slot of `place` that a write of the same class and write point used last; if that place
+    /// `is_crowded`, whoever has used it since.
     #[inline]
-    pub(super) fn find(&self, slots: &Slots, request: &SectorRequest) -> Option<usize> {
+    pub(super) fn find(
+        &self,
+        slots: &Slots,
+        request: &SectorRequest,
+        place: u32,
+        is_crowded: bool,
+    ) -> Option<usize> {
         let [first, second] = self.pair(request.write_point);
-        verified(first, slots, |slot| slot.is_writer(request))
-            .or_else(|| verified(second, slots, |slot| slot.is_writer(request)))
+        let is_crowded = is_crowded && !cfg!(tierce_mutant = "crowd_unshared");
+        let is_right =
+            |slot: &Slot| (is_crowded || slot.is_writer(request)) && slot.is_of_class(request);
+        verified(first, slots, place, is_right).or_else(|| verified(second, slots, place, is_right))
     }
 
     #[inline]
@@ -85,9 +108,9 @@ impl Ends {
     }
 
     #[inline]
-    pub(super) fn find(&self, slots: &Slots, request: &SectorRequest) -> Option<usize> {
+    pub(super) fn find(&self, slots: &Slots, request: &SectorRequest, place: u32) -> Option<usize> {
         let entry = self.entry(request.inode, request.offset);
-        verified(entry, slots, |slot| slot.follows(request))
+        verified(entry, slots, place, |slot| slot.follows(request))
     }
 
     #[inline]

@@ -1,5 +1,5 @@
-//! Records of three bytes, taken apart many at a time: by the shuffles of AVX2 if this processor has
-//! them. Loads of three bytes each take longer than the memory of the words does.
+//! Records of three bytes, taken apart many at a time: by the shuffles of AVX2 if this processor
+//! has them. Loads of three bytes each take longer than the memory of the words does.
 #![cfg_attr(
     all(target_arch = "x86_64", not(any(miri, tierce_loom, tierce_shuttle, tierce_portable))),
     expect(unsafe_code, reason = "loads and stores of vectors, and a call that needs AVX2")

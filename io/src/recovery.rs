@@ -1,7 +1,7 @@
 //! Reading the state of a device: superblock, newest journal entry, prio chain, table.
 //!
-//! Reads overlap with looking at what was read before, see `read_ahead.rs`, and with getting the
-//! memory of the table, see `prio_reader.rs`.
+//! Reads overlap with looking at what was read before, see `read_ahead.rs`, and with getting and
+//! filling the memory of the table, see `prio_reader.rs`.
 //!
 //! This only reads. A crash in the middle of it is a crash before it.
 //!
@@ -18,7 +18,7 @@
 
 use crate::device::Device;
 use crate::error::Error;
-use crate::prio_reader::{read_prio_chain, while_providing};
+use crate::prio_reader::{Table, with_helpers};
 use crate::read_ahead::{InOrder, ReadAhead, Span};
 use crate::superblock;
 use std::sync::Arc;
@@ -88,23 +88,30 @@ pub(crate) fn recover_by(
     if !superblock.sync && !cfg!(tierce_mutant = "scratch_as_durable") {
         return Err(Error::Scratch { device: device.name().clone() });
     }
-    let mut builder = GensBuilder::new(geometry.nbuckets(), geometry.prios_per_bucket());
-    let (journal, mut reads) = while_providing(&mut builder, &geometry, |meanwhile| {
+    let mut builder = GensBuilder::new(geometry.nbuckets());
+    let read = |table: &Table<'_>| {
         let mut reads = reads_of(device, &superblock);
-        (read_journal(device, &mut reads, &superblock, meanwhile), reads)
-    });
-    let journal = journal?;
-    let head = journal.prio_head(superblock.nr_this_dev);
-    if head.bucket == 0 {
-        drop(builder); // before there is another table
-        let (journal, table) = (Some(journal), Gens::zeroed(geometry.nbuckets()));
-        return Ok(Recovered { superblock, journal, chain: None, table });
-    }
-    let walk = ChainWalk::new(&geometry, superblock.set_magic(), head);
-    let (chain, table) = read_prio_chain(&mut reads, &geometry, walk, builder)
-        .map_err(|error| error.on(device.name()))?;
-    check_number(device, "prio set", chain.seq)?;
-    Ok(Recovered { superblock, journal: Some(journal), chain: Some(chain), table })
+        let journal = read_journal(device, &mut reads, &superblock, || table.work())?;
+        let head = journal.prio_head(superblock.nr_this_dev);
+        if head.bucket == 0 {
+            return Ok::<_, Error>((journal, None));
+        }
+        let walk = ChainWalk::new(&geometry, superblock.set_magic(), head);
+        let chain = table.follow(&mut reads, &geometry, walk);
+        Ok((journal, Some(chain.map_err(|error| error.on(device.name()))?)))
+    };
+    let (journal, chain) = with_helpers(&mut builder, read)?;
+    let table = match &chain {
+        Some(chain) => {
+            check_number(device, "prio set", chain.seq)?;
+            builder.build()
+        }
+        None => {
+            drop(builder); // before there is another table
+            Gens::zeroed(geometry.nbuckets())
+        }
+    };
+    Ok(Recovered { superblock, journal: Some(journal), chain, table })
 }
 
 fn bucket_bytes(superblock: &Superblock) -> u64 {
@@ -123,7 +130,7 @@ fn read_journal(
     device: &Arc<dyn Device>,
     reads: &mut ReadAhead,
     superblock: &Superblock,
-    meanwhile: &mut dyn FnMut() -> bool,
+    mut meanwhile: impl FnMut() -> bool,
 ) -> Result<Journal, Error> {
     let geometry = *superblock.geometry();
     let place = |bucket: BucketIndex| u64::from(bucket.get()) * bucket_bytes(superblock);
@@ -132,7 +139,7 @@ fn read_journal(
     let starts = InOrder::new(starts);
     let read = |bucket, byte, out: &mut [u8]| {
         let span = Span { offset: place(bucket) + byte, bytes: out.len() as u64 };
-        let piece = reads.read(span, starts.after(span.offset), &mut *meanwhile)?;
+        let piece = reads.read(span, starts.after(span.offset), &mut meanwhile)?;
         out.copy_from_slice(&piece);
         Ok::<_, Error>(())
     };

@@ -6,9 +6,10 @@
 //!
 //! A prio between 32768 and 65535 does not arise, and is taken for 32768.
 
-use crate::wide::{Wide, wide};
-use crate::words::{Page, Part, Room, Words};
+use crate::wide::{BLOCK, Wide, unpacked, wide};
+use crate::words::{Decode, Part, Room, Words};
 use core::fmt;
+use tierce_core::record::prio_set::{Record, of_record};
 use tierce_core::{AgeEpoch, BucketIndex, Gen, Mark, Prio, Snapshot};
 
 /// Prio and gen of every bucket of a device, from bucket 0 on.
@@ -110,65 +111,46 @@ impl FromIterator<(Prio, Gen)> for Gens {
     }
 }
 
-/// [`Gens`] that are read set by set.
+/// [`Gens`] that are read from records of prio sets, by several threads.
 ///
 /// ```
+/// use tierce_core::record::prio_set::record;
 /// use tierce_core::{BucketIndex, Gen, Prio};
 /// use tierce_lockfree::GensBuilder;
-/// let mut builder = GensBuilder::new(3000, 1352);
+/// let records: Vec<_> = (0..3000).map(|n| record(Prio::FRESH, Gen::new(n as u8))).collect();
+/// let mut builder = GensBuilder::new(3000);
 /// std::thread::scope(|threads| {
-///     for (number, set) in (0..).zip(builder.sets()) {
-///         threads.spawn(move || set.fill((0..1352).map(|_| (Prio::FRESH, Gen::new(number)))));
+///     let mut first = 0;
+///     for mut page in builder.pages() {
+///         let records = &records[first..][..page.left()];
+///         first += page.left();
+///         threads.spawn(move || page.fill(records));
 ///     }
 /// });
 /// let gens = builder.build();
-/// assert_eq!(gens.get(BucketIndex::new(1351)), Some((Prio::FRESH, Gen::new(0))));
-/// assert_eq!(gens.get(BucketIndex::new(2999)), Some((Prio::FRESH, Gen::new(2))));
+/// assert_eq!(gens.get(BucketIndex::new(0)), Some((Prio::FRESH, Gen::new(0))));
+/// assert_eq!(gens.get(BucketIndex::new(2999)), Some((Prio::FRESH, Gen::new(183))));
 /// ```
 pub struct GensBuilder(Room);
 
 impl GensBuilder {
-    /// For `nbuckets` buckets, of which every `per_set` lie in a set, the last of which may have
-    /// fewer.
-    ///
-    /// # Panics
-    ///
-    /// If `per_set` is 0.
+    /// For `nbuckets` buckets.
     #[must_use]
-    pub fn new(nbuckets: u32, per_set: u32) -> Self {
-        assert_ne!(per_set, 0, "a set holds records");
-        Self(Room::new(nbuckets as usize, per_set as usize))
+    pub fn new(nbuckets: u32) -> Self {
+        Self(Room::new(nbuckets as usize))
     }
 
-    /// The sets, each of which may be filled on a thread of its own. If it is called again, all
-    /// may be filled again.
-    pub fn sets(&mut self) -> impl ExactSizeIterator<Item = SetGens<'_>> {
-        self.0.parts().map(SetGens)
-    }
-
-    /// The memory that the records will lie in, but for some at its ends: in pieces, each of which
-    /// may be [provided](GensPage::provide) on a thread of its own. The system clears memory when
-    /// it is touched for the first time, which takes longer than filling it; so it can be done
-    /// while a device is waited for. All sets have to be filled after it.
-    ///
-    /// ```
-    /// use tierce_core::{Gen, Prio};
-    /// use tierce_lockfree::GensBuilder;
-    /// let mut builder = GensBuilder::new(1 << 20, 1 << 20);
-    /// builder.pages().rev().for_each(|page| page.provide());
-    /// let zeros = || (0..1 << 20).map(|_| (Prio::FRESH, Gen::new(0)));
-    /// builder.sets().for_each(|set| set.fill(zeros()));
-    /// assert!(builder.build().iter().eq(zeros()));
-    /// ```
-    pub fn pages(&mut self) -> impl ExactSizeIterator<Item = GensPage<'_>> + DoubleEndedIterator {
-        self.0.pages().map(GensPage)
+    /// The places of the records, in order of bucket, in pieces that lie in one huge page each:
+    /// to be filled by one thread each. All of them have to be filled after each call.
+    pub fn pages(&mut self) -> impl DoubleEndedIterator<Item = GensPage<'_>> {
+        self.0.parts().map(GensPage)
     }
 
     /// All of them.
     ///
     /// # Panics
     ///
-    /// If a set was never filled.
+    /// If a page was not filled.
     #[must_use]
     pub fn build(self) -> Gens {
         Gens(self.0.finish())
@@ -181,59 +163,83 @@ impl fmt::Debug for GensBuilder {
     }
 }
 
-/// Some of the memory of a [`GensBuilder`], see [`pages`](GensBuilder::pages).
-#[must_use = "it is of use only if it is provided"]
-pub struct GensPage<'a>(Page<'a>);
+/// The place of some neighbouring records. [`GensBuilder`] has an example.
+#[must_use = "every page has to be filled"]
+pub struct GensPage<'a>(Part<'a>);
 
 impl GensPage<'_> {
-    /// Has the system provide it: some 0.2 ms, if it has not been.
-    pub fn provide(self) {
+    /// How many records it lacks.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.0.left()
+    }
+
+    /// Has the system provide its memory, for who has nothing else to do: some 0.2 ms. Otherwise
+    /// filling it does so.
+    ///
+    /// ```
+    /// use tierce_core::{Gen, Prio};
+    /// use tierce_lockfree::GensBuilder;
+    /// let mut builder = GensBuilder::new(1 << 20);
+    /// for mut page in builder.pages() {
+    ///     page.provide();
+    ///     let left = page.left();
+    ///     assert_eq!(page.fill(&vec![[0, 128, 9]; 1 << 20]), left);
+    /// }
+    /// assert!(builder.build().iter().all(|record| record == (Prio::FRESH, Gen::new(9))));
+    /// ```
+    pub fn provide(&mut self) {
         self.0.provide();
+    }
+
+    /// Takes the next of its records: as many as there are `records`, or as it lacks. How many
+    /// it took.
+    pub fn fill(&mut self, records: &[Record]) -> usize {
+        let mut taken = 0;
+        wide(Fill { page: self, records, taken: &mut taken });
+        taken
     }
 }
 
 impl fmt::Debug for GensPage<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GensPage").finish_non_exhaustive()
+        f.debug_struct("GensPage").field("left", &self.left()).finish()
     }
 }
 
-/// The place of one set's records. [`GensBuilder`] has an example.
-#[must_use = "every set has to be filled"]
-pub struct SetGens<'a>(Part<'a>);
-
-impl SetGens<'_> {
-    /// How many records it takes.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Takes the records, in order of bucket: as many as there are buckets for. What is left of
-    /// `records` then is not looked at.
-    ///
-    /// # Panics
-    ///
-    /// If there are fewer. Then the set counts as not filled.
-    #[inline]
-    pub fn fill(self, records: impl Iterator<Item = (Prio, Gen)>) {
-        wide(Fill(self, records));
-    }
+struct Fill<'a, 'b> {
+    page: &'a mut GensPage<'b>,
+    records: &'a [Record],
+    taken: &'a mut usize,
 }
 
-/// A part and its records.
-struct Fill<'a, R>(SetGens<'a>, R);
-
-impl<R: Iterator<Item = (Prio, Gen)>> Wide for Fill<'_, R> {
+impl Wide for Fill<'_, '_> {
     #[inline(always)]
     fn work(self) {
-        let Self(set, records) = self;
-        set.0.fill(records.map(|(prio, gen_)| word(prio, gen_).bits()));
+        *self.taken = self.page.0.fill_from::<Decoded>(self.records);
     }
 }
 
-impl fmt::Debug for SetGens<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SetGens").field("count", &self.count()).finish()
+/// Words of what records say.
+struct Decoded;
+
+impl Decode for Decoded {
+    type Record = Record;
+
+    #[inline(always)]
+    fn word(record: Record) -> u64 {
+        let (prio, gen_) = of_record(record);
+        word(prio, gen_).bits()
+    }
+
+    #[inline(always)]
+    fn words(records: &[Record; BLOCK]) -> [u64; BLOCK] {
+        let numbers = unpacked(records);
+        let mut words = [0; BLOCK];
+        for (word, number) in words.iter_mut().zip(numbers) {
+            let [low, high, generation, _] = number.to_le_bytes();
+            *word = Self::word([low, high, generation]);
+        }
+        words
     }
 }

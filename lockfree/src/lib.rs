@@ -57,7 +57,7 @@
 //!
 //! What says nothing of its progress only looks at what it was given, and is wait-free.
 // The files that need it say why: `hint/cpu.rs`, `huge_pages.rs`, `pile.rs`, `section/x86.rs`,
-// `wide.rs`, `victims/x86.rs`, `words/room.rs`.
+// `wide.rs`, `wide/shuffle.rs`, `victims/x86.rs`, `words/room.rs`.
 #![cfg_attr(not(tierce_loom), deny(unsafe_code))]
 
 pub mod allocation;
@@ -123,7 +123,7 @@ pub use config::{Config, DeviceTable};
 pub use error::{Cause, Error};
 pub use future::AllocFuture;
 pub use gc::{Gc, Marked};
-pub use gens::{Gens, GensBuilder, GensPage, SetGens};
+pub use gens::{Gens, GensBuilder, GensPage};
 pub use hint::CpuHint;
 pub use latency::Latencies;
 pub use no_wait::NoWait;

@@ -7,7 +7,7 @@
 
 mod room;
 
-pub(crate) use room::{Page, Part, Room};
+pub(crate) use room::{Decode, Part, Room};
 
 use crate::sync::{AtomicU64, Ordering};
 use tierce_core::{BucketIndex, Snapshot};
@@ -50,7 +50,7 @@ pub(crate) struct Words {
 impl Words {
     /// These words.
     pub(crate) fn new(words: impl ExactSizeIterator<Item = Snapshot>) -> Self {
-        let mut room = Room::new(words.len(), words.len().max(1));
+        let mut room = Room::new(words.len());
         let mut words = words.map(Snapshot::bits);
         room.parts().for_each(|part| part.fill(&mut words));
         room.finish()

@@ -269,29 +269,23 @@ impl<'a> PrioSet<'a> {
 
     /// All records for which the set has room, in order of bucket.
     pub fn records(&self) -> impl ExactSizeIterator<Item = (Prio, Gen)> + use<'a> {
-        records(self.records)
+        records_of(self.records.as_chunks().0)
     }
 
-    /// As [`records`](Self::records), of a set that was [decoded](Self::decode) before: of all its
-    /// bytes, which are not looked at again.
+    /// The records of a set that was [decoded](Self::decode) before, as they lie in all its
+    /// bytes, which are not looked at. [`records_of`] tells what they say.
     ///
     /// ```
     /// use tierce_core::{Gen, Prio, record::{PrioSet, SetMagic}};
     /// let mut bytes = vec![0; 4096];
     /// PrioSet::encode(&mut bytes, SetMagic(42), 5, 99, [(Prio::FRESH, Gen::new(1))]);
-    /// assert_eq!(PrioSet::records_in(&bytes).next(), Some((Prio::FRESH, Gen::new(1))));
     /// assert_eq!(PrioSet::records_in(&bytes).len(), 1352);
+    /// assert_eq!(PrioSet::records_in(&bytes)[0], [0, 128, 1]);
     /// ```
-    #[inline]
-    pub fn records_in(bytes: &[u8]) -> impl ExactSizeIterator<Item = (Prio, Gen)> + use<'_> {
-        records(bytes.get(HEADER_BYTES..).unwrap_or_default())
+    #[must_use]
+    pub fn records_in(bytes: &[u8]) -> &[Record] {
+        bytes.get(HEADER_BYTES..).unwrap_or_default().as_chunks().0
     }
-}
-
-#[inline]
-fn records(bytes: &[u8]) -> impl ExactSizeIterator<Item = (Prio, Gen)> + use<'_> {
-    let (records, _) = bytes.as_chunks();
-    records_of(records)
 }
 
 /// What these records say.
@@ -303,9 +297,19 @@ fn records(bytes: &[u8]) -> impl ExactSizeIterator<Item = (Prio, Gen)> + use<'_>
 /// ```
 #[inline]
 pub fn records_of(records: &[Record]) -> impl ExactSizeIterator<Item = (Prio, Gen)> + use<'_> {
-    records.iter().map(|&[low, high, generation]| {
-        (Prio::new(u16::from_le_bytes([low, high])), Gen::new(generation))
-    })
+    records.iter().copied().map(of_record)
+}
+
+/// What a record says.
+///
+/// ```
+/// use tierce_core::{Gen, Prio, record::prio_set::{of_record, record}};
+/// assert_eq!(of_record(record(Prio::FRESH, Gen::new(3))), (Prio::FRESH, Gen::new(3)));
+/// ```
+#[inline]
+#[must_use]
+pub const fn of_record([low, high, generation]: Record) -> (Prio, Gen) {
+    (Prio::new(u16::from_le_bytes([low, high])), Gen::new(generation))
 }
 
 #[cfg(test)]

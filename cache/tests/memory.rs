@@ -22,12 +22,16 @@ fn formatted(bytes: u64) -> Arc<Sim> {
 
 /// Exact, and nothing is read to be written anew.
 fn open(sim: &Arc<Sim>, policy: Policy, memory_bytes: usize) -> Cache {
-    let config = Config::new("sim")
-        .policy(policy)
-        .lru_sample(0)
-        .reinsert_after(0)
-        .cpus(2)
-        .memory_bytes(memory_bytes);
+    open_with(sim, Config::new("sim").policy(policy).lru_sample(0), memory_bytes)
+}
+
+/// Empty buckets go first, which exact LRU does not promise: few rescales leave many buckets alike.
+fn open_keeping(sim: &Arc<Sim>, memory_bytes: usize) -> Cache {
+    open_with(sim, Config::new("sim"), memory_bytes)
+}
+
+fn open_with(sim: &Arc<Sim>, config: Config, memory_bytes: usize) -> Cache {
+    let config = config.reinsert_after(0).cpus(2).memory_bytes(memory_bytes);
     Cache::open_on(&config, vec![sim.clone()]).expect("just formatted")
 }
 
@@ -39,12 +43,11 @@ fn no_more_reads(sim: &Sim) {
 /// what is stored in parts.
 #[test]
 fn what_is_in_memory_is_not_read_from_the_device() -> Result<(), Error> {
-    // So large that what is read here makes nothing older: then buckets without data go first.
     let sim = formatted(256 << 20);
     let value = |n: u8| vec![n; 1 + 700 * usize::from(n)];
     let largest = vec![200; BUCKET as usize];
     for run in 0..2 {
-        let cache = open(&sim, Policy::Lru, 2 << 20);
+        let cache = open_keeping(&sim, 2 << 20);
         if run == 0 {
             cache.insert(b"large", &largest)?;
             (0..20).try_for_each(|n| cache.insert(&[n], &value(n)))?;
@@ -65,7 +68,7 @@ fn what_is_in_memory_is_not_read_from_the_device() -> Result<(), Error> {
         sim.clear_faults();
         cache.close()?;
     }
-    let cache = open(&sim, Policy::Lru, 0);
+    let cache = open_keeping(&sim, 0);
     no_more_reads(&sim);
     assert_eq!(cache.get(&[7])?, None, "without memory it would have to be read");
     assert_eq!((cache.stats().memory_hits, cache.stats().read_errors), (0, 1));

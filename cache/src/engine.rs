@@ -110,9 +110,6 @@ enum Found {
 /// Whoever writes has waited for it.
 const RECOVERED: &str = "the recovery is over";
 
-/// What there is in a bucket's stead when a value is spread: at least so much is worth a part.
-const PART_BYTES_MIN: usize = 4096;
-
 impl Owner for Engine {
     fn lives(&self) -> &Lives {
         &self.lives
@@ -347,7 +344,7 @@ impl Engine {
 
     /// Whether a record has room for a key so long and pointers to the parts of a value.
     fn can_spread(&self, key: usize) -> bool {
-        self.alone(key).is_some_and(|room| room >= spread::BYTES * 64)
+        self.alone(key).is_some_and(|room| room >= spread::BYTES * spread::PARTS_MAX)
     }
 
     /// Whether a record so long does not fit a bucket, or would leave more than an eighth of one
@@ -358,7 +355,7 @@ impl Engine {
             return true;
         }
         let left = self.streams.left(stream);
-        bytes > u64::from(left) && left > longest / 8 && left as usize > 2 * PART_BYTES_MIN
+        bytes > u64::from(left) && left > longest / 8 && left as usize > 2 * spread::PART_BYTES_MIN
     }
 
     /// Writes a value in parts, returns the pointers to them.
@@ -369,7 +366,7 @@ impl Engine {
         let whole = longest_value(self.layout.record_max(), 0, grain);
         while !rest.is_empty() {
             let left = longest_value(self.streams.left(stream), 0, grain);
-            let piece = if left >= PART_BYTES_MIN { left } else { whole };
+            let piece = spread::next_bytes(pointers.len() / spread::BYTES, left, whole);
             let (piece, behind) = rest.split_at(piece.min(rest.len()));
             let bytes = space(0, piece.len(), grain) as u32;
             let room = self.room(stream, bytes).await?;

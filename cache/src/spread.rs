@@ -29,6 +29,20 @@ struct RawPart {
 /// Bytes of a pointer.
 pub(crate) const BYTES: usize = size_of::<RawPart>();
 
+/// A value has at most so many parts: what their pointers need beside a key is known in advance.
+pub(crate) const PARTS_MAX: usize = 64;
+
+/// What is left in a bucket is worth a part if it is at least so long.
+pub(crate) const PART_BYTES_MIN: usize = 4096;
+
+/// How long the next part is, after so many: as much as is `left` where the value is being written
+/// if that is worth it, or else as much as a `whole` bucket has. Others who write there may take what is
+/// left, time and again: the last three parts do not depend on that. (A value is as long as a bucket
+/// at most, and a bucket has room for a third of that by far.)
+pub(crate) fn next_bytes(parts: usize, left: usize, whole: usize) -> usize {
+    if left >= PART_BYTES_MIN && parts < PARTS_MAX - 3 { left } else { whole }
+}
+
 impl Part {
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         let raw = RawPart {
@@ -58,6 +72,22 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Vec<Part>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// However little those leave who write to the same bucket.
+    #[test]
+    fn there_are_never_too_many_parts() {
+        for bucket in [16 << 10, 128 << 10, 2 << 20, 64 << 20] {
+            let whole = bucket - bucket / 3;
+            for left in [0, 1, PART_BYTES_MIN, PART_BYTES_MIN + 1, bucket / 16, whole] {
+                let (mut rest, mut parts) = (bucket, 0);
+                while rest > 0 {
+                    rest = rest.saturating_sub(next_bytes(parts, left, whole));
+                    parts += 1;
+                }
+                assert!(parts <= PARTS_MAX, "{parts} of {bucket} bytes, {left} left each time");
+            }
+        }
+    }
     use tierce_core::{BucketIndex, DeviceIndex};
 
     #[test]

@@ -8,10 +8,7 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use tierce_core::record::superblock::{MAGIC, OFFSET};
-
-/// Where the magic is in a superblock.
-const MAGIC_AT: u64 = OFFSET + 24;
+use tierce_core::record::superblock::{MAGIC, MAGIC_OFFSET};
 
 /// A file to be written, open.
 #[derive(Debug)]
@@ -64,6 +61,6 @@ impl Output {
 /// Whether there is a superblock; not if that cannot be told.
 fn carries_a_cache(path: &Path) -> bool {
     let mut magic = [0; MAGIC.len()];
-    let read = File::open(path).and_then(|file| file.read_exact_at(&mut magic, MAGIC_AT));
+    let read = File::open(path).and_then(|file| file.read_exact_at(&mut magic, MAGIC_OFFSET));
     read.is_ok() && magic == MAGIC
 }

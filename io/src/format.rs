@@ -16,7 +16,7 @@
 use crate::device::{Device, DeviceExt};
 use crate::error::Error;
 use crate::file::{Access, DeviceFile, DeviceOptions, start};
-use crate::probe::{EDGE_BYTES, first_byte, probe};
+use crate::probe::{EDGE_BYTES, Edges};
 use crate::superblock;
 use std::io;
 use std::path::Path;
@@ -175,11 +175,9 @@ fn format_what_is_open(
     let (bytes, logical_block) = (capabilities.bytes, capabilities.logical_block);
     let superblock = superblock_for(name, bytes, logical_block, options)?;
     if !options.force {
-        let mut found = probe(device)?;
-        if found.is_none() && must_be_empty {
-            found = first_byte(device)?;
-        }
-        if let Some(found) = found {
+        let edges = Edges::read(device)?;
+        let unknown = || edges.first_byte().filter(|_| must_be_empty);
+        if let Some(found) = edges.known().or_else(unknown) {
             return Err(Error::Foreign { device: name.clone(), found: found.to_string() });
         }
     }

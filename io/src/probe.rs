@@ -117,34 +117,11 @@ impl fmt::Display for Finding {
 ///
 /// Whatever the device reports.
 pub fn probe(device: &dyn Device) -> Result<Option<Finding>, Error> {
-    let edge = EDGE_BYTES.min(device.capabilities().bytes);
-    let Edges { bytes, head, tail, tail_start } = Edges::read(device)?;
-    if let Some(finding) = bcache(&head) {
-        return Ok(Some(finding));
-    }
-    for &(what, at, magic) in SIGNATURES {
-        let Some(offset) = at.resolve(bytes) else { continue };
-        let (part, start) = if offset < edge { (&head, 0) } else { (&tail, tail_start) };
-        // Below the tail: not on a device of this size.
-        let Some(start) = offset.checked_sub(start) else { continue };
-        let start = start as usize;
-        if part.get(start..start + magic.len()) == Some(magic) {
-            return Ok(Some(Finding { what, offset }));
-        }
-    }
-    Ok(None)
-}
-
-/// The first byte at either edge of a device that is not zero. Reads only.
-pub(crate) fn first_byte(device: &dyn Device) -> Result<Option<Finding>, Error> {
-    let Edges { head, tail, tail_start, .. } = Edges::read(device)?;
-    let first = |bytes: &Buffer| bytes.iter().position(|&byte| byte != 0).map(|at| at as u64);
-    let offset = first(&head).or_else(|| first(&tail).map(|at| tail_start + at));
-    Ok(offset.map(|offset| Finding { what: "something unknown", offset }))
+    Ok(Edges::read(device)?.known())
 }
 
 /// Both ends of a device.
-struct Edges {
+pub(crate) struct Edges {
     /// Of the device.
     bytes: u64,
     head: Buffer,
@@ -153,13 +130,40 @@ struct Edges {
 }
 
 impl Edges {
-    fn read(device: &dyn Device) -> Result<Self, Error> {
+    pub(crate) fn read(device: &dyn Device) -> Result<Self, Error> {
         let bytes = device.capabilities().bytes;
         let edge = EDGE_BYTES.min(bytes);
         let tail_start = bytes - edge;
         let head = device.read_at(0, edge as usize)?;
         let tail = device.read_at(tail_start, edge as usize)?;
         Ok(Self { bytes, head, tail, tail_start })
+    }
+
+    /// The first of everything known.
+    pub(crate) fn known(&self) -> Option<Finding> {
+        if let Some(finding) = bcache(&self.head) {
+            return Some(finding);
+        }
+        for &(what, at, magic) in SIGNATURES {
+            let Some(offset) = at.resolve(self.bytes) else { continue };
+            let is_in_head = offset < self.head.len() as u64;
+            let (part, start) =
+                if is_in_head { (&self.head, 0) } else { (&self.tail, self.tail_start) };
+            // Below the tail: not on a device of this size.
+            let Some(start) = offset.checked_sub(start) else { continue };
+            let start = start as usize;
+            if part.get(start..start + magic.len()) == Some(magic) {
+                return Some(Finding { what, offset });
+            }
+        }
+        None
+    }
+
+    /// The first byte that is not zero.
+    pub(crate) fn first_byte(&self) -> Option<Finding> {
+        let first = |bytes: &Buffer| bytes.iter().position(|&byte| byte != 0).map(|at| at as u64);
+        let offset = first(&self.head).or_else(|| first(&self.tail).map(|at| self.tail_start + at));
+        offset.map(|offset| Finding { what: "something unknown", offset })
     }
 }
 
@@ -170,7 +174,8 @@ fn bcache(head: &[u8]) -> Option<Finding> {
         let bytes = head.get(start + at..start + at + 8)?;
         bytes.try_into().ok().map(u64::from_le_bytes)
     };
-    if head.get(start + 24..start + 40)? != superblock::MAGIC {
+    let magic = superblock::MAGIC_OFFSET as usize;
+    if head.get(magic..magic + superblock::MAGIC.len())? != superblock::MAGIC {
         return None;
     }
     let tierce_index = word(128)? & superblock::INCOMPAT_TIERCE_INDEX != 0;
@@ -182,5 +187,5 @@ fn bcache(head: &[u8]) -> Option<Finding> {
         1 | 2 | 4 | 6 => "a backing device of Linux bcache",
         _ => "a Linux bcache device of an unknown version",
     };
-    Some(Finding { what, offset: superblock::OFFSET + 24 })
+    Some(Finding { what, offset: superblock::MAGIC_OFFSET })
 }

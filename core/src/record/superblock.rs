@@ -84,6 +84,8 @@ pub const MIN_BUCKETS: u64 = 128;
 pub const MAGIC: [u8; 16] = [
     0xc6, 0x85, 0x73, 0xf6, 0x4e, 0x1a, 0x45, 0xca, 0x82, 0x65, 0xf5, 0x7f, 0x48, 0xba, 0x6d, 0x81,
 ];
+/// Where these lie: bytes from the start of the device.
+pub const MAGIC_OFFSET: u64 = OFFSET + 24;
 /// feature_incompat: `bucket_size_hi` is in use.
 pub const INCOMPAT_BUCKET_SIZE_HIGH: u64 = 1 << 0;
 /// feature_incompat: `bucket_size` holds a binary logarithm.

@@ -1,5 +1,6 @@
 //! One device of a set: its table, its free lists, and who waits for them.
 
+mod aside;
 mod stock;
 mod wake;
 
@@ -16,7 +17,7 @@ use crate::latency::Histogram;
 use crate::pile::Pile;
 use crate::reserves::{Found, Free, Reserves};
 use crate::section::Section;
-use crate::sync::{Arc, AtomicU32, AtomicU64, Mutex, Ordering, fence};
+use crate::sync::{Arc, AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::table::Table;
 use crate::victims::uses::Uses;
 use crate::wait::Waits;
@@ -443,63 +444,12 @@ impl Device {
         }
     }
 
-    #[cold]
-    fn found_pinned(&self, bucket: BucketIndex) {
-        self.counters.foreign_pins.add(1);
-        self.set_aside(bucket);
-    }
-
-    /// Keeps a free bucket away from the lists until the foreign pin on it is gone.
-    pub(crate) fn set_aside(&self, bucket: BucketIndex) {
-        self.set_aside.put(bucket);
-        if !cfg!(tierce_mutant = "set_aside_no_fence") {
-            // SeqCst: of this fence and the one in `pin_dropped` one comes first: either the look
-            // below finds the pin gone, or whoever drops it sees that a bucket was set aside.
-            fence(Ordering::SeqCst);
-        }
-        if self.table.peek(bucket).pin_count() == 1 {
-            self.bell.ring();
-        }
-    }
-
-    /// A guard's pin was dropped, and `word` is what that left.
-    pub(crate) fn pin_dropped(&self, word: Snapshot) {
-        if word.pin_count() != 1 {
-            return; // a free bucket with no other foreign pin has exactly its own
-        }
-        if !cfg!(tierce_mutant = "pin_dropped_no_fence") {
-            // SeqCst: pairs with the fence in `set_aside`.
-            fence(Ordering::SeqCst);
-        }
-        if !self.set_aside.is_empty() {
-            self.bell.ring();
-        }
-    }
-
-    /// All leftovers, and all that was set aside, to be offered again or set aside again.
-    pub(crate) fn take_leftovers(&self) -> Vec<BucketIndex> {
-        let mut buckets = self.leftovers.take();
-        buckets.append(&mut self.set_aside.take());
-        buckets
-    }
-
-    /// About how many free buckets are kept from the lists.
-    pub(crate) fn kept(&self) -> u64 {
-        self.leftovers.len() + self.set_aside.len()
-    }
-
     /// Makes a bucket free that was taken in vain; its gen has not moved.
     #[inline]
     pub(crate) fn give_back(&self, free: Free) {
         self.table.give_back(free.bucket);
         self.available.change(1);
         self.put_back(free);
-    }
-
-    /// Keeps a free bucket that found all lists full; the reclaimer offers it again.
-    pub(crate) fn keep(&self, bucket: BucketIndex) {
-        self.leftovers.put(bucket);
-        self.bell.ring();
     }
 
     /// A bucket is free but for its discard, which the reclaimer asks for.

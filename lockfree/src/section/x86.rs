@@ -110,6 +110,43 @@ macro_rules! section {
     };
 }
 
+/// A store of `new` to `cell`, if it holds `old`, the thread runs on `cpu`, and `test` lets the mode
+/// word pass, by comparing it with `asked`. Whether it was made.
+macro_rules! store {
+    ($section:ident, [$($test:literal),+], $modes:ident, $asked:ident, $cpu:ident, $cell:ident,
+     $old:ident, $new:ident) => {{
+        let done: usize;
+        // SAFETY: `modes` and `cell` are borrowed and of the type that is accessed; the area is
+        // that of this thread for as long as it lives (`hint/cpu.rs`), `fs` being the thread
+        // pointer by the ABI. The block ends where it should, also when the kernel has sent it to
+        // label 5: the registers are still what they were, and only `done` has been written.
+        // All that it does to memory are atomic accesses, see the top of the file.
+        unsafe {
+            section!(
+                [
+                    "cmp dword ptr fs:[{cpu_id}], {cpu:e}",
+                    "jne 6b",
+                    $($test,)+
+                    "cmp qword ptr [{cell}], {old}",
+                    "jne 6b",
+                    "mov qword ptr [{cell}], {new}",
+                    "4:"
+                ],
+                cpu_id = in(reg) $section.cpu_id,
+                cpu = in(reg) $cpu,
+                modes = in(reg) $modes.as_ptr(),
+                asked = in(reg) $asked,
+                cell = in(reg) $cell.as_ptr(),
+                old = in(reg) $old,
+                new = in(reg) $new,
+                done = out(reg) done,
+                options(nostack),
+            );
+        }
+        done != 0
+    }};
+}
+
 impl Section {
     /// If this system has sections, and each CPU that it could have has one of `rows` rows.
     pub(crate) fn find(rows: usize) -> Option<Self> {
@@ -144,36 +181,16 @@ impl Section {
         old: u64,
         new: u64,
     ) -> bool {
-        let done: usize;
-        // SAFETY: `modes` and `cell` are borrowed and of the type that is accessed; the area is
-        // that of this thread for as long as it lives (`hint/cpu.rs`), `fs` being the thread
-        // pointer by the ABI. The block ends where it should, also when the kernel has sent it to
-        // label 5: the registers are still what they were, and only `done` has been written.
-        // All that it does to memory are atomic accesses, see the top of the file.
-        unsafe {
-            section!(
-                [
-                    "cmp dword ptr fs:[{cpu_id}], {cpu:e}",
-                    "jne 6b",
-                    "test qword ptr [{modes}], {mode}",
-                    "jz 6b",
-                    "cmp qword ptr [{cell}], {old}",
-                    "jne 6b",
-                    "mov qword ptr [{cell}], {new}",
-                    "4:"
-                ],
-                cpu_id = in(reg) self.cpu_id,
-                cpu = in(reg) cpu,
-                modes = in(reg) modes.as_ptr(),
-                mode = in(reg) mode,
-                cell = in(reg) cell.as_ptr(),
-                old = in(reg) old,
-                new = in(reg) new,
-                done = out(reg) done,
-                options(nostack),
-            );
-        }
-        done != 0
+        store!(
+            self,
+            ["test qword ptr [{modes}], {asked}", "jz 6b"],
+            modes,
+            mode,
+            cpu,
+            cell,
+            old,
+            new
+        )
     }
 
     /// As [`store`](Self::store), if `modes` is `seen` in all its bits.
@@ -187,32 +204,16 @@ impl Section {
         old: u64,
         new: u64,
     ) -> bool {
-        let done: usize;
-        // SAFETY: as in `store`.
-        unsafe {
-            section!(
-                [
-                    "cmp dword ptr fs:[{cpu_id}], {cpu:e}",
-                    "jne 6b",
-                    "cmp qword ptr [{modes}], {seen}",
-                    "jne 6b",
-                    "cmp qword ptr [{cell}], {old}",
-                    "jne 6b",
-                    "mov qword ptr [{cell}], {new}",
-                    "4:"
-                ],
-                cpu_id = in(reg) self.cpu_id,
-                cpu = in(reg) cpu,
-                modes = in(reg) modes.as_ptr(),
-                seen = in(reg) seen,
-                cell = in(reg) cell.as_ptr(),
-                old = in(reg) old,
-                new = in(reg) new,
-                done = out(reg) done,
-                options(nostack),
-            );
-        }
-        done != 0
+        store!(
+            self,
+            ["cmp qword ptr [{modes}], {asked}", "jne 6b"],
+            modes,
+            seen,
+            cpu,
+            cell,
+            old,
+            new
+        )
     }
 
     /// Makes `old` in `cell` to `new` by a locked exchange (SeqCst), if `modes` has the bit
@@ -228,7 +229,7 @@ impl Section {
         new: u64,
     ) -> bool {
         let done: usize;
-        // SAFETY: as in `store`; `rax` is given back as the exchange leaves it.
+        // SAFETY: as in `store!`; `rax` is given back as the exchange leaves it.
         unsafe {
             section!(
                 [

@@ -117,14 +117,25 @@ impl Ring {
 
     /// Says that the step `at` was made.
     fn advance(counter: &AtomicU64, at: u64) {
+        Self::advance_to(counter, at, at + 1);
+    }
+
+    /// Says that all steps from `now`, which the counter was, up to `at` were made, if nobody else
+    /// has.
+    fn advance_to(counter: &AtomicU64, mut now: u64, at: u64) {
         let order = if cfg!(tierce_mutant = "ring_advance_relaxed") {
             Ordering::Relaxed
         } else {
-            // Release: who reads it has synchronised with who made the step.
+            // Release: who reads it has synchronised with who made the steps.
             Ordering::Release
         };
-        // Relaxed (failure): somebody else has said it.
-        let _ = counter.compare_exchange(at, at + 1, order, Ordering::Relaxed);
+        while now < at {
+            // Relaxed (failure): only to try again, unless somebody else has said it.
+            match counter.compare_exchange(now, at, order, Ordering::Relaxed) {
+                Ok(_) => break,
+                Err(further) => now = further,
+            }
+        }
     }
 
     /// Appends `item`; `Err` with it if the queue is full.
@@ -155,14 +166,14 @@ impl Ring {
         let first = self.tail.load(Ordering::Acquire);
         let (mut at, mut pushed) = (first, 0);
         if cfg!(tierce_mutant = "ring_some_told_early") {
-            self.advance_to(first, first + 2);
+            Self::advance_to(&self.tail, first, first + 2);
         }
         for item in items.take(TOGETHER) {
             let Some(place) = self.fill_next(at, item) else { break };
             at = place + 1;
             pushed += 1;
         }
-        self.advance_to(first, at);
+        Self::advance_to(&self.tail, first, at);
         pushed
     }
 
@@ -195,23 +206,6 @@ impl Ring {
         let full = u64::from(turn) << 32 | u64::from(item + 1);
         // Relaxed (failure): only to look again.
         slot.compare_exchange(word, full, order, Ordering::Relaxed).is_ok()
-    }
-
-    /// Says that all steps from `now`, which tail was, up to `at` were made, if nobody else has.
-    fn advance_to(&self, mut now: u64, at: u64) {
-        let order = if cfg!(tierce_mutant = "ring_advance_relaxed") {
-            Ordering::Relaxed
-        } else {
-            // Release: as in `advance`.
-            Ordering::Release
-        };
-        while now < at {
-            // Relaxed (failure): only to try again.
-            match self.tail.compare_exchange(now, at, order, Ordering::Relaxed) {
-                Ok(_) => break,
-                Err(further) => now = further,
-            }
-        }
     }
 
     /// The oldest item.

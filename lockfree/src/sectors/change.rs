@@ -117,10 +117,11 @@ impl Slot {
     }
 
     /// Whether another CPU changes it by stores, at no particular instant.
-    pub(super) fn is_near_to_another(&self, section: Option<Section>) -> bool {
+    pub(super) fn is_near_to_another(&self) -> bool {
         // Relaxed: a hint.
         let cpu = self.cpu.load(Ordering::Relaxed) as usize;
-        self.modes.mode() == NEAR && section.is_some_and(|section| cpu != section.cpu())
+        let is_another = || self.modes.near().is_some_and(|near| cpu != near.section.cpu());
+        self.modes.mode() == NEAR && is_another()
     }
 
     /// Makes it near to this CPU, if nobody objects.

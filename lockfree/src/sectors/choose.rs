@@ -238,8 +238,6 @@ impl Tag {
 #[derive(Debug)]
 pub(super) struct Chooser {
     places: Box<[CachePadded<Place>]>,
-    /// With it slots can be near.
-    section: Option<Section>,
     /// Slots never used.
     unused: AtomicU32,
 }
@@ -254,13 +252,12 @@ pub(super) struct Here<'a> {
 
 impl Chooser {
     /// For so many slots and CPUs. Without CPUs every choice is a search.
-    pub(super) fn new(slots: usize, cpus: usize, section: Option<Section>) -> Self {
+    pub(super) fn new(slots: usize, cpus: usize) -> Self {
         let has_tables = slots > FEW && cpus > 0;
         let most = if has_tables { slots / SLOTS_PER_PLACE } else { usize::MAX };
         let places = 0..cpus.clamp(1, most);
         Self {
             places: places.map(|_| CachePadded::new(Place::new(slots, has_tables))).collect(),
-            section,
             unused: AtomicU32::new(slots as u32),
         }
     }
@@ -355,8 +352,7 @@ impl Here<'_> {
             let tag = slot.tag();
             // Without tables no slot is anybody's.
             let is_mine = self.place.tables.is_none() || slot.is_of(self.number);
-            let is_busy =
-                slot.is_contended() || !has_less && slot.is_near_to_another(self.chooser.section);
+            let is_busy = slot.is_contended() || !has_less && slot.is_near_to_another();
             if is_busy && tag.used > busy_since && !is_mine {
                 return (7, 0, tag.used);
             }

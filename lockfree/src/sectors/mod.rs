@@ -107,7 +107,7 @@ impl OpenBuckets {
         let section = (config.restartable && cpus > 0).then(|| Section::find(usize::MAX)).flatten();
         Self {
             slots: (0..slots).map(|_| CachePadded::new(Slot::new(section))).collect(),
-            chooser: Chooser::new(slots, cpus, section),
+            chooser: Chooser::new(slots, cpus),
             section,
             any_ended: AtomicU32::new(0),
         }

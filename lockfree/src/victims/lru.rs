@@ -256,9 +256,13 @@ pub(super) fn all_sampled(geometry: &Geometry) -> impl Iterator<Item = BucketInd
 }
 
 /// How many of `sampled` buckets have to be up to a limit for `wanted` of all `nbuckets` to be
-/// up to it, too, but for bad luck: their share, and three standard deviations of it.
+/// up to it, too, but for bad luck.
 fn enough(wanted: usize, sampled: usize, nbuckets: usize) -> usize {
-    let share = (wanted as u64 * sampled as u64 / nbuckets as u64) as usize;
+    but_for_bad_luck((wanted as u64 * sampled as u64 / nbuckets as u64) as usize)
+}
+
+/// A share of a sample, and three standard deviations of it.
+pub(super) fn but_for_bad_luck(share: usize) -> usize {
     share + 3 * share.isqrt() + 3
 }
 

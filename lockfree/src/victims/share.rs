@@ -11,7 +11,7 @@
 //! keep it apart by ranks while it is found cost more than twice as much.
 
 use super::Taken;
-use super::lru::{Found, in_order};
+use super::lru::{Found, but_for_bad_luck, in_order};
 use super::rank::Rank;
 use crate::sync::Mutex;
 use crate::table::Table;
@@ -129,7 +129,7 @@ pub(super) fn deal(found: &[Found], shares: &Shares, wanted: usize, some: &mut V
     for (number, share) in (1..).zip(shares) {
         let end = match number < shares.len() {
             true => place(wanted + extra, number),
-            false => place(wanted, number) + 3 * place(wanted, number).isqrt() + 3,
+            false => but_for_bad_luck(place(wanted, number)),
         };
         let at = end.saturating_sub(passed);
         let mut to = Rank::LAST;

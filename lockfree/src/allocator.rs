@@ -74,11 +74,12 @@ impl Allocator {
         let sectors = |device: &Device| {
             u64::from(device.geometry().nbuckets()) * u64::from(device.geometry().bucket_sectors())
         };
-        let step = devices.iter().map(sectors).sum::<u64>() / 1024;
+        let total = devices.iter().map(sectors).sum::<u64>();
+        let written_limit = total / u64::from(config.gc_written_share);
         Self {
             policy: AtomicU32::new(config.policy.number().into()),
-            gc: GcState::new(config.cpus as usize),
-            ageing: Ageing::new(step, cells, clock),
+            gc: GcState::new(config.cpus as usize, written_limit),
+            ageing: Ageing::new(total / 1024, cells, clock),
             open: OpenBuckets::new(&config),
             counters: Counters::new(config.cpus as usize),
             prio_blocks: PrioBlocks::new(),
@@ -320,11 +321,14 @@ impl Allocator {
     }
 
     /// A bucket of `device` is being filled, which counts towards the next garbage collection.
-    /// Sector allocation does it by itself; who fills whole buckets says so here. Wait-free.
+    /// Sector allocation does it by itself; who fills whole buckets says so here. It wakes who
+    /// sleeps until a collection is due, late by at most 1/512 of what makes one due for each
+    /// thread that opens buckets. Wait-free.
     pub fn note_opened(&self, device: DeviceIndex) {
         let sectors = self.geometry(device).bucket_sectors();
-        self.gc.sectors_written.add(sectors.into());
-        self.ring_if_gc_due();
+        if self.gc.note_written(sectors) {
+            self.ring_if_gc_due();
+        }
     }
 }
 
@@ -357,14 +361,9 @@ impl Allocator {
     /// the last, or much was written.
     #[must_use]
     pub fn gc_due(&self) -> bool {
-        let sectors = |device: &Device| {
-            u64::from(device.geometry().nbuckets()) * u64::from(device.geometry().bucket_sectors())
-        };
-        let total: u64 = self.devices.iter().map(sectors).sum();
-        let written = self.gc.sectors_written.total();
         self.gc.is_needed()
             || self.gc.need_gc() > self.config.gc_gen_trigger.into()
-            || written >= total / u64::from(self.config.gc_written_share)
+            || self.gc.is_much_written()
     }
 
     pub(crate) fn ring_if_gc_due(&self) {

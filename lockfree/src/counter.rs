@@ -126,6 +126,20 @@ impl Counter {
         self.0.add(0, n);
     }
 
+    /// Adds `n`. Whether what this thread has added passed a multiple of `1 << shift`; always, if
+    /// it adds to a shared block. For who looks at the sum, which is in lines that others write,
+    /// only then: he is late by at most so much for each thread that adds.
+    pub(crate) fn add_noticing(&self, n: i64, shift: u32) -> bool {
+        let Some(own) = self.0.owned.get(owner::known()) else {
+            self.add(n);
+            return true;
+        };
+        // Relaxed (both): as in `Counts::add_owned`.
+        let before = own[0].load(Ordering::Relaxed);
+        own[0].store(before + n, Ordering::Relaxed);
+        before >> shift != (before + n) >> shift
+    }
+
     /// The sum of all blocks.
     pub(crate) fn sum(&self) -> i64 {
         self.0.sum(0)
@@ -257,6 +271,22 @@ mod tests {
             assert_eq!(Reserve::ALL.map(|r| a.allocations(r)).iter().sum::<u64>(), 3);
             assert_eq!(a.allocations(Reserve::None), 2);
         }
+    }
+
+    /// Who owns a block notices that he has passed a multiple, once for each; all others always.
+    #[test]
+    fn a_multiple_is_noticed() {
+        let noticed = |cpus| {
+            let count = Counter::new(cpus);
+            owner::number();
+            let noticed = (0..64).filter(|_| count.add_noticing(3, 4)).count();
+            assert_eq!(count.total(), 3 * 64);
+            noticed
+        };
+        assert_eq!((noticed(2), noticed(0)), (12, 64));
+        // One step that is longer than a multiple passes one each time.
+        let count = Counter::new(2);
+        assert!((0..5).all(|_| count.add_noticing(20, 4)));
     }
 
     /// More threads at once than can own a number, twice, so that numbers change hands.

@@ -92,15 +92,19 @@ pub(crate) struct GcState {
     /// 0 from the beginning of a collection in place until one has finished.
     marks_valid: AtomicU32,
     /// Sectors of buckets opened for writing since the last collection.
-    pub(crate) sectors_written: Counter,
+    sectors_written: Counter,
+    /// So many make a collection due.
+    written_limit: u64,
     /// The owner of the index sleeps on this. Apart from what is read all the time: while a
     /// collection is due, all who open buckets ring.
     pub(crate) bell: CachePadded<Bell>,
 }
 
 impl GcState {
-    pub(crate) fn new(cpus: usize) -> Self {
+    /// For `cpus` CPUs; so many sectors written make a collection due.
+    pub(crate) fn new(cpus: usize, written_limit: u64) -> Self {
         Self {
+            written_limit,
             epoch: AtomicU64::new(0),
             finished: AtomicU64::new(0),
             needed: AtomicU64::new(0),
@@ -148,6 +152,18 @@ impl GcState {
         if u32::from(gc_gen) > self.need_gc.load(Ordering::Relaxed) {
             self.need_gc.fetch_max(u32::from(gc_gen), Ordering::Relaxed);
         }
+    }
+
+    /// A bucket of so many sectors is going to be written. Whether it is worth a look if that makes
+    /// a collection due, which is so once in 1/512 of what does, for each thread.
+    pub(crate) fn note_written(&self, sectors: u32) -> bool {
+        let shift = (self.written_limit / 512).max(1).ilog2();
+        self.sectors_written.add_noticing(sectors.into(), shift)
+    }
+
+    /// Whether so much was written that a collection is due.
+    pub(crate) fn is_much_written(&self) -> bool {
+        self.sectors_written.total() >= self.written_limit
     }
 
     pub(crate) fn need_gc(&self) -> u32 {

@@ -42,8 +42,10 @@ fn forget(entry: &AtomicU32) {
     entry.store(0, Ordering::Relaxed);
 }
 
-/// Write point → slot. Each write point has two entries to choose from, the first of them for
-/// the one that was used last.
+/// Write point → slot. Each write point has a first entry and a second one, which may be another's
+/// first. A slot that neither names goes into the first; what that named goes into the second, and
+/// what stood there is forgotten. But nothing is forgotten where the first is empty: of two write
+/// points whose entries are each other's each would forget the other's, write for write.
 #[derive(Debug)]
 pub(super) struct Points(Box<[AtomicU32]>);
 
@@ -84,10 +86,17 @@ impl Points {
         let entry = at as u32 + 1;
         // Relaxed (all): hints.
         let before = first.load(Ordering::Relaxed);
-        if before != entry {
-            second.store(before, Ordering::Relaxed);
-            first.store(entry, Ordering::Relaxed);
+        if before == entry {
+            return;
         }
+        if before != 0 {
+            // Whoever shares a slot may find it there, and so may the other then.
+            if second.load(Ordering::Relaxed) == entry {
+                return;
+            }
+            second.store(before, Ordering::Relaxed);
+        }
+        first.store(entry, Ordering::Relaxed);
     }
 }
 
@@ -117,5 +126,37 @@ impl Ends {
     pub(super) fn remember(&self, inode: u64, end: u64, at: usize) {
         // Relaxed: a hint.
         self.entry(inode, end).store(at as u32 + 1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]
+mod tests {
+    use super::*;
+
+    fn entries(points: &Points, point: WritePoint) -> [u32; 2] {
+        // Relaxed: one thread.
+        points.pair(point).map(|entry| entry.load(Ordering::Relaxed))
+    }
+
+    /// Two write points, of which each one's first entry is the other's second, as any two may be.
+    #[test]
+    fn neither_of_a_pair_is_forgotten() {
+        let points = Points::new(16);
+        let (all, a) = ((1..).map(WritePoint::new), WritePoint::new(0));
+        let is_other = |&b: &WritePoint| core::ptr::eq(points.pair(a)[0], points.pair(b)[1]);
+        let mut others = all.filter(is_other);
+        let (b, c) = (others.next().expect("one of 256"), others.next().expect("another one"));
+        for _ in 0..3 {
+            points.remember(a, 4);
+            points.remember(b, 7);
+            assert_eq!((entries(&points, a), entries(&points, b)), ([5, 8], [8, 5]));
+        }
+        // Whoever shares a slot finds it by either entry.
+        points.remember(b, 4);
+        points.remember(a, 7);
+        assert_eq!(entries(&points, a), [5, 8]);
+        // A third one's comes in the place of the older one of them.
+        points.remember(c, 9);
+        assert_eq!(entries(&points, c), [10, 8]);
     }
 }

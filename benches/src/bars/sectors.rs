@@ -5,16 +5,22 @@
 //! already. What to ask for is drawn before, and they are let go after, which is not timed. Each
 //! batch is timed by the wall clock, which costs a third of a nanosecond per extent; the CPU's would
 //! cost several. Beside it stands, without a bar, what it costs to take each and let it go at once.
+//!
+//! What two threads reach is divided by what one does, and that by the same of private counters,
+//! which are added to in batches that are timed in the same way.
 
 use super::Bench;
 use super::row::{Better, Figure, Goal};
 use crate::backend::{Full, Locked, Order, Original, SectorWrite, Space};
-use crate::measure::{Latency, Subject, private_counters, run_for};
+use crate::measure::{Latency, Subject, run_for};
 use std::time::{Duration, Instant};
 use tierce_core::draws::Draws;
 
 /// Extents between two looks at the clock.
 const BATCH: usize = 64;
+
+/// Additions to a private counter between two looks: about as long.
+const COUNTED: usize = 1024;
 
 /// Extents of 8 sectors in a bucket.
 const PER_BUCKET: u64 = 128;
@@ -120,28 +126,41 @@ pub(super) fn sectors<S: Space>(bench: &mut Bench<'_>) {
 /// What batches came to.
 #[derive(Default)]
 struct Batches {
-    extents: u64,
+    operations: u64,
     timed: Duration,
     latency: Latency,
 }
 
 impl Batches {
-    fn nanos_per_extent(&self) -> f64 {
-        self.timed.as_nanos() as f64 / self.extents as f64
+    /// As many of `size` operations as time allows, at least one. `batch` makes one and tells how
+    /// long it took; or that it could not be made whole, which ends them and does not count.
+    fn of(
+        size: usize,
+        go_on: &dyn Fn() -> bool,
+        mut batch: impl FnMut() -> Option<Duration>,
+    ) -> Self {
+        let mut batches = Self::default();
+        while let Some(took) = batch() {
+            batches.operations += size as u64;
+            batches.timed += took;
+            // Tenths: nanoseconds are too coarse for a cost of ten.
+            batches.latency.record_nanos(took.as_nanos() as u64 * 10 / size as u64);
+            if !go_on() {
+                break;
+            }
+        }
+        batches
+    }
+
+    fn nanos_each(&self) -> f64 {
+        self.timed.as_nanos() as f64 / self.operations as f64
     }
 }
 
-/// As many batches as time allows, at least one, and there are free buckets for; a last one that is
-/// not whole does not count.
-fn batches<S: Space>(
-    space: &S,
-    writes: &mut Writes,
-    then: Then,
-    go_on: &dyn Fn() -> bool,
-) -> Batches {
-    let (mut batches, mut kept) = (Batches::default(), Vec::with_capacity(BATCH));
-    let mut batch = Vec::with_capacity(BATCH);
-    loop {
+/// Extents are taken as long as there are free buckets.
+fn take<S: Space>(space: &S, writes: &mut Writes, then: Then, go_on: &dyn Fn() -> bool) -> Batches {
+    let (mut batch, mut kept) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
+    Batches::of(BATCH, go_on, || {
         batch.clear();
         batch.extend((0..BATCH).map(|_| writes.next()));
         let began = Instant::now();
@@ -151,18 +170,20 @@ fn batches<S: Space>(
         };
         let took = began.elapsed();
         kept.clear();
-        if !is_whole {
-            break;
+        is_whole.then_some(took)
+    })
+}
+
+/// What threads do that share nothing: each adds to a counter of its own.
+fn count(go_on: &dyn Fn() -> bool) -> Batches {
+    let mut counter = 0u64;
+    Batches::of(COUNTED, go_on, || {
+        let began = Instant::now();
+        for _ in 0..COUNTED {
+            counter = std::hint::black_box(counter + 1);
         }
-        batches.extents += BATCH as u64;
-        batches.timed += took;
-        // Tenths: nanoseconds are too coarse for a cost of ten.
-        batches.latency.record_nanos(took.as_nanos() as u64 * 10 / BATCH as u64);
-        if !go_on() {
-            break;
-        }
-    }
-    batches
+        Some(began.elapsed())
+    })
 }
 
 /// Whether there was space for all.
@@ -185,33 +206,40 @@ fn alone_on<S: Space>(space: &S, pattern: Pattern, then: Then, time: Duration) -
         let mut writes = Writes::new(pattern, 0);
         let opened = space.counts().allocated;
         let end = Instant::now() + time;
-        let done = batches(space, &mut writes, then, &|| Instant::now() < end);
+        let done = take(space, &mut writes, then, &|| Instant::now() < end);
         let opened = space.counts().allocated - opened;
-        assert!(done.extents > 0, "a full list of free buckets serves a batch");
+        assert!(done.operations > 0, "a full list of free buckets serves a batch");
         vec![
-            done.nanos_per_extent(),
+            done.nanos_each(),
             done.latency.nanos_at(0.5) as f64 / 10.0,
-            opened as f64 / done.extents.div_ceil(PER_BUCKET) as f64,
+            opened as f64 / done.operations.div_ceil(PER_BUCKET) as f64,
         ]
     })
 }
 
-/// (two threads ÷ one thread) ÷ the same of private counters. Each thread has a stream, or
-/// write points, of its own choice. A list that runs empty ends a thread early: what counts is how
-/// many extents each took per second of its own time.
+/// (two threads ÷ one thread) ÷ the same of private counters, which are timed in the same way. Each
+/// thread has a stream, or write points, of its own choice. A list that runs empty ends a thread
+/// early: what counts is how many extents each took per second of its own time.
 fn scaling_on<S: Space>(space: &S, pattern: Pattern, then: Then, time: Duration) -> Subject<'_> {
-    let throughput = move |threads| {
+    let extents = move |threads| {
         space.reclaim();
-        let run = run_for(threads, time, |thread, go_on| {
-            let done = batches(space, &mut Writes::new(pattern, thread), then, go_on);
-            1.0 / done.nanos_per_extent()
-        });
-        run.results.iter().sum::<f64>()
+        throughput(threads, time, |thread, go_on| {
+            take(space, &mut Writes::new(pattern, thread), then, go_on)
+        })
     };
+    let counters = move |threads| throughput(threads, time / 2, |_, go_on| count(go_on));
     Subject::new(S::NAME, move || {
-        let one = throughput(1);
-        let two = throughput(2);
-        let machine = private_counters(2, time / 4) / private_counters(1, time / 4);
+        let (one, two) = (extents(1), extents(2));
+        let machine = counters(2) / counters(1);
         vec![two / one / machine]
     })
+}
+
+/// Operations per nanosecond of so many threads.
+fn throughput(
+    threads: usize,
+    time: Duration,
+    work: impl Fn(usize, &dyn Fn() -> bool) -> Batches + Sync,
+) -> f64 {
+    run_for(threads, time, work).results.iter().map(|done| 1.0 / done.nanos_each()).sum()
 }

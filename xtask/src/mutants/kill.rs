@@ -59,7 +59,7 @@ pub(crate) fn baseline(
             bail!("without any break: {kill}: {verdict}\n{}", output.text);
         }
         println!("{:<18} {:>7.1} s  {kill}", "passes as it is", took.as_secs_f64());
-        Ok((kill.clone(), took * 10 + Duration::from_secs(30)))
+        Ok((kill.clone(), took * 10 + Duration::from_secs(60)))
     })?;
     Ok(limits.into_iter().collect())
 }

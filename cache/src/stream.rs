@@ -8,7 +8,8 @@
 //! given back. So no lock is held while anybody waits, for memory, for space, or for the device.
 //!
 //! A record lies in one segment, so it is written with one operation. A segment that is full is
-//! submitted at once.
+//! submitted at once, and so is one that is longer than others because its record is: the memory of
+//! all streams but for that is bounded, so whoever waits for memory waits for writes only.
 //!
 //! # Space
 //!
@@ -54,6 +55,8 @@ pub(crate) struct Open {
     /// Where the segment that is being filled ends, at most; `cursor` is in it. `None`: there is
     /// no such segment.
     segment_end: Option<u32>,
+    /// That one is longer than others, for one record.
+    is_long: bool,
 }
 
 /// A place for a record. Its stream is locked meanwhile.
@@ -87,10 +90,14 @@ impl Streams {
     /// A place in `stream` for a record of `bytes` bytes, which fit a bucket.
     pub(crate) fn room(&self, stream: usize, bytes: u32) -> Result<Room<'_>, Need> {
         let mut guard = self.lock(stream);
-        let Some(open) = guard.as_mut().filter(|open| !open.life.has_failed()) else {
+        let Some(open) = guard.as_mut() else { return Err(Need::Bucket) };
+        if open.life.has_failed() {
+            // What is in memory is acknowledged: a flush tells what becomes of it. And others wait
+            // for that memory.
+            open.submit();
             *guard = None;
             return Err(Need::Bucket);
-        };
+        }
         if bytes > open.left() {
             if let Some(full) = guard.take() {
                 full.seal();
@@ -120,7 +127,7 @@ impl Streams {
         }
         let cursor = life.layout.first_record();
         let (life, entries) = (Arc::clone(life), Vec::new());
-        *guard = Some(Open { life, header, entries, cursor, segment_end: None });
+        *guard = Some(Open { life, header, entries, cursor, segment_end: None, is_long: false });
         true
     }
 
@@ -185,6 +192,7 @@ impl Open {
             });
         }
         self.segment_end = Some(start + capacity);
+        self.is_long = capacity > segment_bytes;
     }
 
     /// The next record begins at a block, in a new segment.
@@ -246,11 +254,11 @@ impl Room<'_> {
     }
 
     /// Submits the segment if nothing fits behind the record any more: it need not wait for the
-    /// next one.
+    /// next one. Also if hardly anything does, and it has more memory than every stream may keep.
     pub(crate) fn finish(mut self) {
         let open = self.open();
         let end = open.segment_end.unwrap_or(0);
-        if open.cursor + record_bytes(1, 0) as u32 > end {
+        if open.is_long || open.cursor + record_bytes(1, 0) as u32 > end {
             open.submit();
         }
     }

@@ -37,7 +37,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
-use tierce_core::BucketId;
+use tierce_core::{BucketId, DeviceIndex};
 use tierce_io::{Completion, Device, Request};
 use tierce_lockfree::{BucketRef, OwnedAllocation};
 
@@ -267,6 +267,8 @@ pub(crate) trait Owner: Send + Sync + std::fmt::Debug {
     fn wrote(&self, bytes: u64);
     /// A segment could not be written. Nobody else knows before this returns.
     fn failed(&self, life: &Life, error: tierce_io::Error);
+    /// Whether what is written to a device from now on is of any use.
+    fn is_in_use(&self, device: DeviceIndex) -> bool;
 }
 
 #[derive(Debug)]
@@ -370,7 +372,7 @@ impl Life {
 
     /// Whether it is of no use any more.
     pub(crate) fn has_failed(&self) -> bool {
-        lock(&self.state).failed
+        lock(&self.state).failed || !self.owner.is_in_use(self.bucket.device())
     }
 
     /// Waits until what was submitted by now is on the device; false if some of it is lost.
@@ -384,7 +386,9 @@ impl Life {
             if state.segments.iter().all(|s| s.number >= upto || !s.submitted) {
                 return Poll::Ready(true);
             }
-            state.waiting.push(context.waker().clone());
+            if !state.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+                state.waiting.push(context.waker().clone());
+            }
             Poll::Pending
         })
     }
@@ -462,7 +466,7 @@ impl Wake for Flight {
 mod tests {
     use super::*;
     use crate::testing::formatted;
-    use tierce_core::{BucketIndex, DeviceIndex, Gen, Geometry, Reserve};
+    use tierce_core::{BucketIndex, Gen, Geometry, Reserve};
     use tierce_io::{DeviceExt, Fault, FaultKind, Operation};
     use tierce_lockfree::{Allocator, Config, DeviceTable};
 
@@ -483,6 +487,10 @@ mod tests {
         fn failed(&self, life: &Life, _error: tierce_io::Error) {
             // Relaxed: one thread.
             self.known_before.store(life.has_failed(), Ordering::Relaxed);
+        }
+
+        fn is_in_use(&self, _device: DeviceIndex) -> bool {
+            true
         }
     }
 

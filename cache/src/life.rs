@@ -346,27 +346,25 @@ impl Life {
     }
 
     /// Sends the segment that is being filled to the device, filled up to a block. Does not wait.
-    pub(crate) fn submit(self: &Arc<Self>) {
-        let flight = {
-            let mut state = lock(&self.state);
-            let Some(segment) = state.segments.last_mut().filter(|s| !s.submitted) else { return };
-            segment.submitted = true;
-            let bytes = segment.bytes.len().next_multiple_of(self.layout.block as usize);
-            segment.bytes.resize(bytes, 0);
-            let mut buffer = self.device.buffer(bytes);
-            buffer.copy_from_slice(&segment.bytes);
-            let request = Request::write(self.start + u64::from(segment.start), buffer);
-            let (life, segment) = (Arc::clone(self), segment.number);
-            let completion = Mutex::new(Some(self.device.submit(request)));
-            Arc::new(Flight { life, segment, bytes: bytes as u64, completion })
-        };
-        flight.advance();
+    /// Nobody hears of its end before `submitted` is dropped.
+    pub(crate) fn submit(self: &Arc<Self>, submitted: &mut Submitted) {
+        let mut state = lock(&self.state);
+        let Some(segment) = state.segments.last_mut().filter(|s| !s.submitted) else { return };
+        segment.submitted = true;
+        let bytes = segment.bytes.len().next_multiple_of(self.layout.block as usize);
+        segment.bytes.resize(bytes, 0);
+        let mut buffer = self.device.buffer(bytes);
+        buffer.copy_from_slice(&segment.bytes);
+        let request = Request::write(self.start + u64::from(segment.start), buffer);
+        let (life, segment) = (Arc::clone(self), segment.number);
+        let completion = Mutex::new(Some(self.device.submit(request)));
+        submitted.0.push(Arc::new(Flight { life, segment, bytes: bytes as u64, completion }));
     }
 
-    /// Nothing more is appended after what `last` appends and submits.
-    pub(crate) fn seal(self: &Arc<Self>) {
+    /// Submits what was appended last: nothing more is.
+    pub(crate) fn seal(self: &Arc<Self>, submitted: &mut Submitted) {
         lock(&self.state).sealed = true;
-        self.submit();
+        self.submit(submitted);
         self.settle();
     }
 
@@ -436,6 +434,17 @@ struct Flight {
     segment: u64,
     bytes: u64,
     completion: Mutex<Option<Completion>>,
+}
+
+/// Segments that were submitted under a stream's lock. When they come back, which may be at once,
+/// wakers are called, and those may do anything: so this is dropped when the lock is free.
+#[derive(Default)]
+pub(crate) struct Submitted(Vec<Arc<Flight>>);
+
+impl Drop for Submitted {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(|flight| flight.advance());
+    }
 }
 
 impl Flight {
@@ -516,7 +525,7 @@ mod tests {
         life.begin(0, 512, None);
         life.append(|out| out.extend([1; 512]));
         sim.inject(Fault::new(FaultKind::Io, Operation::Write, 0));
-        life.submit();
+        life.submit(&mut Submitted::default());
         assert!(!crate::block::block_on(Arc::clone(&life).written()));
         // Relaxed: as above.
         assert!(!owner.known_before.load(Ordering::Relaxed), "somebody else knew first");

@@ -464,3 +464,31 @@ fn large_buckets_of_small_blocks() {
     cache.close().expect("closes");
     all_are_there(&open(&[&sim]), 0..10);
 }
+
+/// A waker may do anything, insert as well, also if it is called inside an insert: a write of the
+/// same bucket is done at once then.
+#[test]
+fn a_waker_may_insert() {
+    struct Inserts(Cache, AtomicU64);
+    impl Wake for Inserts {
+        fn wake(self: Arc<Self>) {
+            // Relaxed: a number.
+            let n = self.1.fetch_add(1, Ordering::Relaxed);
+            self.0.insert(&n.to_le_bytes(), b"woken").expect("room");
+        }
+    }
+    let sim = formatted(0);
+    let inserts = Arc::new(Inserts(open(&[&sim]), AtomicU64::new(0)));
+    let (cache, waker) = (&inserts.0, Waker::from(inserts.clone()));
+    cache.insert(b"one", b"value").expect("room");
+    sim.inject(Fault::new(FaultKind::Stall, Operation::Write, 0));
+    let mut flush = Box::pin(cache.flush_async());
+    assert!(flush.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    // It fills the bucket. Before the next record the summary is written.
+    cache.insert(b"two", &[7; 13_000]).expect("room");
+    cache.insert(b"three", &[7; 1000]).expect("room");
+    assert_eq!(get(cache, &0_u64.to_le_bytes()).as_deref(), Some(&b"woken"[..]));
+    drop(flush);
+    sim.resume();
+    cache.flush().expect("all is written");
+}

@@ -87,6 +87,8 @@ pub(crate) struct Disk {
     pub(crate) told: AtomicU64,
     /// It could not be flushed, which counts as a loss once: nothing more goes there.
     pub(crate) is_unflushed: AtomicBool,
+    /// It is out of use, and the others say so.
+    pub(crate) is_void: AtomicBool,
 }
 
 /// Who reads the device.
@@ -443,7 +445,9 @@ impl Engine {
         }
         self.recovered().await?;
         let hash = self.hash(key)?;
-        if self.index.get(hash).is_none() {
+        // A tombstone may be among what a device has lost: then another one has to be written.
+        let has_lost = self.has_lost() && self.alone(key.len()).is_some();
+        if self.index.get(hash).is_none() && !has_lost {
             return Ok(false);
         }
         let bytes = space(key.len(), 0, self.layout.grain) as u32;
@@ -459,12 +463,13 @@ impl Engine {
             (self.tick(), old)
         };
         self.memory.forget(hash);
-        let Some(old) = old else { return Ok(false) };
         // Also one whose bucket is just being reused: until that is durable it is found, and may come
         // back after a power loss.
-        let was_there = self.lives.may_come_back(old.bucket);
+        let was_there = old.is_some_and(|old| self.lives.may_come_back(old.bucket));
         if was_there {
             self.counters.removes.add_one();
+        }
+        if was_there || has_lost {
             let record = Record { kind: Kind::Tombstone, version, expires: 0, key, value: &[] };
             if !cfg!(tierce_mutant = "no_tombstone") {
                 room.push(hash, &record);

@@ -51,6 +51,11 @@ impl Engine {
         losses
     }
 
+    /// Whether any device has lost anything since the cache was opened.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.losses().iter().any(|&losses| losses > 0)
+    }
+
     /// The part of a flush that is of one device, of whose losses the caller knows those in `before`.
     async fn flush_device(
         &self,

@@ -314,6 +314,7 @@ impl Opened {
             losses: AtomicU64::new(0),
             told: AtomicU64::new(0),
             is_unflushed: AtomicBool::new(false),
+            is_void: AtomicBool::new(false),
         };
         (self.table, (disk, self.writer))
     }

@@ -492,3 +492,37 @@ fn a_waker_may_insert() {
     sim.resume();
     cache.flush().expect("all is written");
 }
+
+/// A device loses that keys were removed. Removed once more, though they are not there, they stay so.
+#[test]
+fn what_was_lost_can_be_removed_again() {
+    let mut lost = 0;
+    for seed in 0..8 {
+        let (bad, good) = (formatted(2 * seed), formatted(2 * seed + 1));
+        let devices = vec![bad.clone() as Arc<dyn Device>, good.clone()];
+        let cache = Cache::open_on(&config().streams(2), devices).expect("in order");
+        for n in 0..20_u64 {
+            let put = Put::new().write_point(n % 2);
+            cache.insert_with(&n.to_le_bytes(), &[n as u8; 1000], &put).expect("room");
+        }
+        cache.flush().expect("both work");
+        let worse = if seed % 2 == 0 { &bad } else { &good };
+        worse.inject(Fault::new(FaultKind::Io, Operation::Write, 0));
+        assert!(
+            (0..20_u64).all(|n| cache.remove(&n.to_le_bytes()).expect("room")),
+            "all are there"
+        );
+        lost += usize::from(cache.flush().is_err());
+        let again = |n: u64| cache.remove_durable(&n.to_le_bytes()).expect("the other works");
+        assert!((0..20).all(|n| !again(n)), "none is there");
+        let after = [bad.power_loss(), good.power_loss()];
+        drop(cache);
+        let cache = open(&[&after[0], &after[1]]);
+        for n in 0..20_u64 {
+            assert_eq!(get(&cache, &n.to_le_bytes()), None, "seed {seed}: {n} was removed");
+        }
+        let longest = cache.remove(&[1; 20_000]).expect("no such key can be there");
+        assert!(!longest);
+    }
+    assert!(lost > 0, "no tombstone was lost");
+}

@@ -5,9 +5,9 @@
 //! 1. What is in memory is submitted, and what was submitted awaited.
 //! 2. Every device is flushed. One that cannot be is out of use from then on, as one that cannot be
 //!    written is: nothing that is acknowledged later goes there.
-//! 3. Losses are counted, by device, after it is out of use. A flush tells of a loss that was counted
-//!    since it began, for it may be of what its caller wrote, and of one that nobody has told yet. Who
-//!    writes and flushes in one call counts from before the write.
+//! 3. Losses are counted, by device, after it is out of use. A flush tells of a loss that was
+//!    counted since it began, for it may be of what its caller wrote, and of one that nobody has
+//!    told yet. Who writes and flushes in one call counts from before the write.
 
 use crate::engine::{Disk, Engine};
 use crate::error::Error;
@@ -26,8 +26,8 @@ impl Engine {
         self.flush_since(self.losses()).await
     }
 
-    /// As [`flush`](Self::flush), for who wants to know of every loss after those in `before`, though
-    /// another flush told it.
+    /// As [`flush`](Self::flush), for who wants to know of every loss after those in `before`,
+    /// though another flush told it.
     pub(crate) async fn flush_since(&self, before: Losses) -> Result<(), Error> {
         self.recovered().await?;
         self.streams.submit();
@@ -56,7 +56,7 @@ impl Engine {
         self.losses().iter().any(|&losses| losses > 0)
     }
 
-    /// The part of a flush that is of one device, of whose losses the caller knows those in `before`.
+    /// The part of a flush that is of one device. The caller knows of its losses `before`.
     async fn flush_device(
         &self,
         device: DeviceIndex,

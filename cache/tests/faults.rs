@@ -493,7 +493,8 @@ fn a_waker_may_insert() {
     cache.flush().expect("all is written");
 }
 
-/// A device loses that keys were removed. Removed once more, though they are not there, they stay so.
+/// A device loses that keys were removed. Removed once more, though they are not there, they stay
+/// so.
 #[test]
 fn what_was_lost_can_be_removed_again() {
     let mut lost = 0;

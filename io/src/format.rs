@@ -103,9 +103,9 @@ tierce_core::setters!(FormatOptions {
 ///
 /// Whatever [`open_device`](crate::open_device) refuses; [`Error::SizeMissing`] and
 /// [`Error::SizeDiffers`]; [`Error::Foreign`] without [`force`](FormatOptions::force), also of a
-/// file that begins or ends with anything but zeros;
-/// [`Error::TooSmall`], [`Error::TooLarge`], and [`Error::Core`] for other sizes out of range. Then nothing on the
-/// device was changed. Or an error of the device, and then it carries a cache no more.
+/// file that begins or ends with anything but zeros; [`Error::TooSmall`], [`Error::TooLarge`], and
+/// [`Error::Core`] for other sizes out of range. Then nothing on the device was changed. Or an
+/// error of the device, and then it carries a cache no more.
 pub fn format(path: impl AsRef<Path>, options: &FormatOptions) -> Result<Superblock, Error> {
     let path = path.as_ref();
     let (file, created) = open_or_create(path, options)?;

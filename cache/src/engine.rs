@@ -36,7 +36,7 @@ use crate::warm::{Progress, Warm};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use tierce_core::geometry::SECTOR_BYTES;
-use tierce_core::{DeviceIndex, Reserve};
+use tierce_core::{DeviceIndex, Reserve, broken};
 use tierce_io::Device;
 use tierce_lockfree::Allocator;
 
@@ -269,8 +269,7 @@ impl Engine {
     /// to know of it, see [`crate::lineage`].
     fn forget_stale(&self, hash: KeyHash, location: Location) {
         self.memory.forget(hash);
-        if !self.lives.may_come_back(location.bucket) || cfg!(tierce_mutant = "index_forgets_early")
-        {
+        if !self.lives.may_come_back(location.bucket) || broken!("index_forgets_early") {
             self.index.remove_if(hash, location);
         }
     }
@@ -471,7 +470,7 @@ impl Engine {
         }
         if was_there || has_lost {
             let record = Record { kind: Kind::Tombstone, version, expires: 0, key, value: &[] };
-            if !cfg!(tierce_mutant = "no_tombstone") {
+            if !broken!("no_tombstone") {
                 room.push(hash, &record);
             }
         }

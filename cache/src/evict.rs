@@ -8,7 +8,7 @@ use crate::void::Void;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
-use tierce_core::{BucketId, BucketIndex, DeviceIndex};
+use tierce_core::{BucketId, BucketIndex, DeviceIndex, broken};
 use tierce_io::{Completion, DeviceExt, Request};
 use tierce_lockfree::Error as Failure;
 
@@ -35,7 +35,7 @@ impl Engine {
         // The records that the dead give way to become durable first. They are in buckets that are
         // about to go, and were written; but a power loss before they have gone could take them
         // and leave the lists: a value that was durable would be lost.
-        let mut own = match cfg!(tierce_mutant = "dead_before_newer") {
+        let mut own = match broken!("dead_before_newer") {
             true => Ok(()),
             false => self.devices[device.as_usize()].device.flush(),
         };
@@ -52,7 +52,7 @@ impl Engine {
                 }
             }
         }
-        if void.is_empty() || cfg!(tierce_mutant = "no_void") {
+        if void.is_empty() || broken!("no_void") {
             return own;
         }
         // Only now: what its records took the place of is dead, durably.

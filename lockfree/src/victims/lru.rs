@@ -45,7 +45,7 @@ use crate::table::Table;
 use core::cmp::Reverse;
 use crossbeam_utils::CachePadded;
 use tierce_core::draws::Draws;
-use tierce_core::{BucketIndex, Geometry};
+use tierce_core::{BucketIndex, Geometry, broken};
 
 /// Buckets for each that is sampled.
 const STRIDE: usize = 64;
@@ -169,7 +169,7 @@ impl Search<'_> {
             self.forget();
             self.lead_phase(crew, Phase::Scan, self.scan.pieces());
             left -= self.take(crew, pass, left, &mut some);
-            if limit == Rank::LAST || cfg!(tierce_mutant = "lru_one_scan") {
+            if limit == Rank::LAST || broken!("lru_one_scan") {
                 break;
             }
         }
@@ -304,7 +304,7 @@ pub(super) fn in_order<'a>(
     ranks: &'a mut [Rank],
     table: &'a Table,
 ) -> impl Iterator<Item = BucketIndex> + 'a {
-    if cfg!(tierce_mutant = "lru_ties_by_place") {
+    if broken!("lru_ties_by_place") {
         ranks.sort_unstable_by_key(|rank| (rank.key(), Reverse(rank.bucket())));
     } else {
         ranks.sort_unstable();

@@ -128,19 +128,23 @@ impl Future for Take {
         };
         let first = state.line.front().is_some_and(|first| first.ticket == ticket);
         if first && self.bytes <= state.free {
-            state.line.pop_front();
+            let own = state.line.pop_front();
             state.free -= self.bytes;
             self.ticket = None;
             let next = state.first_waker();
             drop(state);
+            drop(own); // not before: see below
             if let Some(next) = next {
                 next.wake();
             }
             return Poll::Ready(Permit::new(budget, self.bytes));
         }
-        if let Some(own) = state.line.iter_mut().find(|waiting| waiting.ticket == ticket) {
-            own.waker.clone_from(context.waker());
-        }
+        let own = state.line.iter_mut().find(|waiting| waiting.ticket == ticket);
+        let own = own.filter(|own| !own.waker.will_wake(context.waker()));
+        let old = own.map(|own| std::mem::replace(&mut own.waker, context.waker().clone()));
+        // A waker may be the last that holds its task, and that may hold a permit or wait for one.
+        drop(state);
+        drop(old);
         Poll::Pending
     }
 }
@@ -150,9 +154,11 @@ impl Drop for Take {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket else { return };
         let mut state = self.budget.lock();
-        state.line.retain(|waiting| waiting.ticket != ticket);
+        let at = state.line.iter().position(|waiting| waiting.ticket == ticket);
+        let own = at.and_then(|at| state.line.remove(at));
         let next = state.first_waker();
         drop(state);
+        drop(own); // not before: see `poll`
         if let Some(next) = next {
             next.wake();
         }
@@ -268,6 +274,39 @@ mod tests {
         assert_eq!(woken.0.load(Ordering::Relaxed), 1);
         assert!(poll(&mut small, &woken).is_some());
         drop(held);
+    }
+
+    /// A waker that looks at the budget when it is dropped, as a task may that waits for it.
+    struct Holds(Arc<Budget>, Arc<AtomicUsize>);
+
+    impl Wake for Holds {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    impl Drop for Holds {
+        fn drop(&mut self) {
+            // Relaxed: read by the same thread.
+            self.1.fetch_add(usize::from(self.0.state.try_lock().is_ok()), Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn wakers_are_dropped_without_the_lock() {
+        let budget = Budget::new(10);
+        let free = Arc::new(AtomicUsize::new(0));
+        let poll = |take: &mut Take| {
+            let waker = Waker::from(Arc::new(Holds(budget.clone(), free.clone())));
+            Pin::new(take).poll(&mut Context::from_waker(&waker)).is_ready()
+        };
+        let held = budget.try_take(10).expect("it is free");
+        let (mut first, mut second) = (budget.take(5), budget.take(5));
+        assert!(!poll(&mut first) && !poll(&mut first), "another waker in place of the first");
+        assert!(!poll(&mut second));
+        drop(held);
+        assert!(poll(&mut first));
+        drop(second);
+        // Relaxed: as above.
+        assert_eq!(free.load(Ordering::Relaxed), 4, "the lock was free each time");
     }
 
     #[test]

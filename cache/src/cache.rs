@@ -6,6 +6,7 @@ use crate::config::{Config, Put};
 use crate::engine::{Engine, Reads};
 use crate::error::Error;
 use crate::events::{event, in_span};
+use crate::flush::Losses;
 use crate::open;
 use crate::stats::Stats;
 use std::future::Future;
@@ -282,8 +283,9 @@ impl<K: Code + ?Sized, V: Code + ?Sized> Cache<K, V> {
     ///
     /// As [`insert`](Self::insert) and [`flush`](Self::flush).
     pub fn insert_durable(&self, key: &K, value: &V) -> Result<(), Error> {
+        let before = self.engine().losses();
         self.insert(key, value)?;
-        self.flush()
+        self.flush_since(before)
     }
 
     /// Forgets `key`. `true` if it was there. It stays forgotten over a restart after the next
@@ -312,9 +314,15 @@ impl<K: Code + ?Sized, V: Code + ?Sized> Cache<K, V> {
     ///
     /// As [`remove`](Self::remove) and [`flush`](Self::flush).
     pub fn remove_durable(&self, key: &K) -> Result<bool, Error> {
+        let before = self.engine().losses();
         let removed = self.remove(key)?;
-        self.flush()?;
+        self.flush_since(before)?;
         Ok(removed)
+    }
+
+    /// Also tells what was lost since `before`, whoever was told it.
+    fn flush_since(&self, before: Losses) -> Result<(), Error> {
+        block_on(in_span!(DEBUG, "flush", self.engine().flush_since(before)))
     }
 
     /// The value of `key`, or what `fill` makes of it, stored. While one caller fills, others who

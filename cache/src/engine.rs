@@ -37,7 +37,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use tierce_core::geometry::SECTOR_BYTES;
 use tierce_core::{DeviceIndex, Reserve, broken};
-use tierce_io::{Device, Request};
+use tierce_io::Device;
 use tierce_lockfree::Allocator;
 
 /// See the [module](self).
@@ -81,10 +81,14 @@ pub(crate) struct Disk {
     pub(crate) device: Arc<dyn Device>,
     pub(crate) uuid: [u8; 16],
     pub(crate) data_buckets: u64,
-    /// Something that was acknowledged could not be written, and no flush has told it yet.
-    pub(crate) lost: AtomicBool,
-    /// A flush has told that it cannot be flushed.
-    pub(crate) told: AtomicBool,
+    /// How often something that was acknowledged could not be written.
+    pub(crate) losses: AtomicU64,
+    /// As many of these a flush has told.
+    pub(crate) told: AtomicU64,
+    /// It could not be flushed, which counts as a loss once: nothing more goes there.
+    pub(crate) is_unflushed: AtomicBool,
+    /// It is out of use, and the others say so.
+    pub(crate) is_void: AtomicBool,
 }
 
 /// Who reads the device.
@@ -123,9 +127,13 @@ impl Owner for Engine {
     fn failed(&self, life: &Life, error: tierce_io::Error) {
         event!(ERROR, "write_failed", device = life.bucket.device(), cause = error);
         self.counters.write_errors.add_one();
-        // Relaxed: told by a flush that finds the life's lock taken and left after this.
-        self.devices[life.bucket.device().as_usize()].lost.store(true, Ordering::Relaxed);
-        self.allocator().fail(life.bucket.device(), Arc::new(error));
+        let device = life.bucket.device();
+        self.allocator().fail(device, Arc::new(error));
+        self.devices[device.as_usize()].lose();
+    }
+
+    fn is_in_use(&self, device: DeviceIndex) -> bool {
+        self.allocator.get().is_some_and(|allocator| allocator.check(device).is_ok())
     }
 }
 
@@ -436,7 +444,9 @@ impl Engine {
         }
         self.recovered().await?;
         let hash = self.hash(key)?;
-        if self.index.get(hash).is_none() {
+        // A tombstone may be among what a device has lost: then another one has to be written.
+        let has_lost = self.has_lost() && self.alone(key.len()).is_some();
+        if self.index.get(hash).is_none() && !has_lost {
             return Ok(false);
         }
         let bytes = space(key.len(), 0, self.layout.grain) as u32;
@@ -452,12 +462,13 @@ impl Engine {
             (self.tick(), old)
         };
         self.memory.forget(hash);
-        let Some(old) = old else { return Ok(false) };
         // Also one whose bucket is just being reused: until that is durable it is found, and may come
         // back after a power loss.
-        let was_there = self.lives.may_come_back(old.bucket);
+        let was_there = old.is_some_and(|old| self.lives.may_come_back(old.bucket));
         if was_there {
             self.counters.removes.add_one();
+        }
+        if was_there || has_lost {
             let record = Record { kind: Kind::Tombstone, version, expires: 0, key, value: &[] };
             if !broken!("no_tombstone") {
                 room.push(hash, &record);
@@ -525,41 +536,17 @@ impl Engine {
         }
         Ok(())
     }
-
-    // ---- durability
-
-    /// Everything that was acknowledged before becomes durable.
-    pub(crate) async fn flush(&self) -> Result<(), Error> {
-        self.recovered().await?;
-        self.streams.submit();
-        for life in self.lives.buffered() {
-            life.written().await;
-        }
-        for (number, disk) in (0..).zip(&self.devices) {
-            let flushed = disk.device.submit(Request::Flush).await;
-            // Relaxed: set before the lives above were confirmed.
-            if disk.lost.swap(false, Ordering::Relaxed) {
-                // Relaxed: a flag. Whoever hears this need not hear of the flush as well.
-                disk.told.store(true, Ordering::Relaxed);
-                // Why is what the device failed with.
-                let device = DeviceIndex::new(number);
-                self.allocator().try_alloc_on(device, Reserve::None).map(drop)?;
-                return Err(Error::Lost { device: disk.name() });
-            }
-            // What was written to a device that cannot be flushed any more is lost, which is told
-            // once. Nothing more goes there, and the others have their own to make durable.
-            // Relaxed: a flag, nothing is published with it.
-            if flushed.is_err()
-                && (self.devices.len() == 1 || !disk.told.swap(true, Ordering::Relaxed))
-            {
-                flushed?;
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Disk {
+    /// Something that was acknowledged is lost, and the device out of use.
+    pub(crate) fn lose(&self) {
+        // Release: who knows of it finds the device out of use; pairs with the Acquire in
+        // `Engine::losses`. A flush that has to tell it finds the life's lock taken and left after
+        // this.
+        self.losses.fetch_add(1, Ordering::Release);
+    }
+
     pub(crate) fn name(&self) -> String {
         self.device.name().to_string()
     }

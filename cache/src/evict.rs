@@ -6,9 +6,11 @@ use crate::events::event;
 use crate::layout::Dead;
 use crate::void::Void;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use tierce_core::{BucketId, BucketIndex, DeviceIndex, broken};
 use tierce_io::{Completion, DeviceExt, Request};
+use tierce_lockfree::Error as Failure;
 
 /// How many lists of dead records are on their way to the devices at a time, at most.
 const LISTS_AT_A_TIME: usize = 8;
@@ -24,7 +26,10 @@ impl Engine {
         let ids = buckets.iter().map(|&bucket| BucketId::new(device, bucket)).collect();
         let _one_at_a_time = self.evicting.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = self.lineage.evict(&ids, &self.lives, &self.layout);
-        if changed.is_empty() {
+        // What a device lost took the place of something as well.
+        let mut void = self.failed_lately();
+        changed.extend(void.iter().flat_map(|&other| self.evict_all(other)));
+        if changed.is_empty() && void.is_empty() {
             return Ok(());
         }
         // The records that the dead give way to become durable first. They are in buckets that are
@@ -34,7 +39,6 @@ impl Engine {
             true => Ok(()),
             false => self.devices[device.as_usize()].device.flush(),
         };
-        let mut void = Vec::new();
         while !changed.is_empty() {
             let (lost, written) = self.write_dead(device, &changed);
             // Its notes are used up, so the other lists are written all the same.
@@ -42,11 +46,10 @@ impl Engine {
             changed.clear();
             for (other, error) in lost {
                 self.allocator().fail(other, Arc::new(error));
-                // It will not come back, so it is as if all of its buckets went now.
-                let noted = self.lineage.noted().into_iter();
-                let gone = noted.filter(|id| id.device() == other).collect();
-                changed.extend(self.lineage.evict(&gone, &self.lives, &self.layout));
-                void.push(other);
+                changed.extend(self.evict_all(other));
+                if !void.contains(&other) {
+                    void.push(other);
+                }
             }
         }
         if void.is_empty() || broken!("no_void") {
@@ -57,6 +60,24 @@ impl Engine {
         self.devices[device.as_usize()].device.flush()?;
         let told = void.into_iter().map(|other| self.declare_void(other, device));
         told.fold(Ok(()), Result::and)
+    }
+
+    /// A device will not come back, so it is as if all of its buckets went now.
+    fn evict_all(&self, device: DeviceIndex) -> BTreeMap<BucketId, (u64, Dead)> {
+        let noted = self.lineage.noted().into_iter();
+        let gone = noted.filter(|id| id.device() == device).collect();
+        self.lineage.evict(&gone, &self.lives, &self.layout)
+    }
+
+    /// Devices that are out of use, of which the others do not say so yet.
+    fn failed_lately(&self) -> Vec<DeviceIndex> {
+        let all = (0..).zip(&self.devices).map(|(number, disk)| (DeviceIndex::new(number), disk));
+        let has_failed = |&(device, disk): &(DeviceIndex, &Disk)| {
+            // Relaxed: changed by who evicts, one at a time.
+            !disk.is_void.load(Ordering::Relaxed)
+                && matches!(self.allocator().check(device), Err(Failure::DeviceFailed { .. }))
+        };
+        all.filter(has_failed).map(|(device, _)| device).collect()
     }
 
     /// The content of `buckets` of `device` is gone for good.
@@ -135,6 +156,8 @@ impl Engine {
                 Ok(()) => {}
             }
         }
+        // Relaxed: as in `failed_lately`.
+        self.devices[lost.as_usize()].is_void.store(true, Ordering::Relaxed);
         Ok(())
     }
 }

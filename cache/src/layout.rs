@@ -74,8 +74,8 @@ impl Layout {
     /// bucket has no room for records.
     pub(crate) fn new(bucket_bytes: u32, block: u32) -> Option<Self> {
         // What the index can say.
-        let least = bucket_bytes.div_ceil(GRAINS_MAX).next_power_of_two();
-        let grain = least.max(GRAIN);
+        let grain = bucket_bytes.div_ceil(GRAINS_MAX).next_power_of_two().max(GRAIN);
+        let block = block.max(grain); // records begin at blocks
         let dead_sectors = bucket_bytes.div_ceil(grain).div_ceil(DEAD_PER_SECTOR);
         let dead_bytes = (dead_sectors * SECTOR as u32).next_multiple_of(block);
         let dead = bucket_bytes.checked_sub(dead_bytes)?;
@@ -504,12 +504,13 @@ mod tests {
     #[test]
     fn places_do_not_overlap() {
         assert_eq!(Layout::new(64 << 10, 512), Some(LAYOUT));
-        for (bucket, block) in [(8 << 10, 512), (64 << 10, 4096), (2 << 20, 4096), (32 << 20, 512)]
-        {
+        let shapes = [(8 << 10, 512), (64 << 10, 4096), (2 << 20, 4096), (128 << 20, 512)];
+        for (bucket, block) in shapes {
             let layout = Layout::new(bucket, block).expect("room for records");
             assert!(layout.first_record() < layout.summary(1), "{layout:?}");
             assert!(layout.summary(1) < layout.footer && layout.footer < layout.dead);
             assert_eq!((layout.footer % block, layout.dead % block), (0, 0));
+            assert_eq!(layout.first_record() % layout.grain, 0, "the index can name it");
         }
         assert_eq!(Layout::new(4096, 4096), None);
     }

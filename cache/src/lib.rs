@@ -65,7 +65,7 @@
 //! | no memory or no bucket | the insert waits, at most [`Config::space_timeout`]: [`Error::TimedOut`]; or it is told at once ([`WhenFull::Fail`]): [`Error::Full`]. An older value stays |
 //! | a fill ([`Cache::get_with`]) that asks for the key that it fills | [`Error::FillsItself`] |
 //! | a future that is dropped | its insert or remove took place or not; nothing is left behind |
-//! | a device that fails a write or flush | it is out of use. A flush says once that something was lost. Its entries are misses or can still be read, inserts go to the others; without others they return [`Error::Space`] with the cause |
+//! | a device that fails a write or flush | it is out of use. A flush says once that something was lost, so do all that were under way, and every `insert_durable` and `remove_durable`. Its entries are misses or can still be read, inserts go to the others; without others they return [`Error::Space`] with the cause |
 //! | a device that fails a read | a miss |
 //! | damaged bytes | a miss; of a header: the bucket's entries are misses |
 //! | a device that failed, at the next start | nothing of it counts if the others went on without it |
@@ -93,6 +93,7 @@
 //! | file | read it to learn |
 //! |---|---|
 //! | `engine.rs` | every operation, once, as a future: what comes before what |
+//! | `flush.rs` | what is durable when, and who is told of what is lost |
 //! | `stream.rs` | buckets are filled record by record, and who waits for what |
 //! | `life.rs` | a bucket between memory and device |
 //! | `layout.rs` | the bytes in a bucket |
@@ -159,6 +160,7 @@ mod events;
 mod evict;
 mod fetch;
 mod flights;
+mod flush;
 mod going;
 mod index;
 mod layout;

@@ -37,7 +37,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
-use tierce_core::BucketId;
+use tierce_core::{BucketId, DeviceIndex};
 use tierce_io::{Completion, Device, Request};
 use tierce_lockfree::{BucketRef, OwnedAllocation};
 
@@ -267,6 +267,8 @@ pub(crate) trait Owner: Send + Sync + std::fmt::Debug {
     fn wrote(&self, bytes: u64);
     /// A segment could not be written. Nobody else knows before this returns.
     fn failed(&self, life: &Life, error: tierce_io::Error);
+    /// Whether what is written to a device from now on is of any use.
+    fn is_in_use(&self, device: DeviceIndex) -> bool;
 }
 
 #[derive(Debug)]
@@ -344,33 +346,31 @@ impl Life {
     }
 
     /// Sends the segment that is being filled to the device, filled up to a block. Does not wait.
-    pub(crate) fn submit(self: &Arc<Self>) {
-        let flight = {
-            let mut state = lock(&self.state);
-            let Some(segment) = state.segments.last_mut().filter(|s| !s.submitted) else { return };
-            segment.submitted = true;
-            let bytes = segment.bytes.len().next_multiple_of(self.layout.block as usize);
-            segment.bytes.resize(bytes, 0);
-            let mut buffer = self.device.buffer(bytes);
-            buffer.copy_from_slice(&segment.bytes);
-            let request = Request::write(self.start + u64::from(segment.start), buffer);
-            let (life, segment) = (Arc::clone(self), segment.number);
-            let completion = Mutex::new(Some(self.device.submit(request)));
-            Arc::new(Flight { life, segment, bytes: bytes as u64, completion })
-        };
-        flight.advance();
+    /// Nobody hears of its end before `submitted` is dropped.
+    pub(crate) fn submit(self: &Arc<Self>, submitted: &mut Submitted) {
+        let mut state = lock(&self.state);
+        let Some(segment) = state.segments.last_mut().filter(|s| !s.submitted) else { return };
+        segment.submitted = true;
+        let bytes = segment.bytes.len().next_multiple_of(self.layout.block as usize);
+        segment.bytes.resize(bytes, 0);
+        let mut buffer = self.device.buffer(bytes);
+        buffer.copy_from_slice(&segment.bytes);
+        let request = Request::write(self.start + u64::from(segment.start), buffer);
+        let (life, segment) = (Arc::clone(self), segment.number);
+        let completion = Mutex::new(Some(self.device.submit(request)));
+        submitted.0.push(Arc::new(Flight { life, segment, bytes: bytes as u64, completion }));
     }
 
-    /// Nothing more is appended after what `last` appends and submits.
-    pub(crate) fn seal(self: &Arc<Self>) {
+    /// Submits what was appended last: nothing more is.
+    pub(crate) fn seal(self: &Arc<Self>, submitted: &mut Submitted) {
         lock(&self.state).sealed = true;
-        self.submit();
+        self.submit(submitted);
         self.settle();
     }
 
     /// Whether it is of no use any more.
     pub(crate) fn has_failed(&self) -> bool {
-        lock(&self.state).failed
+        lock(&self.state).failed || !self.owner.is_in_use(self.bucket.device())
     }
 
     /// Waits until what was submitted by now is on the device; false if some of it is lost.
@@ -384,7 +384,9 @@ impl Life {
             if state.segments.iter().all(|s| s.number >= upto || !s.submitted) {
                 return Poll::Ready(true);
             }
-            state.waiting.push(context.waker().clone());
+            if !state.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+                state.waiting.push(context.waker().clone());
+            }
             Poll::Pending
         })
     }
@@ -434,6 +436,17 @@ struct Flight {
     completion: Mutex<Option<Completion>>,
 }
 
+/// Segments that were submitted under a stream's lock. When they come back, which may be at once,
+/// wakers are called, and those may do anything: so this is dropped when the lock is free.
+#[derive(Default)]
+pub(crate) struct Submitted(Vec<Arc<Flight>>);
+
+impl Drop for Submitted {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(|flight| flight.advance());
+    }
+}
+
 impl Flight {
     fn advance(self: &Arc<Self>) {
         let outcome = {
@@ -462,7 +475,7 @@ impl Wake for Flight {
 mod tests {
     use super::*;
     use crate::testing::formatted;
-    use tierce_core::{BucketIndex, DeviceIndex, Gen, Geometry, Reserve};
+    use tierce_core::{BucketIndex, Gen, Geometry, Reserve};
     use tierce_io::{DeviceExt, Fault, FaultKind, Operation};
     use tierce_lockfree::{Allocator, Config, DeviceTable};
 
@@ -483,6 +496,10 @@ mod tests {
         fn failed(&self, life: &Life, _error: tierce_io::Error) {
             // Relaxed: one thread.
             self.known_before.store(life.has_failed(), Ordering::Relaxed);
+        }
+
+        fn is_in_use(&self, _device: DeviceIndex) -> bool {
+            true
         }
     }
 
@@ -508,7 +525,7 @@ mod tests {
         life.begin(0, 512, None);
         life.append(|out| out.extend([1; 512]));
         sim.inject(Fault::new(FaultKind::Io, Operation::Write, 0));
-        life.submit();
+        life.submit(&mut Submitted::default());
         assert!(!crate::block::block_on(Arc::clone(&life).written()));
         // Relaxed: as above.
         assert!(!owner.known_before.load(Ordering::Relaxed), "somebody else knew first");

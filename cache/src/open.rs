@@ -23,10 +23,16 @@ use crate::void::{self, Void};
 use crate::warm::Warm;
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
+use tierce_core::geometry::MAX_DEVICES;
+use tierce_core::record::Superblock;
 use tierce_core::{BucketIndex, DeviceIndex, Geometry, Sizes};
-use tierce_io::{Device, Evicted, OpenOptions, Owner, Pipeline, StateWriter, Volume, Work};
+use tierce_io::{
+    Device, Evicted, Owner, Pipeline, StateWriter, Volume, Work, open_device, read_superblock,
+};
 use tierce_lockfree::{Allocator, DeviceTable, Reclaimer, Startup};
 
 /// A device that is open, not yet a cache's.
@@ -34,32 +40,84 @@ struct Opened {
     table: DeviceTable,
     writer: StateWriter,
     device: Arc<dyn Device>,
-    layout: Layout,
     data_buckets: u64,
 }
 
 /// Opens devices at the paths of `config`.
 pub(crate) fn open(config: &Config) -> Result<Background, Error> {
-    let options = OpenOptions::default().owner(Owner::Engine).device(config.device.clone());
-    let open = |path| Volume::open(path, &options).map_err(Error::from);
-    open_volumes(config, config.paths.iter().map(open).collect::<Result<_, _>>()?)
+    check_count(config.paths.len())?;
+    let mut devices = Vec::new();
+    for (number, path) in config.paths.iter().enumerate() {
+        let opened = open_device(path, &config.device);
+        devices.push(opened.map_err(|error| match error {
+            tierce_io::Error::InUse { .. } => twice(path, &config.paths[..number], error),
+            error => error.into(),
+        })?);
+    }
+    open_on(config, devices)
+}
+
+/// Why a device is in use: maybe we use it.
+fn twice(path: &Path, before: &[PathBuf], in_use: tierce_io::Error) -> Error {
+    let file = |path: &Path| {
+        // A block device may have several names of its own.
+        let found = std::fs::metadata(path).ok()?;
+        let of_file = (found.rdev() == 0).then_some((found.dev(), found.ino()));
+        Some((found.rdev(), of_file))
+    };
+    let name = |path: &Path| path.display().to_string();
+    let this = file(path);
+    match before.iter().find(|other| this.is_some() && file(other) == this) {
+        Some(other) => Error::Twice { device: name(path), other: name(other) },
+        None => in_use.into(),
+    }
 }
 
 /// Opens devices that somebody else opened.
 pub(crate) fn open_on(config: &Config, devices: Vec<Arc<dyn Device>>) -> Result<Background, Error> {
-    let open = |device| Volume::open_on(device, Owner::Engine).map_err(Error::from);
-    open_volumes(config, devices.into_iter().map(open).collect::<Result<_, _>>()?)
+    check_count(devices.len())?;
+    // What can be refused is refused before anything is changed.
+    let read = |device: &Arc<dyn Device>| read_superblock(&**device);
+    let superblocks = devices.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let layout = alike(&devices, &superblocks)?;
+    let settings = settings(config, &superblocks[0]);
+    settings.validate()?;
+    let open = |device| Volume::open_on(device, Owner::Engine);
+    let volumes = devices.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    open_volumes(config, settings, layout, volumes)
+}
+
+/// Whether a cache can have so many devices.
+fn check_count(found: usize) -> Result<(), Error> {
+    match (1..=usize::from(MAX_DEVICES)).contains(&found) {
+        true => Ok(()),
+        false => Err(tierce_lockfree::Error::Devices { found }.into()),
+    }
+}
+
+/// What the allocator is told.
+fn settings(config: &Config, first: &Superblock) -> tierce_lockfree::Config {
+    let settings = tierce_lockfree::Config::default();
+    let cpus = config.cpus.unwrap_or(settings.cpus);
+    settings
+        .policy(config.policy.unwrap_or(first.policy))
+        .lru_sample(config.lru_sample)
+        .cpus(cpus)
+        .discard(first.discard)
+        // Not the same draws in every run: they would fall on what was written last.
+        .seed(RandomState::new().hash_one("the seed of the random policy"))
 }
 
 /// Makes a cache of devices that are open.
-fn open_volumes(config: &Config, volumes: Vec<Volume>) -> Result<Background, Error> {
-    let first = volumes.first().map(Volume::superblock);
-    let (policy, discard) = first.map_or((None, false), |s| (Some(s.policy), s.discard));
-    let policy = config.policy.or(policy).unwrap_or_default();
-    let reinsert_after = config.reinserts_after(policy);
+fn open_volumes(
+    config: &Config,
+    settings: tierce_lockfree::Config,
+    layout: Layout,
+    volumes: Vec<Volume>,
+) -> Result<Background, Error> {
+    let reinsert_after = config.reinserts_after(settings.policy);
     let opened = volumes.into_iter().map(|volume| adopt(volume, reinsert_after));
-    let opened = opened.collect::<Result<Vec<_>, _>>()?;
-    let layout = alike(&opened)?;
+    let opened = opened.collect::<Vec<_>>();
     let (mut void, mut sources) = (Void::default(), Vec::new());
     for (number, opened) in (0..).zip(&opened) {
         let said = match layout.bucket_bytes >= void::BUCKET_BYTES_MIN {
@@ -69,22 +127,13 @@ fn open_volumes(config: &Config, volumes: Vec<Volume>) -> Result<Background, Err
         void.merge(&said);
         sources.push(opened.source(number, said.members));
     }
-    let settings = tierce_lockfree::Config::default();
-    let cpus = config.cpus.unwrap_or(settings.cpus);
-    let settings = settings
-        .policy(policy)
-        .lru_sample(config.lru_sample)
-        .cpus(cpus)
-        .discard(discard)
-        // Not the same draws in every run: they would fall on what was written last.
-        .seed(RandomState::new().hash_one("the seed of the random policy"));
     let (tables, disks): (Vec<_>, Vec<_>) = opened.into_iter().map(Opened::split).unzip();
     let (disks, writers): (Vec<_>, Vec<_>) = disks.into_iter().unzip();
     let buckets = sources.iter().map(|source| source.buckets.len() as u64).sum();
     let parts = Parts {
         layout,
         disks,
-        streams: streams(config, &tables, cpus),
+        streams: streams(config, &tables, settings.cpus),
         nbuckets: tables.iter().map(|table| table.gens.nbuckets()).collect(),
         reinsert_after,
         void,
@@ -161,14 +210,10 @@ impl Start {
     }
 }
 
-fn adopt(volume: Volume, reinsert_after: u8) -> Result<Opened, Error> {
+fn adopt(volume: Volume, reinsert_after: u8) -> Opened {
     let device = Arc::clone(volume.device());
     let geometry = *volume.geometry();
     let journal = u32::from(volume.superblock().njournal);
-    let (bucket_bytes, block) = (geometry.bucket_bytes(), geometry.block_bytes());
-    let layout = Layout::new(bucket_bytes, block);
-    let name = || device.name().to_string();
-    let layout = layout.ok_or_else(|| Error::SmallBuckets { device: name(), bucket_bytes })?;
     let mut sizes = Sizes::tierce(&geometry, journal);
     // This engine keeps no index nodes on the device: nobody would ever take from these. Data moves
     // out of a batch that goes.
@@ -179,34 +224,39 @@ fn adopt(volume: Volume, reinsert_after: u8) -> Result<Opened, Error> {
     let usable_buckets = usable_buckets(&geometry, journal);
     let kept_free = sizes.none + sizes.moving_gc + sizes.free_inc + sizes.prio;
     let data_buckets = usable_buckets.saturating_sub(kept_free.into());
-    Ok(Opened { table, writer, device, layout, data_buckets })
+    Opened { table, writer, device, data_buckets }
 }
 
 /// The layout that all have.
-fn alike(opened: &[Opened]) -> Result<Layout, Error> {
-    let shape = |o: &Opened| (o.layout.bucket_bytes, o.layout.block);
-    let Some(first) = opened.first() else {
-        return Err(tierce_lockfree::Error::Devices { found: 0 }.into());
+fn alike(devices: &[Arc<dyn Device>], superblocks: &[Superblock]) -> Result<Layout, Error> {
+    let name = |number: usize| devices[number].name().to_string();
+    let shape = |number: usize| {
+        let geometry = superblocks[number].geometry();
+        (geometry.bucket_bytes(), geometry.block_bytes())
     };
-    let bucket_bytes = first.layout.bucket_bytes;
-    if opened.len() > 1 && bucket_bytes < void::BUCKET_BYTES_MIN {
-        let device = first.device.name().to_string();
-        return Err(Error::SmallBuckets { device, bucket_bytes });
+    let mut layouts = Vec::new();
+    for number in 0..devices.len() {
+        let (bucket_bytes, block) = shape(number);
+        let layout = Layout::new(bucket_bytes, block);
+        let small = || Error::SmallBuckets { device: name(number), bucket_bytes };
+        layouts.push(layout.ok_or_else(small)?);
     }
-    let uuid = |o: &Opened| o.writer.superblock().uuid;
-    for (number, one) in opened.iter().enumerate() {
-        if let Some(other) = opened[..number].iter().find(|other| uuid(other) == uuid(one)) {
-            let name = |o: &Opened| o.device.name().to_string();
-            return Err(Error::Twice { device: name(one), other: name(other) });
+    let (bucket_bytes, _) = shape(0);
+    if devices.len() > 1 && bucket_bytes < void::BUCKET_BYTES_MIN {
+        return Err(Error::SmallBuckets { device: name(0), bucket_bytes });
+    }
+    for number in 1..devices.len() {
+        let is_it = |&other: &usize| superblocks[other].uuid == superblocks[number].uuid;
+        if let Some(other) = (0..number).find(is_it) {
+            return Err(Error::Twice { device: name(number), other: name(other) });
         }
     }
-    match opened.iter().find(|other| shape(other) != shape(first)) {
-        None => Ok(first.layout),
-        Some(other) => Err(Error::Geometry {
-            device: other.device.name().to_string(),
-            found: shape(other),
-            wanted: shape(first),
-        }),
+    match (1..devices.len()).find(|&number| shape(number) != shape(0)) {
+        None => Ok(layouts[0]),
+        Some(other) => {
+            let (found, wanted) = (shape(other), shape(0));
+            Err(Error::Geometry { device: name(other), found, wanted })
+        }
     }
 }
 
@@ -257,8 +307,15 @@ impl Opened {
     fn split(self) -> (DeviceTable, (Disk, StateWriter)) {
         let uuid = self.writer.superblock().uuid.0;
         let data_buckets = self.data_buckets;
-        let (lost, told) = (AtomicBool::new(false), AtomicBool::new(false));
-        let disk = Disk { device: self.device, uuid, data_buckets, lost, told };
+        let disk = Disk {
+            device: self.device,
+            uuid,
+            data_buckets,
+            losses: AtomicU64::new(0),
+            told: AtomicU64::new(0),
+            is_unflushed: AtomicBool::new(false),
+            is_void: AtomicBool::new(false),
+        };
         (self.table, (disk, self.writer))
     }
 }

@@ -8,7 +8,8 @@
 //! given back. So no lock is held while anybody waits, for memory, for space, or for the device.
 //!
 //! A record lies in one segment, so it is written with one operation. A segment that is full is
-//! submitted at once.
+//! submitted at once, and so is one that is longer than others because its record is: the memory of
+//! all streams but for that is bounded, so whoever waits for memory waits for writes only.
 //!
 //! # Space
 //!
@@ -22,7 +23,7 @@
 
 use crate::index::{KeyHash, Location};
 use crate::layout::{BucketHeader, Entry, Kind, Layout, Record, encode_summary, record_bytes};
-use crate::life::Life;
+use crate::life::{Life, Submitted};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What is missing for a record.
@@ -54,6 +55,8 @@ pub(crate) struct Open {
     /// Where the segment that is being filled ends, at most; `cursor` is in it. `None`: there is
     /// no such segment.
     segment_end: Option<u32>,
+    /// That one is longer than others, for one record.
+    is_long: bool,
 }
 
 /// A place for a record. Its stream is locked meanwhile.
@@ -86,21 +89,26 @@ impl Streams {
 
     /// A place in `stream` for a record of `bytes` bytes, which fit a bucket.
     pub(crate) fn room(&self, stream: usize, bytes: u32) -> Result<Room<'_>, Need> {
+        let mut submitted = Submitted::default(); // dropped after the guard
         let mut guard = self.lock(stream);
-        let Some(open) = guard.as_mut().filter(|open| !open.life.has_failed()) else {
+        let Some(open) = guard.as_mut() else { return Err(Need::Bucket) };
+        if open.life.has_failed() {
+            // What is in memory is acknowledged: a flush tells what becomes of it. And others wait
+            // for that memory.
+            open.submit(&mut submitted);
             *guard = None;
             return Err(Need::Bucket);
-        };
+        }
         if bytes > open.left() {
             if let Some(full) = guard.take() {
-                full.seal();
+                full.seal(&mut submitted);
             }
             return Err(Need::Bucket);
         }
         match open.segment_end {
             Some(end) if open.cursor + bytes <= end => Ok(Room { open: guard, grain: self.grain }),
             _ => {
-                open.submit();
+                open.submit(&mut submitted);
                 Err(Need::Memory(open.next_segment(bytes, self.segment_bytes) as usize))
             }
         }
@@ -120,7 +128,7 @@ impl Streams {
         }
         let cursor = life.layout.first_record();
         let (life, entries) = (Arc::clone(life), Vec::new());
-        *guard = Some(Open { life, header, entries, cursor, segment_end: None });
+        *guard = Some(Open { life, header, entries, cursor, segment_end: None, is_long: false });
         true
     }
 
@@ -144,8 +152,10 @@ impl Streams {
     /// Sends everything that is in memory to the device. Does not wait.
     pub(crate) fn submit(&self) {
         for stream in 0..self.streams.len() {
-            if let Some(open) = self.lock(stream).as_mut() {
-                open.submit();
+            let mut submitted = Submitted::default(); // dropped after the guard
+            let mut guard = self.lock(stream);
+            if let Some(open) = guard.as_mut() {
+                open.submit(&mut submitted);
             }
         }
     }
@@ -185,24 +195,25 @@ impl Open {
             });
         }
         self.segment_end = Some(start + capacity);
+        self.is_long = capacity > segment_bytes;
     }
 
     /// The next record begins at a block, in a new segment.
-    fn submit(&mut self) {
+    fn submit(&mut self, submitted: &mut Submitted) {
         if self.segment_end.take().is_some() {
-            self.life.submit();
+            self.life.submit(submitted);
             self.cursor = self.cursor.next_multiple_of(self.layout().block);
         }
     }
 
     /// Writes the summary. The bucket is let go when everything is on the device.
-    fn seal(mut self) {
-        self.submit();
+    fn seal(mut self, submitted: &mut Submitted) {
+        self.submit(submitted);
         let summary = encode_summary(self.layout(), self.life.number, &self.entries);
         // Small, and without it nobody can go on: it is not counted as memory for writes.
         self.life.begin(self.layout().summary(self.entries.len()), summary.len(), None);
         self.life.append(|out| out.extend_from_slice(&summary));
-        self.life.seal();
+        self.life.seal(submitted);
     }
 }
 
@@ -246,12 +257,14 @@ impl Room<'_> {
     }
 
     /// Submits the segment if nothing fits behind the record any more: it need not wait for the
-    /// next one.
-    pub(crate) fn finish(mut self) {
-        let open = self.open();
+    /// next one. Also if hardly anything does, and it has more memory than every stream may keep.
+    pub(crate) fn finish(self) {
+        let mut submitted = Submitted::default(); // dropped after the guard
+        let mut room = self;
+        let open = room.open();
         let end = open.segment_end.unwrap_or(0);
-        if open.cursor + record_bytes(1, 0) as u32 > end {
-            open.submit();
+        if open.is_long || open.cursor + record_bytes(1, 0) as u32 > end {
+            open.submit(&mut submitted);
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Bad input, and devices and clocks that are not what they were: one test for each row of the
 //! table in the crate's documentation that no other suite has.
 
+use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, UNIX_EPOCH};
 use tierce_cache::{Cache, Clock, Config, Error, Put, Recover};
 use tierce_core::Policy;
@@ -297,6 +299,9 @@ fn devices_that_do_not_fit() {
     assert!(matches!(small, Error::SmallBuckets { .. }), "{small}");
     let none = try_open(&[]).expect_err("no device");
     assert!(none.to_string().contains("0 devices"), "{none}");
+    let nine: Vec<_> = (10..19).map(formatted).collect();
+    let nine = try_open(&nine.iter().collect::<Vec<_>>()).expect_err("too many");
+    assert!(nine.to_string().contains("9 devices"), "{nine}");
     let cache = open(&[&copy]);
     cache.insert(b"key", b"value").expect("and that one is as it was");
 }
@@ -387,4 +392,170 @@ fn a_fill_does_not_wait_for_ever() {
     sim.resume();
     assert!(matches!(late, Err(Error::TimedOut { .. })), "{:?}", late.map(|value| value.len()));
     assert_eq!(cache.get_with(b"late", filled).expect("room again"), value);
+}
+
+/// Who writes and flushes in one call knows that it is lost, whoever else was told so.
+#[test]
+fn all_who_wait_for_a_loss_are_told() {
+    let sim = formatted(0);
+    let cache = open(&[&sim]);
+    cache.insert(b"one", b"value").expect("room");
+    sim.inject(Fault::new(FaultKind::Stall, Operation::Write, 0));
+    let mut context = Context::from_waker(Waker::noop());
+    let mut flushes: Vec<_> = (0..3).map(|_| Box::pin(cache.flush_async())).collect();
+    assert!(flushes.iter_mut().all(|flush| flush.as_mut().poll(&mut context).is_pending()));
+    sim.inject(Fault::new(FaultKind::Io, Operation::Write, 0));
+    sim.resume();
+    for (number, flush) in flushes.iter_mut().enumerate() {
+        let told = flush.as_mut().poll(&mut context);
+        assert!(matches!(told, Poll::Ready(Err(Error::Space(_)))), "flush {number}: {told:?}");
+    }
+    cache.flush().expect("told, and nothing was written since");
+}
+
+/// However often whoever waits for a flush looks, he is woken by one waker.
+#[test]
+fn who_looks_often_leaves_one_waker() {
+    struct Count;
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {}
+    }
+    let sim = formatted(0);
+    let cache = open(&[&sim]);
+    cache.insert(b"one", b"value").expect("room");
+    sim.inject(Fault::new(FaultKind::Stall, Operation::Write, 0));
+    let count = Arc::new(Count);
+    let waker = Waker::from(count.clone());
+    let mut context = Context::from_waker(&waker);
+    let mut flush = Box::pin(cache.flush_async());
+    for _ in 0..10 {
+        assert!(flush.as_mut().poll(&mut context).is_pending());
+        assert_eq!(Arc::strong_count(&count), 3, "ours, and that of the life");
+    }
+    sim.resume();
+    assert!(flush.as_mut().poll(&mut context).is_ready());
+}
+
+/// One of two devices can be written but not flushed: what is acknowledged as durable from then on
+/// is on the other.
+#[test]
+fn a_device_that_cannot_be_flushed_takes_no_more() {
+    for seed in 0..20 {
+        let (bad, good) = (formatted(2 * seed), formatted(2 * seed + 1));
+        let devices = vec![bad.clone() as Arc<dyn Device>, good.clone()];
+        let cache = Cache::open_on(&config().streams(2), devices).expect("in order");
+        let insert = |n: u64| {
+            let put = Put::new().write_point(n % 2);
+            cache.insert_with(&n.to_le_bytes(), &[n as u8; 1000], &put)?;
+            cache.flush()
+        };
+        // Each stream has a bucket by then, on one device or the other.
+        (0..2).for_each(|n| insert(n).expect("both work"));
+        bad.inject(Fault::new(FaultKind::Io, Operation::Flush, 0).for_good());
+        let durable: Vec<_> = (2..12).filter(|&n| insert(n).is_ok()).collect();
+        assert_eq!(durable.len(), 9, "told once");
+        let after = [bad.power_loss(), good.power_loss()];
+        drop(cache);
+        let cache = open(&[&after[0], &after[1]]);
+        for n in durable {
+            let found = get(&cache, &n.to_le_bytes());
+            assert!(found == Some(vec![n as u8; 1000]), "seed {seed}: {n} was durable");
+        }
+    }
+}
+
+/// A long record takes more memory than a stream may keep: it is on its way at once, and nobody
+/// waits for somebody who need not come.
+#[test]
+fn long_records_do_not_keep_memory() {
+    let sim = formatted_as(0, 1 << 20);
+    let config = config().streams(4).write_buffer_bytes(0);
+    let cache = Cache::open_on(&config, vec![sim as Arc<dyn Device>]).expect("in order");
+    for n in 0..8_u64 {
+        let put = Put::new().write_point(n);
+        cache.insert_with(&n.to_le_bytes(), &vec![7; 900_001], &put).expect("there is room");
+    }
+    assert_eq!(cache.stats().memory_waits, 0);
+}
+
+/// In the largest buckets records can begin at every eighth sector only, whatever the block.
+#[test]
+fn large_buckets_of_small_blocks() {
+    let sim = formatted_as(0, 128 << 20);
+    let cache = open(&[&sim]);
+    let all_are_there = |cache: &Cache, keys: Range<u32>| {
+        keys.for_each(|n| assert!(get(cache, &n.to_le_bytes()) == Some(vec![1; 100]), "{n}"));
+    };
+    for n in 0..10_u32 {
+        cache.insert(&n.to_le_bytes(), &[1; 100]).expect("room");
+        if n % 3 == 0 {
+            cache.flush().expect("durable");
+        }
+        all_are_there(&cache, 0..n + 1);
+    }
+    cache.close().expect("closes");
+    all_are_there(&open(&[&sim]), 0..10);
+}
+
+/// A waker may do anything, insert as well, also if it is called inside an insert: a write of the
+/// same bucket is done at once then.
+#[test]
+fn a_waker_may_insert() {
+    struct Inserts(Cache, AtomicU64);
+    impl Wake for Inserts {
+        fn wake(self: Arc<Self>) {
+            // Relaxed: a number.
+            let n = self.1.fetch_add(1, Ordering::Relaxed);
+            self.0.insert(&n.to_le_bytes(), b"woken").expect("room");
+        }
+    }
+    let sim = formatted(0);
+    let inserts = Arc::new(Inserts(open(&[&sim]), AtomicU64::new(0)));
+    let (cache, waker) = (&inserts.0, Waker::from(inserts.clone()));
+    cache.insert(b"one", b"value").expect("room");
+    sim.inject(Fault::new(FaultKind::Stall, Operation::Write, 0));
+    let mut flush = Box::pin(cache.flush_async());
+    assert!(flush.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    // It fills the bucket. Before the next record the summary is written.
+    cache.insert(b"two", &[7; 13_000]).expect("room");
+    cache.insert(b"three", &[7; 1000]).expect("room");
+    assert_eq!(get(cache, &0_u64.to_le_bytes()).as_deref(), Some(&b"woken"[..]));
+    drop(flush);
+    sim.resume();
+    cache.flush().expect("all is written");
+}
+
+/// A device loses that keys were removed. Removed once more, though they are not there, they stay
+/// so.
+#[test]
+fn what_was_lost_can_be_removed_again() {
+    let mut lost = 0;
+    for seed in 0..8 {
+        let (bad, good) = (formatted(2 * seed), formatted(2 * seed + 1));
+        let devices = vec![bad.clone() as Arc<dyn Device>, good.clone()];
+        let cache = Cache::open_on(&config().streams(2), devices).expect("in order");
+        for n in 0..20_u64 {
+            let put = Put::new().write_point(n % 2);
+            cache.insert_with(&n.to_le_bytes(), &[n as u8; 1000], &put).expect("room");
+        }
+        cache.flush().expect("both work");
+        let worse = if seed % 2 == 0 { &bad } else { &good };
+        worse.inject(Fault::new(FaultKind::Io, Operation::Write, 0));
+        assert!(
+            (0..20_u64).all(|n| cache.remove(&n.to_le_bytes()).expect("room")),
+            "all are there"
+        );
+        lost += usize::from(cache.flush().is_err());
+        let again = |n: u64| cache.remove_durable(&n.to_le_bytes()).expect("the other works");
+        assert!((0..20).all(|n| !again(n)), "none is there");
+        let after = [bad.power_loss(), good.power_loss()];
+        drop(cache);
+        let cache = open(&[&after[0], &after[1]]);
+        for n in 0..20_u64 {
+            assert_eq!(get(&cache, &n.to_le_bytes()), None, "seed {seed}: {n} was removed");
+        }
+        let longest = cache.remove(&[1; 20_000]).expect("no such key can be there");
+        assert!(!longest);
+    }
+    assert!(lost > 0, "no tombstone was lost");
 }

@@ -4,6 +4,7 @@ mod asked;
 mod report;
 
 use crate::output::Output;
+use crate::stdout::print;
 use asked::{Buckets, What};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::PathBuf;
@@ -67,15 +68,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let results = bars::run(&plan, &told());
     environment.others = load.of_others();
     let document = Document::new(environment, &plan, results);
-    println!("{}", bars::terminal(&document.env, &document.rows));
-    println!("{}", closing(&document, began.elapsed()));
+    let table = bars::terminal(&document.env, &document.rows);
+    let printed = print(&format!("{table}\n{}\n", closing(&document, began.elapsed())));
     if let Some(json) = json {
         write(json, &document.to_json())?;
     }
     if let Some(page) = page {
         write(page, &render(&document, None))?;
     }
-    Ok(())
+    printed
 }
 
 fn plan(args: &Args) -> Plan {
@@ -136,6 +137,5 @@ fn closing(document: &Document, took: Duration) -> String {
 fn write(output: Output, text: &str) -> anyhow::Result<()> {
     let path = output.path().to_path_buf();
     output.write(text.as_bytes())?;
-    println!("written: {}", path.display());
-    Ok(())
+    print(&format!("written: {}\n", path.display()))
 }

@@ -1,5 +1,6 @@
 //! `tierce crash`: random histories on a simulated device that loses power.
 
+use crate::stdout::print;
 use clap::ValueEnum;
 use std::process::ExitCode;
 use tierce_io::explore::{self, Coverage, OPERATIONS, Violation, explore};
@@ -57,15 +58,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             Ok(met) => coverage.merge(&met),
             Err(violation) => {
                 if args.mode == Mode::Normal {
-                    println!("{}", violation.clone().minimised());
+                    print(&format!("{}\n", violation.clone().minimised()))?;
                 }
                 violations.push(violation);
             }
         }
     }
-    print!("{coverage}");
     let clean = count - violations.len() as u64;
-    println!("{clean} seeds clean, {} with violations", violations.len());
+    print(&format!("{coverage}{clean} seeds clean, {} with violations\n", violations.len()))?;
     match args.mode {
         Mode::Normal => {
             anyhow::ensure!(violations.is_empty(), "rules were broken, see above");
@@ -77,7 +77,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             let Some(violation) = violations.into_iter().next() else {
                 anyhow::bail!("the device lied and nobody noticed: the checker is blind");
             };
-            println!("as it must be; the first: {}", violation.minimised());
+            print(&format!("as it must be; the first: {}\n", violation.minimised()))?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -1,5 +1,6 @@
 //! `tierce format`: make a cache device of a file or a block device.
 
+use crate::stdout::print;
 use anyhow::bail;
 use bytesize::ByteSize;
 use std::path::PathBuf;
@@ -49,16 +50,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         .force(args.force);
     let superblock = tierce_io::format(&args.path, &options)?;
     let geometry = superblock.geometry();
-    println!(
-        "{}: {} buckets of {}, blocks of {}, {}, uuid {}",
+    print(&format!(
+        "{}: {} buckets of {}, blocks of {}, {}, uuid {}\n",
         args.path.display(),
         geometry.nbuckets(),
         ByteSize(geometry.bucket_bytes().into()),
         ByteSize(geometry.block_bytes().into()),
         superblock.policy,
         superblock.uuid,
-    );
-    Ok(())
+    ))
 }
 
 fn bytes(option: &str, size: ByteSize) -> anyhow::Result<u32> {

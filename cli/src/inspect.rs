@@ -8,9 +8,10 @@ mod json;
 mod survey;
 mod text;
 
+use crate::stdout::print;
 use anyhow::{Context, bail};
 use std::fs::OpenOptions;
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use survey::Survey;
@@ -46,6 +47,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         write_buckets(file, &started.words)?;
     }
     let mut code = ExitCode::SUCCESS;
+    let is_unstarted = surveys[0].started.is_none() && surveys[0].problems.is_empty();
+    if args.buckets.is_some() && is_unstarted {
+        bail!("{}: was never used, wanted a table of buckets", args.paths[0].display());
+    }
     for survey in &surveys {
         for problem in &survey.problems {
             eprintln!("tierce: {}: {problem}", survey.path.display());
@@ -53,14 +58,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(code)
-}
-
-/// Prints; somebody who closes the pipe has seen enough.
-fn print(text: &str) -> anyhow::Result<()> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("stdout"),
-        _ => Ok(()),
-    }
 }
 
 /// Writes the table to a file that must not exist, so that no device is ever overwritten.

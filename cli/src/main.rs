@@ -8,9 +8,11 @@ mod logger;
 mod output;
 mod replay;
 mod sim;
+mod stdout;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Manages the space of flash caches.
@@ -48,7 +50,7 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("tierce: {error:#}");
+            tell(&format!("{error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -66,6 +68,11 @@ fn usage(error: &clap::Error) -> ExitCode {
     let said = text.split("\n\n").next().unwrap_or_default();
     let said = said.strip_prefix("error: ").unwrap_or(said);
     let said: Vec<&str> = said.split_whitespace().collect();
-    eprintln!("tierce: {}; --help says more", said.join(" "));
+    tell(&format!("{}; --help says more", said.join(" ")));
     ExitCode::FAILURE
+}
+
+/// Says what is wrong, in one line. The exit code says so, too, where nobody listens.
+fn tell(said: &str) {
+    let _ = writeln!(std::io::stderr(), "tierce: {said}");
 }

@@ -3,6 +3,7 @@
 mod every;
 
 use crate::output::Output;
+use crate::stdout::print;
 use anyhow::{Context, anyhow, bail, ensure};
 use bytesize::ByteSize;
 use every::Every;
@@ -120,12 +121,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         None => run()?,
     };
     store.close()?;
-    print!("{}", table(&outcome));
+    let printed = print(&table(&outcome));
     if let Some(json) = json {
         let mut text = serde_json::to_vec_pretty(&outcome)?;
         text.push(b'\n');
         json.write(&text)?;
     }
+    printed?;
     judge(&outcome)
 }
 

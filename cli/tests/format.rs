@@ -86,3 +86,30 @@ fn a_file_with_anything_in_it_is_overwritten_only_if_told() {
         assert!(format(&path, &["--bucket", "64KiB", "--force"]).status.success());
     }
 }
+
+/// Nobody reads what it says, or nobody can: the exit code tells which.
+#[test]
+fn what_cannot_be_printed_is_no_panic() {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = directory.path().join("cache");
+    let path = path.to_str().unwrap();
+    let format = ["format", path, "--force", "--size", "64MiB", "--bucket", "64KiB"];
+    for args in [&format[..], &["crash", "--seeds", "1"], &["replay", "--requests", "1"]] {
+        let command = || {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_tierce"));
+            command.args(args).current_dir(directory.path());
+            command
+        };
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let closed = command().stdout(writer).output().unwrap();
+        assert!(closed.status.success(), "{args:?}: {}", stderr(&closed));
+        let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let told = command().stdout(full()).output().unwrap();
+        let said = stderr(&told);
+        assert_eq!(told.status.code(), Some(1), "{args:?}: {said}");
+        assert!(said.starts_with("tierce: stdout: No space left"), "{args:?}: {said}");
+        let silent = command().stdout(full()).stderr(full()).status().unwrap();
+        assert_eq!(silent.code(), Some(1), "{args:?}");
+    }
+}

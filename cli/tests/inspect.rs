@@ -130,6 +130,20 @@ fn the_table_goes_to_a_new_file_only() {
     assert_eq!(std::fs::read(&path).unwrap(), device.bytes);
 }
 
+/// A device that was never used has no table; who asked for it is told.
+#[test]
+fn no_table_is_not_passed_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, table) = (directory.path().join("cache"), directory.path().join("table"));
+    let options = tierce_io::FormatOptions::default().size(Some(64 << 20)).bucket(64 << 10);
+    tierce_io::format(&path, &options).unwrap();
+    let output = inspect(&["--buckets", table.to_str().unwrap()], &path);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("cache: was never used, wanted a table of buckets"), "{said}");
+    assert!(!table.exists());
+}
+
 #[test]
 fn damage_is_named_and_the_rest_shown() {
     let cases: [(usize, &str, &[&str]); 4] = [

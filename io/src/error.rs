@@ -162,6 +162,23 @@ pub enum Error {
         /// Buckets of a usable device.
         wanted: u32,
     },
+    /// There are more buckets than a device can have.
+    #[error(
+        "{device}: too large: {bytes} bytes make {nbuckets} buckets of {bucket_bytes}, wanted at \
+         most {wanted}: make the buckets larger"
+    )]
+    TooLarge {
+        /// The path.
+        device: Arc<str>,
+        /// Its size in bytes.
+        bytes: u64,
+        /// Whole buckets in it.
+        nbuckets: u64,
+        /// Bytes of a bucket.
+        bucket_bytes: u64,
+        /// Buckets of a usable device.
+        wanted: u32,
+    },
     /// A size was given for a file that exists with another one.
     #[error(
         "{device}: exists with {found} bytes, {wanted} were asked for: leave the size out or \

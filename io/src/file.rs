@@ -371,7 +371,7 @@ impl DeviceFile {
     /// Makes an empty file `bytes` long.
     pub(crate) fn grow(&mut self, bytes: u64) -> Result<(), Error> {
         extend(&self.fd, &self.name, bytes)?;
-        self.capabilities.bytes = bytes;
+        self.capabilities.bytes = whole_blocks(bytes, self.capabilities.logical_block);
         Ok(())
     }
 
@@ -409,13 +409,18 @@ impl DeviceFile {
             let found = "a device with logical blocks that are not 512 to 4096 bytes";
             return Err(Error::NotADevice { device: name.clone(), found });
         }
-        let bytes = bytes - bytes % u64::from(logical_block);
+        let bytes = whole_blocks(bytes, logical_block);
         let mut capabilities = Capabilities::new(logical_block, bytes)
             .with_discard(discard_kind(&fd, is_block_device));
         capabilities.direct = direct;
         capabilities.write_streams = write_streams(&fd, is_block_device);
         Ok(Self { fd, name, capabilities, is_block_device })
     }
+}
+
+/// As much of `bytes` as can be read and written.
+pub(crate) fn whole_blocks(bytes: u64, logical_block: u32) -> u64 {
+    bytes - bytes % u64::from(logical_block)
 }
 
 /// What to open, and what it is. Only block devices are reached through symbolic links.

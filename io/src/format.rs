@@ -15,7 +15,7 @@
 
 use crate::device::{Device, DeviceExt};
 use crate::error::Error;
-use crate::file::{Access, DeviceFile, DeviceOptions, start};
+use crate::file::{Access, DeviceFile, DeviceOptions, start, whole_blocks};
 use crate::probe::{EDGE_BYTES, Edges};
 use crate::superblock;
 use std::io;
@@ -23,7 +23,8 @@ use std::path::Path;
 use std::sync::Arc;
 use tierce_core::Policy;
 use tierce_core::geometry::{
-    MAX_BLOCK_SECTORS, MAX_BUCKET_SECTORS, MIN_BUCKET_SECTORS, MIN_DEVICE_BUCKETS, SECTOR_BYTES,
+    MAX_BLOCK_SECTORS, MAX_BUCKET_SECTORS, MAX_BUCKETS, MIN_BUCKET_SECTORS, MIN_DEVICE_BUCKETS,
+    SECTOR_BYTES,
 };
 use tierce_core::record::superblock::{BYTES, OFFSET};
 use tierce_core::record::{Format, Superblock, Uuid};
@@ -102,9 +103,9 @@ tierce_core::setters!(FormatOptions {
 ///
 /// Whatever [`open_device`](crate::open_device) refuses; [`Error::SizeMissing`] and
 /// [`Error::SizeDiffers`]; [`Error::Foreign`] without [`force`](FormatOptions::force), also of a
-/// file that begins or ends with anything but zeros;
-/// [`Error::TooSmall`], and [`Error::Core`] for other sizes out of range. Then nothing on the
-/// device was changed. Or an error of the device, and then it carries a cache no more.
+/// file that begins or ends with anything but zeros; [`Error::TooSmall`], [`Error::TooLarge`], and
+/// [`Error::Core`] for other sizes out of range. Then nothing on the device was changed. Or an
+/// error of the device, and then it carries a cache no more.
 pub fn format(path: impl AsRef<Path>, options: &FormatOptions) -> Result<Superblock, Error> {
     let path = path.as_ref();
     let (file, created) = open_or_create(path, options)?;
@@ -136,7 +137,7 @@ fn open_or_create(path: &Path, options: &FormatOptions) -> Result<(DeviceFile, b
             superblock_for(&name, wanted, logical_block, options)?;
             file.grow(wanted)?;
         }
-        Some(wanted) if wanted != found => {
+        Some(wanted) if whole_blocks(wanted, logical_block) != found => {
             return Err(Error::SizeDiffers { device: name, found, wanted });
         }
         _ => {}
@@ -227,6 +228,11 @@ fn superblock_for(
         let (device, bucket_bytes) = (name.clone(), options.bucket.into());
         let wanted = MIN_DEVICE_BUCKETS;
         return Err(Error::TooSmall { device, bytes, nbuckets, bucket_bytes, wanted });
+    }
+    if nbuckets > u64::from(MAX_BUCKETS) {
+        let (device, bucket_bytes) = (name.clone(), options.bucket.into());
+        let wanted = MAX_BUCKETS;
+        return Err(Error::TooLarge { device, bytes, nbuckets, bucket_bytes, wanted });
     }
     if options.block < logical_block {
         let (device, found) = (name.clone(), options.block);

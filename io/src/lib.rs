@@ -128,6 +128,7 @@ pub use probe::{Finding, probe};
 pub use queue::Queue;
 pub use recovery::{Recovered, recover};
 pub use sim::{CutAt, Fault, FaultKind, Sim, SimOptions};
+pub use superblock::read as read_superblock;
 pub use sync_io::SyncIo;
 pub use uring::Uring;
 pub use volume::{OpenOptions, Owner, StateWriter, Volume};

@@ -16,8 +16,22 @@ use tierce_core::record::Superblock;
 use tierce_core::record::superblock::BYTES;
 pub(crate) use tierce_core::record::superblock::OFFSET;
 
-/// Reads the superblock and checks that this device can be used by it.
-pub(crate) fn read(device: &dyn Device) -> Result<Superblock, Error> {
+/// Reads the superblock of a device and checks that the device can be used by it. Whoever needs to
+/// know what it is before he [opens](crate::Volume::open_on) it, which changes the superblock.
+///
+/// ```
+/// use tierce_io::{FormatOptions, Sim, SimOptions, format_on, read_superblock};
+/// let device = Sim::new(&SimOptions::default());
+/// let made = format_on(&*device, &FormatOptions::default().bucket(64 << 10))?;
+/// assert_eq!(read_superblock(&*device)?.uuid, made.uuid);
+/// # Ok::<(), tierce_io::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// [`Error::NotFormatted`], [`Error::Foreign`], [`Error::Corrupt`], [`Error::Truncated`],
+/// [`Error::TooSmall`], [`Error::BlockTooSmall`], or an error of the device.
+pub fn read(device: &dyn Device) -> Result<Superblock, Error> {
     let name = device.name();
     let device_bytes = device.capabilities().bytes;
     if device_bytes < OFFSET + BYTES as u64 {

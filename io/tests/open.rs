@@ -351,3 +351,32 @@ fn scratch_and_durable_are_told_apart() {
         assert!(allocator.try_alloc(Reserve::None).is_err(), "nobody waits for ever");
     }
 }
+
+/// What is left of the last block is not used; sizes are as they were asked for.
+#[test]
+fn a_size_of_no_whole_blocks() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let bytes = (64 << 20) + 136;
+    let options = FormatOptions::default().size(Some(bytes)).bucket(64 << 10);
+    let (new, empty) = (dir.path().join("new"), dir.path().join("empty"));
+    std::fs::File::create(&empty).expect("an empty file");
+    for path in [&new, &empty] {
+        let superblock = tierce_io::format(path, &options).expect("room for 1024 buckets");
+        assert_eq!(superblock.geometry().nbuckets(), 1024);
+        assert_eq!(std::fs::metadata(path).expect("it exists").len(), bytes);
+        tierce_io::format(path, &options.clone().force(true)).expect("once more");
+        Volume::open(path, &OpenOptions::default()).expect("formatted");
+    }
+    let other = options.clone().size(Some(bytes + 512)).force(true);
+    let refused = tierce_io::format(&new, &other);
+    assert!(matches!(refused, Err(Error::SizeDiffers { .. })), "{refused:?}");
+    // More than there is anywhere, and more buckets than can be counted.
+    for bytes in [1 << 60, u64::MAX] {
+        let path = dir.path().join("huge");
+        let refused = tierce_io::format(&path, &options.clone().size(Some(bytes)));
+        let told = refused.expect_err("too many buckets").to_string();
+        let buckets = format!("{bytes} bytes make {} buckets", bytes >> 16);
+        assert!(told.contains("huge: too large: ") && told.contains(&buckets), "{told}");
+        assert!(!path.exists());
+    }
+}

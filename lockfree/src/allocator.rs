@@ -115,6 +115,31 @@ impl Allocator {
         self.open.seal(self, Some(device));
         self.gc.bell.ring();
     }
+
+    /// Whether `device` is in use: the set is open, and it has not [failed](Self::fail). One load.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use tierce_core::{DeviceIndex, Geometry};
+    /// use tierce_lockfree::{Allocator, Config, DeviceTable, Error};
+    /// let table = DeviceTable::empty(Geometry::new(1024, 1, 128, 1)?);
+    /// let (allocator, _reclaimers) = Allocator::start(Config::default(), vec![table])?.finish();
+    /// allocator.check(DeviceIndex::FIRST)?;
+    /// allocator.fail(DeviceIndex::FIRST, Arc::new(std::io::Error::other("no answer")));
+    /// assert!(matches!(allocator.check(DeviceIndex::FIRST), Err(Error::DeviceFailed { .. })));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DeviceFailed`] with the cause, or [`Error::Closed`].
+    ///
+    /// # Panics
+    ///
+    /// If the set has no such device.
+    pub fn check(&self, device: DeviceIndex) -> Result<(), Error> {
+        self.devices[device.as_usize()].check()
+    }
 }
 
 /// Buckets.

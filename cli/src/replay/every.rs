@@ -1,5 +1,6 @@
 //! `tierce replay --every`: what the cache does, a line every so many seconds.
 
+use crate::stdout::print;
 use bytesize::ByteSize;
 use indicatif::HumanCount;
 use std::str::FromStr;
@@ -40,7 +41,9 @@ pub(super) fn told<T>(every: Every, store: &Tierce, watch: &Watch, work: impl Fn
             let mut goes_on = true;
             while goes_on {
                 goes_on = end.recv_timeout(every.0) == Err(RecvTimeoutError::Timeout);
-                print!("{}", table.line(store.cache().stats(), &watch.take(), rss_bytes()));
+                let line = table.line(store.cache().stats(), &watch.take(), rss_bytes());
+                // The run goes on, and what it comes to is printed as well: that tells.
+                let _ = print(&line);
             }
         });
         // Dropped also if it panics, so the other thread ends.

@@ -12,6 +12,8 @@ pub(crate) mod sampled;
 
 pub(crate) mod crew;
 
+pub(crate) mod desk;
+
 pub(crate) mod uses;
 
 mod rank;

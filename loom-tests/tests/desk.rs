@@ -17,8 +17,8 @@ use tierce_loom_tests::model;
 struct Lent {
     lent: AtomicU64,
     worked: AtomicU64,
-    /// Somebody worked on it while it was not lent. None of the model's: a panic of the helper would
-    /// be kept for the leader.
+    /// Somebody worked on it while it was not lent. None of the model's: a panic of the helper
+    /// would be kept for the leader.
     stray: AtomicBool,
 }
 

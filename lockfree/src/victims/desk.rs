@@ -3,8 +3,8 @@
 //! # Problem
 //!
 //! Who makes a pass wants other threads to do pieces of it, and has borrowed what it works on. A
-//! thread that is called comes 50 µs later, or, if others have all CPUs, when the pass is long over.
-//! Then nobody should wait for it; a pool of threads with scopes does.
+//! thread that is called comes 50 µs later, or, if others have all CPUs, when the pass is long
+//! over. Then nobody should wait for it; a pool of threads with scopes does.
 //!
 //! # Protocol
 //!

@@ -16,6 +16,7 @@ pub(crate) mod desk;
 
 pub(crate) mod uses;
 
+mod guess;
 mod rank;
 mod scan;
 mod share;

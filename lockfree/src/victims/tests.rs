@@ -268,7 +268,7 @@ enum Between {
     Nothing,
     /// Most of what would have been next is used: a guess is too low.
     Touched,
-    /// A third of all becomes empty: it is far too high.
+    /// A third of all becomes nearly empty, the last ones first: it is far too high.
     Emptied,
 }
 
@@ -286,8 +286,9 @@ impl Between {
                 next.iter().for_each(|bucket| given.words[bucket.as_usize()] = fresh);
             }
             Self::Emptied => {
-                let empty = word(Prio::FRESH.get(), 0);
-                given.words.iter_mut().step_by(3).for_each(|word| *word = empty);
+                let empty = Shape::Descending.words(given.words.len() as u32, 0);
+                let third = given.words.iter_mut().zip(empty).step_by(3);
+                third.for_each(|(word, empty)| *word = empty.with_sectors(1));
             }
         }
     }

@@ -3,8 +3,8 @@
 use crate::engine::Engine;
 use crate::events::{event, span};
 use std::time::{Duration, Instant};
-use tierce_core::Mark;
 use tierce_core::geometry::SECTOR_BYTES;
+use tierce_core::{Mark, broken};
 use tierce_lockfree::Marked;
 
 /// Between two collections at least so much time passes: a set in which nothing can be reused
@@ -33,8 +33,8 @@ pub(crate) fn collect(engine: &Engine) {
         let sectors = location.bytes.div_ceil(SECTOR_BYTES);
         let marked = gc.mark(location.bucket, sectors, Mark::Reclaimable);
         // A stale entry stays until its bucket's new gen is durable, see `lineage.rs`.
-        let may_come_back = engine.lives.may_come_back(location.bucket)
-            && !cfg!(tierce_mutant = "index_forgets_early");
+        let may_come_back =
+            engine.lives.may_come_back(location.bucket) && !broken!("index_forgets_early");
         let is_kept = matches!(marked, Marked::Live) || may_come_back;
         entries += 1;
         removed += u64::from(!is_kept);

@@ -36,7 +36,7 @@ use crate::warm::{Progress, Warm};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use tierce_core::geometry::SECTOR_BYTES;
-use tierce_core::{DeviceIndex, Reserve};
+use tierce_core::{DeviceIndex, Reserve, broken};
 use tierce_io::{Device, Request};
 use tierce_lockfree::Allocator;
 
@@ -261,8 +261,7 @@ impl Engine {
     /// to know of it, see [`crate::lineage`].
     fn forget_stale(&self, hash: KeyHash, location: Location) {
         self.memory.forget(hash);
-        if !self.lives.may_come_back(location.bucket) || cfg!(tierce_mutant = "index_forgets_early")
-        {
+        if !self.lives.may_come_back(location.bucket) || broken!("index_forgets_early") {
             self.index.remove_if(hash, location);
         }
     }
@@ -460,7 +459,7 @@ impl Engine {
         if was_there {
             self.counters.removes.add_one();
             let record = Record { kind: Kind::Tombstone, version, expires: 0, key, value: &[] };
-            if !cfg!(tierce_mutant = "no_tombstone") {
+            if !broken!("no_tombstone") {
                 room.push(hash, &record);
             }
         }

@@ -7,7 +7,7 @@ use crate::layout::Dead;
 use crate::void::Void;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, MutexGuard, PoisonError};
-use tierce_core::{BucketId, BucketIndex, DeviceIndex};
+use tierce_core::{BucketId, BucketIndex, DeviceIndex, broken};
 use tierce_io::{Completion, DeviceExt, Request};
 
 /// How many lists of dead records are on their way to the devices at a time, at most.
@@ -30,7 +30,7 @@ impl Engine {
         // The records that the dead give way to become durable first. They are in buckets that are
         // about to go, and were written; but a power loss before they have gone could take them
         // and leave the lists: a value that was durable would be lost.
-        let mut own = match cfg!(tierce_mutant = "dead_before_newer") {
+        let mut own = match broken!("dead_before_newer") {
             true => Ok(()),
             false => self.devices[device.as_usize()].device.flush(),
         };
@@ -49,7 +49,7 @@ impl Engine {
                 void.push(other);
             }
         }
-        if void.is_empty() || cfg!(tierce_mutant = "no_void") {
+        if void.is_empty() || broken!("no_void") {
             return own;
         }
         // Only now: what its records took the place of is dead, durably.

@@ -14,6 +14,7 @@ pub(crate) use crate::packed::{HITS_MAX, Location};
 use crate::packed::{Packed, Scale, TAG_BITS};
 use crate::table::Table;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use tierce_core::broken;
 use twox_hash::XxHash3_64;
 
 const SHARD_BITS: u32 = 10;
@@ -72,7 +73,7 @@ impl Shard<'_> {
     /// Puts `new` in place of `old` if that is still there, for one hit of those that it has.
     pub(crate) fn move_if(&mut self, hash: KeyHash, old: Location, new: Location) -> bool {
         let (tag, scale) = (hash.tag(), self.scale);
-        if cfg!(tierce_mutant = "reinsert_blindly") {
+        if broken!("reinsert_blindly") {
             self.replace(hash, new);
             return true;
         }

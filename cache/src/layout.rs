@@ -33,7 +33,7 @@
 //! Everything is little-endian.
 
 use std::collections::BTreeSet;
-use tierce_core::BucketIndex;
+use tierce_core::{BucketIndex, broken};
 use twox_hash::XxHash3_64;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -54,7 +54,7 @@ pub(crate) const VERSION: u32 = 2;
 
 /// A checksum that starts from a life's number.
 pub(crate) fn checksum(life: u64, bytes: &[u8]) -> U64 {
-    let life = if cfg!(tierce_mutant = "lives_alike") { 0 } else { life };
+    let life = if broken!("lives_alike") { 0 } else { life };
     U64::new(XxHash3_64::oneshot_with_seed(life, bytes))
 }
 

@@ -42,7 +42,7 @@ use crate::layout::{Dead, Layout};
 use crate::life::Lives;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use tierce_core::BucketId;
+use tierce_core::{BucketId, broken};
 
 /// Where a record is: its bucket and its offset there, in bytes.
 pub(crate) type Place = (BucketId, u32);
@@ -64,7 +64,7 @@ struct LifeHash(u32);
 
 impl LifeHash {
     fn of(life: u64) -> Self {
-        let life = if cfg!(tierce_mutant = "lineage_lower_half") {
+        let life = if broken!("lineage_lower_half") {
             life << 32
         } else {
             // By an odd number near 2^64 / 1.618: whatever differs by a multiple of some power of
@@ -134,7 +134,7 @@ impl Lineage {
         layout: &Layout,
     ) -> BTreeMap<BucketId, (u64, Dead)> {
         let mut changed = BTreeMap::new();
-        if cfg!(tierce_mutant = "no_lineage") {
+        if broken!("no_lineage") {
             return BTreeMap::new();
         }
         let mut lists = lock(&self.dead);

@@ -62,7 +62,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use tierce_core::DeviceIndex;
 use tierce_core::geometry::SECTOR_BYTES;
-use tierce_core::{BucketId, Mark};
+use tierce_core::{BucketId, Mark, broken};
 use tierce_io::DeviceExt;
 use tierce_lockfree::Startup;
 
@@ -209,7 +209,7 @@ impl Engine {
         let change = compare(&here, &said, &self.void());
         let name = |number: usize| sources[number].device.name().to_string();
         let strangers = match change {
-            _ if cfg!(tierce_mutant = "any_members") => return Ok(()),
+            _ if broken!("any_members") => return Ok(()),
             Change::Nothing => {
                 self.void().members = said[0].clone();
                 return Ok(());
@@ -270,7 +270,7 @@ impl Engine {
         let buckets = &recovered.buckets;
         // The lowest version that is known: one above the horizon.
         let known = buckets.get(range.end).map_or(0, |bucket| bucket.newest.saturating_add(1));
-        let known = if cfg!(tierce_mutant = "recover_below_horizon") { 0 } else { known };
+        let known = if broken!("recover_below_horizon") { 0 } else { known };
         let records = Mutex::new(std::mem::take(&mut scratch.records));
         let each = |number: usize, entries: Vec<Entry>| {
             let sectors = self.live_sectors(&buckets[number], &entries);

@@ -1,6 +1,7 @@
 //! Bad input, and devices and clocks that are not what they were: one test for each row of the
 //! table in the crate's documentation that no other suite has.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
@@ -200,6 +201,37 @@ fn a_device_that_fails_takes_its_share() {
     drop(cache);
     b.clear_faults();
     assert!(found(&open(&[&a, &b]), &newest) >= 100);
+}
+
+/// A device fails, all it has is overwritten on the other, and that is reused there in its turn:
+/// when the device is back at the next start, nothing of what it has counts.
+#[test]
+fn what_a_failed_device_missed_does_not_come_back() {
+    let (a, b) = (formatted(1), formatted(2));
+    let cache = open(&[&a, &b]);
+    let fill = |keys: Range<u32>, version: u8| {
+        keys.for_each(|n| cache.insert(&n.to_le_bytes(), &[version; 4000]).expect("room"));
+    };
+    // Until both have made buckets free, and take turns.
+    fill(1000..1800, 1);
+    fill(0..200, 1);
+    cache.flush().expect("they work");
+    for operation in [Operation::Read, Operation::Write, Operation::Flush] {
+        b.inject(Fault::new(FaultKind::Io, operation, 0).for_good());
+    }
+    // Twice: some are lost with their bucket.
+    fill(0..200, 2);
+    fill(0..200, 2);
+    let is_there = |cache: &Cache, n: &u32| get(cache, &n.to_le_bytes()).is_some();
+    assert_eq!((0..200).filter(|n| is_there(&cache, n)).count(), 200);
+    // More than the other device holds.
+    fill(2000..6000, 1);
+    assert_eq!((0..200).filter(|n| is_there(&cache, n)).count(), 0, "all were reused");
+    drop(cache);
+    b.clear_faults();
+    let cache = open(&[&a, &b]);
+    assert_eq!((0..200).filter(|n| is_there(&cache, n)).count(), 0, "they were overwritten");
+    assert!((2000..6000).any(|n| is_there(&cache, &n)), "the other has what it had");
 }
 
 /// Left out, added, exchanged: never an older value, never what was removed.

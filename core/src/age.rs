@@ -46,6 +46,7 @@
 //! look comes 4096 epochs later, or up to 7 more if it is that of several rescales. So before it
 //! the stamp is at most 45047 + 4103 behind, where it still means what it should.
 
+use crate::broken;
 use crate::bucket::Prio;
 use crate::word::Snapshot;
 
@@ -249,9 +250,9 @@ impl AgeEpoch {
     /// old stamps forward. Others need to ask [`rescale`](Self::rescale) only about pinned words,
     /// and about those with a stamp of the last 32768 epochs, for the smallest prio.
     #[must_use]
-    pub const fn is_thorough(self, steps: u16) -> bool {
+    pub fn is_thorough(self, steps: u16) -> bool {
         let mut back = 0;
-        let steps = if cfg!(tierce_mutant = "rescale_thorough_skipped") { 1 } else { steps };
+        let steps = if broken!("rescale_thorough_skipped") { 1 } else { steps };
         while back < steps {
             if self.0.before(back).0.is_multiple_of(THOROUGH) {
                 return true;
@@ -263,9 +264,9 @@ impl AgeEpoch {
 
     /// What the `steps` rescales with the last of which this epoch began do with a word of the
     /// table, one after the other with nothing in between.
-    pub const fn rescale(self, word: Snapshot, steps: u16) -> Rescaled {
+    pub fn rescale(self, word: Snapshot, steps: u16) -> Rescaled {
         let stamp = word.stamp();
-        let past = cfg!(tierce_mutant = "rescale_past_the_epoch");
+        let past = broken!("rescale_past_the_epoch");
         if stamp.0 == Stamp::METADATA.0 || stamp.0 == self.0.0 && !past {
             return Rescaled::Stays;
         }
@@ -273,7 +274,7 @@ impl AgeEpoch {
             if past {
                 return Rescaled::Write(word.with_stamp(stamp.after(steps)));
             }
-            let followed = if cfg!(tierce_mutant = "rescales_follow_by_one") { 1 } else { steps };
+            let followed = if broken!("rescales_follow_by_one") { 1 } else { steps };
             let unchanged = self.prio_of(stamp.after(followed));
             return Rescaled::Write(word.with_stamp(self.stamp_of(unchanged)));
         }

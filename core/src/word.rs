@@ -89,13 +89,7 @@ pub const ONE_PIN: u64 = 1 << PIN;
 /// assert_ne!(w.with_mark(Mark::Dirty).bits() & BUSY, 0);
 /// assert_ne!(w.with_pin(1).bits() & BUSY, 0);
 /// ```
-pub const BUSY: u64 = if cfg!(tierce_mutant = "invalidate_pinned") {
-    0b10 << MARK
-} else if cfg!(tierce_mutant = "invalidate_dirty") {
-    (u16::MAX as u64) << PIN
-} else {
-    (u16::MAX as u64) << PIN | 0b10 << MARK
-};
+pub const BUSY: u64 = (u16::MAX as u64) << PIN | 0b10 << MARK;
 
 /// The state of a bucket at one instant.
 ///

@@ -39,7 +39,7 @@ use crate::error::Error;
 use crate::format::wipe_journal;
 use std::sync::Arc;
 use tierce_core::record::{self, Jset, Superblock};
-use tierce_core::{BucketIndex, Geometry};
+use tierce_core::{BucketIndex, Geometry, broken};
 
 /// The journal of an open device.
 ///
@@ -149,7 +149,7 @@ impl Journal {
         let mut buffer = self.device.buffer(bytes);
         entry.encode(self.superblock.set_magic(), block_bytes, &mut buffer)?;
         let bucket_start = self.bucket(slot).get() as u64 * self.geometry().bucket_bytes() as u64;
-        if !cfg!(tierce_mutant = "journal_before_flush") {
+        if !broken!("journal_before_flush") {
             self.device.flush()?;
         }
         let write = Request::write(bucket_start + u64::from(byte), buffer).durable();

@@ -43,7 +43,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::thread::JoinHandle;
 use std::time::Instant;
-use tierce_core::{BucketIndex, DeviceIndex};
+use tierce_core::{BucketIndex, DeviceIndex, broken};
 use tierce_lockfree::{Allocator, PrioWrite, Reclaimer, Step, WaitFor};
 
 /// What a pipeline did so far.
@@ -391,10 +391,9 @@ impl Work {
     fn prio_write(&mut self, mut write: PrioWrite) -> Result<(), Error> {
         assert_eq!(write.seq(), self.writer.prio_seq() + 1, "prio writes are numbered in order");
         let chain = write.chain().to_vec();
-        #[cfg(tierce_mutant = "discard_before_durable")]
-        for &bucket in write.batch() {
+        if broken!("discard_before_durable") {
             // What comes of it does not matter here.
-            drop(self.submit_discard(bucket).wait());
+            write.batch().iter().for_each(|&bucket| drop(self.submit_discard(bucket).wait()));
         }
         loop {
             if let Err(error) = self.writer.write(&chain, write.sets()) {

@@ -22,9 +22,9 @@ use crate::prio_reader::{Table, with_helpers};
 use crate::read_ahead::{InOrder, ReadAhead, Span};
 use crate::superblock;
 use std::sync::Arc;
-use tierce_core::BucketIndex;
 use tierce_core::record::journal::WINDOW_BYTES;
 use tierce_core::record::{ChainWalk, Journal, PrioChain, Superblock};
+use tierce_core::{BucketIndex, broken};
 use tierce_lockfree::{Gens, GensBuilder};
 
 /// The highest number of a journal entry or prio write with which a device is opened: at a
@@ -85,7 +85,7 @@ pub(crate) fn recover_by(
         let table = Gens::zeroed(geometry.nbuckets());
         return Ok(Recovered { superblock, journal: None, chain: None, table });
     }
-    if !superblock.sync && !cfg!(tierce_mutant = "scratch_as_durable") {
+    if !superblock.sync && !broken!("scratch_as_durable") {
         return Err(Error::Scratch { device: device.name().clone() });
     }
     let mut builder = GensBuilder::new(geometry.nbuckets());

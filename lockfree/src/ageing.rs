@@ -81,7 +81,7 @@ use crate::hint;
 use crate::sync::{Arc, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use crate::table::Table;
 use crossbeam_utils::CachePadded;
-use tierce_core::{AgeEpoch, Prio};
+use tierce_core::{AgeEpoch, Prio, broken};
 
 /// The age epoch of a set, shared by the tables of its devices.
 #[derive(Debug)]
@@ -206,11 +206,11 @@ impl Ageing {
     /// Returns how many.
     fn begin(&self) -> u16 {
         let taken = |due: u64| {
-            let alone = due & MAKING == 0 || cfg!(tierce_mutant = "rescales_overlap");
+            let alone = due & MAKING == 0 || broken!("rescales_overlap");
             let steps = if alone { Self::steps(due, AT_ONCE) } else { 0 };
             (steps > 0).then(|| (due - u64::from(steps) * REQUEST) | MAKING)
         };
-        let order = if cfg!(tierce_mutant = "rescale_turn_relaxed") {
+        let order = if broken!("rescale_turn_relaxed") {
             Ordering::Relaxed
         } else {
             // Acquire: the last rescale has ended; pairs with the Release in `again`.
@@ -223,7 +223,7 @@ impl Ageing {
 
     /// Takes more requests, at most `most`, or ends the turn that `begin` began. Returns how many.
     fn again(&self, most: u32) -> u16 {
-        let most = if cfg!(tierce_mutant = "rescale_request_stranded") { 0 } else { most };
+        let most = if broken!("rescale_request_stranded") { 0 } else { most };
         let next = |due: u64| match Self::steps(due, most) {
             0 => Some(due & !MAKING),
             steps => Some(due - u64::from(steps) * REQUEST),

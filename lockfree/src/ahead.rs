@@ -30,7 +30,7 @@ use crate::sync::{AtomicU32, Mutex, MutexGuard, Ordering};
 use crate::table::Table;
 use std::collections::BTreeMap;
 use tierce_core::bucket::GC_GEN_LIMIT;
-use tierce_core::{BucketIndex, Gen};
+use tierce_core::{BucketIndex, Gen, broken};
 
 /// The durable gens of the buckets that are ahead of them.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ impl Entries<'_> {
     /// The bucket's gen advances from `current`, which was the durable one if nothing else is
     /// known.
     pub(crate) fn advance(&mut self, bucket: BucketIndex, current: Gen) {
-        if cfg!(tierce_mutant = "ahead_forgets_the_first") {
+        if broken!("ahead_forgets_the_first") {
             self.durable.insert(bucket, current);
         } else {
             self.durable.entry(bucket).or_insert(current);

@@ -59,6 +59,7 @@ use crate::near::{MODES, Modes, NEAR};
 use crate::section::Section;
 use crate::sync::{Ordering, fence, load_after_rmw};
 use crossbeam_utils::CachePadded;
+use tierce_core::broken;
 
 /// Somebody is in line for a bucket.
 pub(crate) const WAITING: u32 = 1;
@@ -105,7 +106,7 @@ impl Attention {
         self.word().fetch_or(bits.into(), Ordering::SeqCst);
         // SeqCst: of this fence and the look of whoever inserts one comes first.
         fence(Ordering::SeqCst);
-        if bits & OFFERED != 0 && !cfg!(tierce_mutant = "wait_while_near") {
+        if bits & OFFERED != 0 && !broken!("wait_while_near") {
             self.share();
         }
     }
@@ -139,7 +140,7 @@ impl Attention {
 
     /// A look by who has just made something available.
     pub(crate) fn after(&self) -> u32 {
-        if !cfg!(tierce_mutant = "wake_no_fence") {
+        if !broken!("wake_no_fence") {
             // SeqCst: pairs with the fence in `set`.
             fence(Ordering::SeqCst);
         }
@@ -150,7 +151,7 @@ impl Attention {
     /// A look by who has just pushed a bucket into a cell.
     #[inline]
     pub(crate) fn after_cell(&self) -> u32 {
-        if cfg!(tierce_mutant = "wake_cell_unordered") {
+        if broken!("wake_cell_unordered") {
             return self.now();
         }
         bits_of(load_after_rmw(self.word()))

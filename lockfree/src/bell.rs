@@ -29,6 +29,7 @@
 use crate::sync::unmodelled::AtomicU32 as Flag;
 use crate::sync::{AtomicU32, Mutex, Ordering, Thread, current, park_until, yield_now};
 use std::time::{Duration, Instant};
+use tierce_core::broken;
 
 /// How long a busy owner looks before he sleeps.
 const LINGER: Duration = Duration::from_micros(20);
@@ -74,14 +75,14 @@ impl Bell {
     /// Wakes the owner, now or at his next [`wait`](Self::wait). Wait-free, but for a short lock if
     /// he sleeps. What was done before is seen by who is woken.
     pub fn ring(&self) {
-        let order = if cfg!(tierce_mutant = "bell_ring_relaxed") {
+        let order = if broken!("bell_ring_relaxed") {
             Ordering::Relaxed
         } else {
             // Release: publishes the work; pairs with the Acquire in `wait`.
             Ordering::Release
         };
         // Relaxed: the deliberate break, who is awake is not told.
-        if cfg!(tierce_mutant = "bell_ring_lost") && self.state.load(Ordering::Relaxed) != ASLEEP {
+        if broken!("bell_ring_lost") && self.state.load(Ordering::Relaxed) != ASLEEP {
             return;
         }
         if self.state.swap(RUNG, order) == ASLEEP {
@@ -113,7 +114,7 @@ impl Bell {
 
     /// Whether somebody has rung; then that is over.
     fn take(&self) -> bool {
-        let order = if cfg!(tierce_mutant = "bell_wait_relaxed") {
+        let order = if broken!("bell_wait_relaxed") {
             Ordering::Relaxed
         } else {
             // Acquire: pairs with the Release in `ring`.

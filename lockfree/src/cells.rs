@@ -55,7 +55,7 @@ use crate::section::Section;
 use crate::sync::unmodelled::AtomicU64 as Hint;
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
-use tierce_core::BucketIndex;
+use tierce_core::{BucketIndex, broken};
 
 /// Cells of a row: 16 of 8 bytes are two cache lines, which processors fetch together.
 pub(crate) const PLACES: usize = 16;
@@ -143,8 +143,8 @@ impl Replace for Exchanges<'_> {
 
 /// What a section tests for.
 #[inline]
-const fn in_mode(mode: u64) -> u64 {
-    if cfg!(tierce_mutant = "section_any_mode") { MODES } else { mode }
+fn in_mode(mode: u64) -> u64 {
+    if broken!("section_any_mode") { MODES } else { mode }
 }
 
 #[inline]
@@ -156,9 +156,9 @@ fn bucket_in(word: u64) -> Option<BucketIndex> {
 /// The ordering of a pop by an exchange.
 #[inline]
 fn pop_order() -> Ordering {
-    if cfg!(tierce_mutant = "cell_pop_unreleased") {
+    if broken!("cell_pop_unreleased") {
         Ordering::Acquire
-    } else if cfg!(tierce_mutant = "cell_pop_relaxed") {
+    } else if broken!("cell_pop_relaxed") {
         Ordering::Relaxed
     } else {
         // AcqRel: Acquire pairs with the Release of a push; Release with the Acquire of
@@ -170,7 +170,7 @@ fn pop_order() -> Ordering {
 /// The ordering of a push by an exchange.
 #[inline]
 fn push_order() -> Ordering {
-    if cfg!(tierce_mutant = "cell_push_relaxed") {
+    if broken!("cell_push_relaxed") {
         Ordering::Relaxed
     } else {
         // SeqCst: its Release publishes the bucket's word and data and pairs with the
@@ -182,7 +182,7 @@ fn push_order() -> Ordering {
 /// A cell's word for a pop: an empty cell may be what another pop left.
 #[inline]
 fn look(cell: &AtomicU64) -> u64 {
-    if cfg!(tierce_mutant = "cell_pop_relaxed") {
+    if broken!("cell_pop_relaxed") {
         // Relaxed: the deliberate break.
         return cell.load(Ordering::Relaxed);
     }
@@ -193,7 +193,7 @@ fn look(cell: &AtomicU64) -> u64 {
 /// The word of a cell after `bucket` was pushed into it when it was `empty`.
 #[inline]
 fn filled(empty: u64, bucket: BucketIndex) -> u64 {
-    let version = if cfg!(tierce_mutant = "insert_uncounted") { 0 } else { ONE_VERSION };
+    let version = if broken!("insert_uncounted") { 0 } else { ONE_VERSION };
     empty.wrapping_add(version) | u64::from(bucket.get() + 1)
 }
 
@@ -378,7 +378,7 @@ impl Cells {
     #[inline]
     fn row_to_store(&self, near: &Near) -> Option<(&Row, Stores<'_>)> {
         let cpu = near.section.cpu();
-        let row = if cfg!(tierce_mutant = "near_foreign_row") { 0 } else { cpu };
+        let row = if broken!("near_foreign_row") { 0 } else { cpu };
         let modes = self.attention.word();
         Some((self.rows.get(row)?, Stores { section: near.section, modes, cpu }))
     }

@@ -32,7 +32,7 @@ use crate::hint;
 use crate::owner::{self, OWNERS};
 use crate::sync::{AtomicI64, Ordering};
 use crossbeam_utils::CachePadded;
-use tierce_core::Reserve;
+use tierce_core::{Reserve, broken};
 
 type Block<const N: usize> = CachePadded<[AtomicI64; N]>;
 
@@ -87,7 +87,7 @@ impl<const N: usize> Counts<N> {
 
     fn add_shared(&self, which: usize, n: i64) {
         let count = &self.shared[hint::place(self.shared.len())][which];
-        if cfg!(tierce_mutant = "count_shared_plain") {
+        if broken!("count_shared_plain") {
             // Relaxed (both): the deliberate break, no RMW.
             count.store(count.load(Ordering::Relaxed) + n, Ordering::Relaxed);
             return;

@@ -23,7 +23,7 @@ use crate::victims::uses::Uses;
 use crate::wait::Waits;
 use crate::watch::Watches;
 use std::collections::VecDeque;
-use tierce_core::{BucketIndex, DeviceIndex, Geometry, Mark, Reserve, Sizes, Snapshot};
+use tierce_core::{BucketIndex, DeviceIndex, Geometry, Mark, Reserve, Sizes, Snapshot, broken};
 pub(crate) use wake::Hunger;
 
 /// The buckets that hold gens and prios on the device, head first.
@@ -302,7 +302,7 @@ impl Device {
     fn end_with(&self, end: End) {
         self.end.lock().get_or_insert(end);
         self.attention().raise(ENDED);
-        if !cfg!(tierce_mutant = "end_unannounced") {
+        if !broken!("end_unannounced") {
             self.waits.close();
         }
         self.watches.wake_all();
@@ -347,7 +347,7 @@ impl Device {
             if let Some(word) = self.claim(bucket, reserve) {
                 return Ok(Some((Free::none(bucket), word)));
             }
-            if cfg!(tierce_mutant = "handed_on_set_aside") {
+            if broken!("handed_on_set_aside") {
                 popped = Some(bucket);
             }
         }
@@ -390,7 +390,7 @@ impl Device {
             self.put_back(free);
             return self.check().map(|()| None);
         }
-        if seen & WAITING == 0 || cfg!(tierce_mutant = "overtakes") {
+        if seen & WAITING == 0 || broken!("overtakes") {
             return Ok(Some(free));
         }
         Ok(self.waits.give_way(free).err())

@@ -16,7 +16,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 use std::task::Wake;
 use std::time::Instant;
-use tierce_core::{DeviceIndex, Reserve, Snapshot};
+use tierce_core::{DeviceIndex, Reserve, Snapshot, broken};
 
 /// The next free bucket, see [`Allocator::alloc_on`]. Dropping it leaves the line; a bucket that
 /// was handed over already goes to the next.
@@ -110,7 +110,7 @@ impl<'a> AllocFuture<'a> {
                 self.since = Some(Instant::now());
                 event!(DEBUG, "wait", device = self.device, reserve = self.reserve);
                 self.waiter = Some(device.waits.line_up(self.reserve, waker));
-                if !cfg!(tierce_mutant = "no_second_try") {
+                if !broken!("no_second_try") {
                     device.serve();
                 }
                 device.bell.ring();
@@ -194,7 +194,7 @@ impl<'a> Future for AllocFuture<'a> {
 impl Drop for AllocFuture<'_> {
     fn drop(&mut self) {
         if let Some(bucket) = self.leave()
-            && !cfg!(tierce_mutant = "handed_lost")
+            && !broken!("handed_lost")
         {
             self.device().put_back(bucket);
         }

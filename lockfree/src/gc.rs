@@ -75,7 +75,7 @@ use crate::events::event;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 use tierce_core::word::SECTORS_MAX;
-use tierce_core::{BucketIndex, Gen, Mark, Snapshot};
+use tierce_core::{BucketIndex, Gen, Mark, Snapshot, broken};
 
 /// The garbage collector's part of an allocator.
 #[derive(Debug)]
@@ -114,7 +114,7 @@ impl GcState {
 
     #[inline]
     pub(crate) fn epoch(&self) -> u64 {
-        let order = if cfg!(tierce_mutant = "epoch_load_relaxed") {
+        let order = if broken!("epoch_load_relaxed") {
             Ordering::Relaxed
         } else {
             // Acquire: a reader looks its key up after this; pairs with the Release in `finish`.
@@ -243,7 +243,7 @@ impl<'a> Gc<'a> {
         if !allocator.config().invalidate_during_gc {
             allocator.gc_state().set_marks_valid(false);
             allocator.devices().iter().for_each(clear_marks);
-            if cfg!(tierce_mutant = "gc_in_place_valid_early") {
+            if broken!("gc_in_place_valid_early") {
                 allocator.gc_state().set_marks_valid(true);
             }
             return Ok(Self { allocator, shadows: None, finished: false });
@@ -297,10 +297,10 @@ impl<'a> Gc<'a> {
     /// that waited for it go on, and see all of it.
     pub fn finish(mut self) {
         let gc = self.allocator.gc_state();
-        if cfg!(tierce_mutant = "gc_epoch_relaxed") {
+        if broken!("gc_epoch_relaxed") {
             // Relaxed: the deliberate break.
             gc.epoch.fetch_add(1, Ordering::Relaxed);
-        } else if !cfg!(tierce_mutant = "gc_epoch_late") {
+        } else if !broken!("gc_epoch_late") {
             // Release: before the first publish, see `crate::readers`.
             gc.epoch.fetch_add(1, Ordering::Release);
         }
@@ -311,7 +311,7 @@ impl<'a> Gc<'a> {
                 None => recount(device),
             });
         }
-        if cfg!(tierce_mutant = "gc_epoch_late") {
+        if broken!("gc_epoch_late") {
             // Release: the deliberate break, too late.
             gc.epoch.fetch_add(1, Ordering::Release);
         }
@@ -334,7 +334,7 @@ impl Drop for Gc<'_> {
     fn drop(&mut self) {
         let gc = self.allocator.gc_state();
         gc.end();
-        if cfg!(tierce_mutant = "gc_needed_is_a_flag") {
+        if broken!("gc_needed_is_a_flag") {
             // Relaxed: the deliberate break, whoever asked, and for whichever collection.
             gc.needed.store(0, Ordering::Relaxed);
         }
@@ -351,7 +351,7 @@ impl Drop for Gc<'_> {
 /// The beginning of a collection in place. Marks are invalid already: a pass that began before
 /// holds the lock, one that begins later sees it.
 fn clear_marks(device: &Device) {
-    if !cfg!(tierce_mutant = "gc_in_place_no_wait") {
+    if !broken!("gc_in_place_no_wait") {
         drop(device.pass.lock());
     }
     device.geometry().buckets().for_each(|bucket| device.table().gc_clear(bucket));
@@ -381,7 +381,7 @@ fn snapshot(device: &Device) -> Box<[Shadow]> {
     // No key points at a prio bucket. Its mark is set when it is allocated and cleared when it
     // is released; its gen need not move between that and its next allocation, so publishing
     // could not tell the two apart.
-    if !cfg!(tierce_mutant = "gc_ignores_chain") {
+    if !broken!("gc_ignores_chain") {
         chain.live.iter().for_each(|bucket| shadows[bucket.as_usize()].keep_mark());
     }
     shadows
@@ -389,7 +389,7 @@ fn snapshot(device: &Device) -> Box<[Shadow]> {
 
 /// A word at the snapshot, and every key that was inserted before its bucket was unpinned.
 fn start_word(device: &Device, bucket: BucketIndex) -> Snapshot {
-    if cfg!(tierce_mutant = "gc_snapshot_relaxed") {
+    if broken!("gc_snapshot_relaxed") {
         return device.table().peek(bucket);
     }
     device.table().read(bucket)
@@ -406,9 +406,9 @@ fn publish(device: &Device, shadows: &[Shadow]) -> u8 {
             false => (found.mark, found.sectors),
         };
         let table = device.table();
-        let start = if cfg!(tierce_mutant = "gc_ignores_reuse") {
+        let start = if broken!("gc_ignores_reuse") {
             found.start.with_gen(table.peek(bucket).gen_())
-        } else if cfg!(tierce_mutant = "gc_snapshot_late") {
+        } else if broken!("gc_snapshot_late") {
             table.read(bucket)
         } else {
             found.start
@@ -475,7 +475,7 @@ impl Found {
 
 impl Shadow {
     fn new(start: Snapshot) -> Self {
-        let start = if cfg!(tierce_mutant = "gc_ignores_pins") { start.with_pin(0) } else { start };
+        let start = if broken!("gc_ignores_pins") { start.with_pin(0) } else { start };
         let found = Found { start, mark: Mark::None, sectors: 0, oldest: start.gen_() };
         Self(AtomicU32::new(found.pack()))
     }
@@ -504,7 +504,7 @@ impl Shadow {
 
     /// A pointer of gen `pointer` exists: `last_gc` may not pass it.
     fn hold_back(&self, pointer: Gen) {
-        if cfg!(tierce_mutant = "gc_ignores_oldest") {
+        if broken!("gc_ignores_oldest") {
             return;
         }
         self.update(|found| {

@@ -76,6 +76,7 @@ use crate::sync::unmodelled::{AtomicU32, AtomicU64 as Hint};
 use crate::sync::{AtomicU64, Ordering};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
+use tierce_core::broken;
 
 /// Cells are changed by anybody, by exchanges.
 pub(crate) const SHARED: u64 = 1 << 8;
@@ -251,7 +252,7 @@ impl Modes {
                     self.turn(now, SHARED);
                 }
                 _closing => {
-                    if !cfg!(tierce_mutant = "close_no_barrier") {
+                    if !broken!("close_no_barrier") {
                         near.section.barrier();
                     }
                     self.turn(now, SHARED);
@@ -266,7 +267,7 @@ impl Modes {
         let Some(near) = self.near() else { return };
         // Relaxed: the exchange decides.
         let now = self.word().load(Ordering::Relaxed);
-        let visited = now & VISITORS != 0 && !cfg!(tierce_mutant = "open_ignores_visitors");
+        let visited = now & VISITORS != 0 && !broken!("open_ignores_visitors");
         if now & SHARED == 0 || visited || Self::is_wanted(now) {
             return;
         }
@@ -278,7 +279,7 @@ impl Modes {
         if turned.is_err() {
             return;
         }
-        if !cfg!(tierce_mutant = "open_no_barrier") {
+        if !broken!("open_no_barrier") {
             near.section.barrier();
         }
         near.begins();
@@ -286,7 +287,7 @@ impl Modes {
     }
 
     fn is_wanted(word: u64) -> bool {
-        word & u64::from(OFFERED) != 0 && !cfg!(tierce_mutant = "open_ignores_waiters")
+        word & u64::from(OFFERED) != 0 && !broken!("open_ignores_waiters")
     }
 
     /// Ends the turn in which the word was `seen`, unless somebody else has. To NEAR only if nobody

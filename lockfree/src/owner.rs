@@ -32,6 +32,7 @@
 pub(crate) use crate::sync::OWNERS;
 use crate::sync::{AtomicU64, Ordering, thread_local};
 use core::cell::Cell;
+use tierce_core::broken;
 
 const _: () = assert!(OWNERS <= u64::BITS as usize);
 /// The number of a thread that has none.
@@ -68,7 +69,7 @@ impl Owners {
             if lowest >= OWNERS {
                 return None;
             }
-            let order = if cfg!(tierce_mutant = "owner_take_relaxed") {
+            let order = if broken!("owner_take_relaxed") {
                 Ordering::Relaxed
             } else {
                 // Acquire: pairs with the Release in `give_up`.

@@ -35,7 +35,7 @@
 
 use crate::sync::{AtomicPtr, AtomicU64, Ordering};
 use core::ptr;
-use tierce_core::BucketIndex;
+use tierce_core::{BucketIndex, broken};
 
 #[derive(Debug)]
 struct Node {
@@ -60,7 +60,7 @@ impl Pile {
     /// Puts a bucket on top.
     #[cold]
     pub(crate) fn put(&self, bucket: BucketIndex) {
-        let order = if cfg!(tierce_mutant = "pile_put_relaxed") {
+        let order = if broken!("pile_put_relaxed") {
             Ordering::Relaxed
         } else {
             // Release: publishes node and word; pairs with the Acquire in `take`.
@@ -81,7 +81,7 @@ impl Pile {
 
     /// All that was put, the oldest first.
     pub(crate) fn take(&self) -> Vec<BucketIndex> {
-        let order = if cfg!(tierce_mutant = "pile_take_relaxed") {
+        let order = if broken!("pile_take_relaxed") {
             Ordering::Relaxed
         } else {
             // Acquire: pairs with the Release in `put`.

@@ -44,7 +44,7 @@ use crate::allocator::Allocator;
 use crate::bucket_ref::BucketRef;
 use crate::sync::{AtomicU64, Ordering, fence};
 use crossbeam_utils::CachePadded;
-use tierce_core::Gen;
+use tierce_core::{Gen, broken};
 
 /// One holder, and one version further.
 const TAKEN: u64 = 1 << 32 | 1;
@@ -64,18 +64,18 @@ impl PrioBlocks {
     pub(crate) fn free(&self) -> Option<u64> {
         // Acquire: pairs with the Release in `leave`.
         let word = self.0.load(Ordering::Acquire);
-        (word & HOLDERS == 0 || cfg!(tierce_mutant = "prio_block_ignored")).then_some(word)
+        (word & HOLDERS == 0 || broken!("prio_block_ignored")).then_some(word)
     }
 
     /// Whether nobody came since [`free`](Self::free) said `before`: called after the encoding.
     pub(crate) fn unchanged(&self, before: u64) -> bool {
-        if !cfg!(tierce_mutant = "prio_block_no_writer_fence") {
+        if !broken!("prio_block_no_writer_fence") {
             // SeqCst: of this fence and the one in `take` one comes first, see above.
             fence(Ordering::SeqCst);
         }
         // Relaxed: ordered by the fence.
         let now = self.0.load(Ordering::Relaxed);
-        if cfg!(tierce_mutant = "prio_block_no_version") {
+        if broken!("prio_block_no_version") {
             return now & HOLDERS == 0;
         }
         now == before
@@ -91,7 +91,7 @@ impl PrioBlocks {
     pub(crate) fn take(&self) {
         // Relaxed: ordered by the fence.
         self.0.fetch_add(TAKEN, Ordering::Relaxed);
-        if !cfg!(tierce_mutant = "prio_block_no_owner_fence") {
+        if !broken!("prio_block_no_owner_fence") {
             // SeqCst: pairs with the fence in `unchanged`.
             fence(Ordering::SeqCst);
         }
@@ -99,7 +99,7 @@ impl PrioBlocks {
 
     /// One fewer; `true` if it was the last.
     pub(crate) fn leave(&self) -> bool {
-        let order = if cfg!(tierce_mutant = "prio_block_leave_relaxed") {
+        let order = if broken!("prio_block_leave_relaxed") {
             Ordering::Relaxed
         } else {
             // Release: pairs with the Acquire in `free`.

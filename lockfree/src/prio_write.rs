@@ -5,7 +5,7 @@ use crate::device::Hunger;
 use crate::set_records::SetRecords;
 use crate::sync::Arc;
 use tierce_core::record::prio_set::{PrioRecords, RECORD_BYTES, records_of};
-use tierce_core::{BucketIndex, DeviceIndex, Gen, Prio};
+use tierce_core::{BucketIndex, DeviceIndex, Gen, Prio, broken};
 
 /// All gens and prios of a device, to be written to the buckets of a new chain, and the batch
 /// of buckets that will be safe to reuse once they are durable.
@@ -144,8 +144,8 @@ impl PrioWrite {
     #[must_use = "what is not confirmed must not be named by the journal"]
     pub fn confirm(&mut self) -> bool {
         assert!(self.sets_encoded.iter().all(|&done| done), "a set was never encoded");
-        self.confirmed = self.allocator.prio_blocks().unchanged(self.unblocked)
-            || cfg!(tierce_mutant = "prio_block_no_redo");
+        self.confirmed =
+            self.allocator.prio_blocks().unchanged(self.unblocked) || broken!("prio_block_no_redo");
         if !self.confirmed {
             self.sets_encoded.fill(false);
             self.encoded.iter_mut().for_each(|(_, gen_)| *gen_ = None);

@@ -39,7 +39,7 @@
 use crate::allocator::Allocator;
 use crate::sync::{AtomicU64, Ordering, fence};
 use crate::table::Table;
-use tierce_core::{Gen, Snapshot};
+use tierce_core::{Gen, Snapshot, broken};
 
 use crate::bucket_ref::BucketRef;
 
@@ -106,11 +106,7 @@ impl<'a> Read<'a> {
         let table = self.allocator.table_of(pointer)?;
         let word = table.find(pointer.bucket())?;
         let is_current = Table::read_word(word).gen_() == pointer.gen_();
-        let read = if cfg!(tierce_mutant = "read_epoch_late") {
-            Self::begin(self.allocator)
-        } else {
-            self
-        };
+        let read = if broken!("read_epoch_late") { Self::begin(self.allocator) } else { self };
         is_current.then_some(OpenRead { read, table, word, pointer })
     }
 }
@@ -124,8 +120,9 @@ impl OpenRead<'_> {
     pub fn validate(self) -> bool {
         let Read { allocator, epoch } = self.read;
         let now = word_after(self.word);
+        let too_many = EPOCHS + u64::from(broken!("read_three_epochs"));
         let is_valid = is_same_life(now, self.pointer.gen_())
-            && allocator.gc_state().epoch().wrapping_sub(epoch) < EPOCHS;
+            && allocator.gc_state().epoch().wrapping_sub(epoch) < too_many;
         if !is_valid {
             self.count_race();
         } else if !self.table.is_fresh(now) {
@@ -141,12 +138,12 @@ impl OpenRead<'_> {
 }
 
 /// How many steps of the epoch are one too many, see the proof above.
-const EPOCHS: u64 = if cfg!(tierce_mutant = "read_three_epochs") { 3 } else { 2 };
+const EPOCHS: u64 = 2;
 
 /// The word after everything that was read before.
 #[inline]
 fn word_after(word: &AtomicU64) -> Snapshot {
-    if !cfg!(tierce_mutant = "read_no_fence") {
+    if !broken!("read_no_fence") {
         // Acquire: the data was read before the word is; pairs with whoever wrote the data of a
         // new life after the Release of `invalidate`.
         fence(Ordering::Acquire);
@@ -157,7 +154,7 @@ fn word_after(word: &AtomicU64) -> Snapshot {
 /// Whether a bucket with this word is in the life that a pointer with this gen means.
 #[inline]
 fn is_same_life(now: Snapshot, pointer: Gen) -> bool {
-    if cfg!(tierce_mutant = "validate_by_staleness") {
+    if broken!("validate_by_staleness") {
         return !pointer.is_stale(now.gen_());
     }
     now.gen_() == pointer

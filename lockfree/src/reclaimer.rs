@@ -52,7 +52,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 use tierce_core::draws::Draws;
 use tierce_core::spec::Event;
-use tierce_core::{BucketId, BucketIndex, DeviceIndex, Policy, Snapshot};
+use tierce_core::{BucketId, BucketIndex, DeviceIndex, Policy, Snapshot, broken};
 
 /// What a reclaimer that cannot go on waits for; [`Reclaimer`] has an example.
 ///
@@ -348,7 +348,7 @@ impl Reclaimer {
         let allocator = Arc::clone(&self.allocator);
         let gc = allocator.gc_state();
         let demand = self.dev().take_demand();
-        let hurries = allocator.config().batch_on_demand && !cfg!(tierce_mutant = "no_hurry");
+        let hurries = allocator.config().batch_on_demand && !broken!("no_hurry");
         self.hurry = demand && hurries;
         match self.pass() {
             Passed::Full => {}
@@ -419,16 +419,13 @@ impl Reclaimer {
         let in_place = !allocator.config().invalidate_during_gc;
         // A collection in place waits for this lock after it has declared the marks invalid.
         let _pass = in_place.then(|| device.pass.lock());
-        let unguarded = cfg!(tierce_mutant = "gc_in_place_unguarded");
+        let unguarded = broken!("gc_in_place_unguarded");
         if !unguarded && !allocator.gc_state().marks_valid() {
             return false;
         }
         let (room, before) = (self.room(), self.free_inc.len());
-        let far = if cfg!(tierce_mutant = "far_ahead_taken") {
-            Vec::new()
-        } else {
-            device.ahead.far(device.table())
-        };
+        let far =
+            if broken!("far_ahead_taken") { Vec::new() } else { device.ahead.far(device.table()) };
         let (free_inc, events) = (&mut self.free_inc, &mut self.events);
         let shift = device.geometry().sector_shift();
         let mut pass = Pass {
@@ -488,7 +485,7 @@ impl Reclaimer {
             return None;
         }
         let partial = self.hurry || self.write_partial && self.needs_gc();
-        let early = self.write_early && !cfg!(tierce_mutant = "no_early_write");
+        let early = self.write_early && !broken!("no_early_write");
         let write = self.is_full() || early || partial && !self.free_inc.is_empty();
         self.hurry = false;
         self.phase = if write { Phase::Write } else { Phase::Choose };

@@ -24,7 +24,7 @@ use crate::table::Table;
 use crate::words::{LINE, Line};
 use tierce_core::age::{Rescaled, Stamp};
 use tierce_core::word::ONE_PIN;
-use tierce_core::{AgeEpoch, BucketIndex, Prio, Snapshot};
+use tierce_core::{AgeEpoch, BucketIndex, Prio, Snapshot, broken};
 
 /// Words that are asked at once: a line.
 const GROUP: usize = LINE;
@@ -54,7 +54,7 @@ impl Table {
     /// Whether a bucket aged by one of these rescales, but not by the last.
     pub(crate) fn aged_before(&self, epoch: AgeEpoch, steps: u16) -> bool {
         let aged = |bucket| epoch.rescale(self.peek(bucket), steps) == Rescaled::AgedBefore;
-        let forgotten = cfg!(tierce_mutant = "rescale_forgets_earlier");
+        let forgotten = broken!("rescale_forgets_earlier");
         steps > 1 && !forgotten && (0..self.len()).any(|at| aged(BucketIndex::new(at as u32)))
     }
 

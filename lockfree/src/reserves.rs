@@ -53,7 +53,7 @@ use crate::sync::{Arc, AtomicU64, Ordering, Queue, fence};
 use crossbeam_utils::CachePadded;
 use std::collections::VecDeque;
 use tierce_core::reserve::REFILL_ORDER;
-use tierce_core::{BucketIndex, Reserve, Sizes};
+use tierce_core::{BucketIndex, Reserve, Sizes, broken};
 
 /// How many buckets one refill takes from the queue, the caller's own included: as many as a
 /// cache line of the table has words. Neighbours should stay on one CPU.
@@ -152,7 +152,7 @@ impl Reserves {
             if let Some(found) = self.look_everywhere(reserve) {
                 return Ok(found);
             }
-            if cfg!(tierce_mutant = "version_unchecked") {
+            if broken!("version_unchecked") {
                 return Err(Empty { movers_seen: false });
             }
             let after = self.version();
@@ -195,14 +195,14 @@ impl Reserves {
         if more == 0 {
             return Some(Free::none(first).into());
         }
-        if !cfg!(tierce_mutant = "mover_unannounced") {
+        if !broken!("mover_unannounced") {
             // Acquire: the pops below stay below the announcement. A scan that misses what we
             // carry has seen the queue without it, hence (by the queue's orderings) sees us.
             self.movers.fetch_add(1, Ordering::Acquire);
         }
         let (moved, spare) = self.carry(first, more);
-        if !cfg!(tierce_mutant = "mover_unannounced") {
-            let order = if cfg!(tierce_mutant = "mover_done_relaxed") {
+        if !broken!("mover_unannounced") {
+            let order = if broken!("mover_done_relaxed") {
                 Ordering::Relaxed
             } else {
                 // Release: what was put down is seen by whoever does not see us any more.

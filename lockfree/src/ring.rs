@@ -62,6 +62,7 @@
 
 use crate::sync::{AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
+use tierce_core::broken;
 
 const ITEM: u64 = u32::MAX as u64;
 
@@ -123,7 +124,7 @@ impl Ring {
     /// Says that all steps from `now`, which the counter was, up to `at` were made, if nobody else
     /// has.
     fn advance_to(counter: &AtomicU64, mut now: u64, at: u64) {
-        let order = if cfg!(tierce_mutant = "ring_advance_relaxed") {
+        let order = if broken!("ring_advance_relaxed") {
             Ordering::Relaxed
         } else {
             // Release: who reads it has synchronised with who made the steps.
@@ -165,7 +166,7 @@ impl Ring {
         // Acquire: pairs with the Release in `advance`.
         let first = self.tail.load(Ordering::Acquire);
         let (mut at, mut pushed) = (first, 0);
-        if cfg!(tierce_mutant = "ring_some_told_early") {
+        if broken!("ring_some_told_early") {
             Self::advance_to(&self.tail, first, first + 2);
         }
         for item in items.take(TOGETHER) {
@@ -197,7 +198,7 @@ impl Ring {
     /// Exchanges `word`, a slot empty in this turn, for one with `item`, unless somebody was
     /// faster.
     fn fill(slot: &AtomicU64, word: u64, turn: u32, item: u32) -> bool {
-        let order = if cfg!(tierce_mutant = "ring_push_relaxed") {
+        let order = if broken!("ring_push_relaxed") {
             Ordering::Relaxed
         } else {
             // Release: publishes the bucket; pairs with the Acquire in `pop`.

@@ -20,7 +20,7 @@ use crate::wide::{Wide, prefetch_behind, wide};
 use crate::words::LINE;
 use core::ops::Range;
 use tierce_core::record::prio_set::{PrioRecords, RECORD_BYTES, Record, record, records_of_eight};
-use tierce_core::{AgeEpoch, BucketIndex, Gen};
+use tierce_core::{AgeEpoch, BucketIndex, Gen, broken};
 
 /// Words that are read and encoded together.
 const TOGETHER: usize = 64;
@@ -85,7 +85,7 @@ impl<'a> SetRecords<'a> {
             *noted = Some(gen_);
         }
         self.next_followed = self.followed.next();
-        if cfg!(tierce_mutant = "encode_before_drain") {
+        if broken!("encode_before_drain") {
             // What the word was before this bucket was invalidated.
             return Gen::new(gen_.get().wrapping_sub(1));
         }

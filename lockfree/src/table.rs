@@ -43,7 +43,7 @@ use crate::victims::Taken;
 use crate::victims::uses::Uses;
 use crate::words::Words;
 use tierce_core::word::{ONE_PIN, PIN_LIMIT, Purpose};
-use tierce_core::{AgeEpoch, BucketIndex, Gen, Mark, Prio, Snapshot};
+use tierce_core::{AgeEpoch, BucketIndex, Gen, Mark, Prio, Snapshot, broken};
 
 /// What [`Table::invalidate`] took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,7 +168,7 @@ impl Table {
     /// As [`read_for_prios`](Self::read_for_prios), of a word that was found before.
     #[inline]
     pub(crate) fn read_word_for_prios(word: &AtomicU64) -> Snapshot {
-        if cfg!(tierce_mutant = "prio_block_no_writer_fence") {
+        if broken!("prio_block_no_writer_fence") {
             // Relaxed: what this break is about.
             return Snapshot::from_bits(word.load(Ordering::Relaxed));
         }
@@ -200,7 +200,7 @@ impl Table {
 
     /// Takes the bucket for reuse, if nothing forbids it.
     pub(crate) fn invalidate(&self, bucket: BucketIndex) -> Option<Invalidated> {
-        if cfg!(tierce_mutant = "invalidate_by_store") {
+        if broken!("invalidate_by_store") {
             let after = self.read(bucket).invalidate()?;
             // AcqRel: the deliberate break, whatever the word has become meanwhile.
             self.word(bucket).swap(after.bits(), Ordering::AcqRel);
@@ -208,9 +208,9 @@ impl Table {
         }
         // AcqRel: Acquire pairs with the Release in `unpin`; Release with the Acquire of the
         // lists' consumers and of readers that check the gen again.
-        let order = if cfg!(tierce_mutant = "invalidate_relaxed") {
+        let order = if broken!("invalidate_relaxed") {
             Ordering::Relaxed
-        } else if cfg!(tierce_mutant = "invalidate_unreleased") {
+        } else if broken!("invalidate_unreleased") {
             Ordering::Acquire
         } else {
             Ordering::AcqRel
@@ -253,7 +253,7 @@ impl Table {
 
     /// One more pin, if the gen is still `pointer`.
     pub(crate) fn pin(&self, bucket: BucketIndex, pointer: Gen) -> Option<Snapshot> {
-        if cfg!(tierce_mutant = "pin_blind") {
+        if broken!("pin_blind") {
             // Acquire: the deliberate break, a pin before the gen is known.
             let before = self.word(bucket).fetch_add(ONE_PIN, Ordering::Acquire);
             let before = Snapshot::from_bits(before);
@@ -263,7 +263,7 @@ impl Table {
             self.unpin(bucket, 1);
             return None;
         }
-        let order = if cfg!(tierce_mutant = "pin_relaxed") {
+        let order = if broken!("pin_relaxed") {
             Ordering::Relaxed
         } else {
             // Acquire: keeps the accesses that the pin protects below it.
@@ -296,11 +296,7 @@ impl Table {
     pub(crate) fn unpin(&self, bucket: BucketIndex, n: u16) -> Snapshot {
         // Release: publishes what the holder wrote; pairs with the Acquire in `invalidate` and
         // in GC's snapshot.
-        let order = if cfg!(tierce_mutant = "unpin_relaxed") {
-            Ordering::Relaxed
-        } else {
-            Ordering::Release
-        };
+        let order = if broken!("unpin_relaxed") { Ordering::Relaxed } else { Ordering::Release };
         let before = self.word(bucket).fetch_sub(u64::from(n) * ONE_PIN, order);
         Snapshot::from_bits(before).unpin(n).expect("a pin is returned once")
     }
@@ -317,7 +313,7 @@ impl Table {
         purpose: Purpose,
         sectors: u32,
     ) -> Result<Snapshot, Snapshot> {
-        let unordered = cfg!(tierce_mutant = "allocate_relaxed");
+        let unordered = broken!("allocate_relaxed");
         let before = if unordered { self.peek(bucket) } else { self.read(bucket) };
         let next = |w: Snapshot| w.allocate(purpose, sectors).map(|w| self.stamped(w));
         if next(before) == Some(before) {
@@ -350,14 +346,14 @@ impl Table {
         if stamped.stamp() == epoch.stamp() {
             return;
         }
-        let known = if cfg!(tierce_mutant = "touch_by_an_old_epoch") {
+        let known = if broken!("touch_by_an_old_epoch") {
             stamped.with_prio(Prio::OLDEST)
         } else {
             epoch.reveal(stamped)
         };
         let Some(touched) = known.touch(pointer) else { return };
         let next = epoch.stamped(touched);
-        if cfg!(tierce_mutant = "touch_plain_store") {
+        if broken!("touch_plain_store") {
             // Relaxed: the deliberate break, no RMW.
             word.store(next.bits(), Ordering::Relaxed);
             return;
@@ -365,7 +361,7 @@ impl Table {
         // Relaxed (both): prio is a hint; the CAS keeps the other fields.
         let fresh =
             word.compare_exchange(now, next.bits(), Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        let counts = self.uses.observes(bucket) || cfg!(tierce_mutant = "uses_of_all_counted");
+        let counts = self.uses.observes(bucket) || broken!("uses_of_all_counted");
         if counts && fresh {
             self.uses.count(known);
         }
@@ -392,10 +388,10 @@ impl Table {
         oldest: Gen,
     ) -> Snapshot {
         let next = |w: Snapshot| {
-            let raised = cfg!(tierce_mutant = "gc_raises_last_gc");
+            let raised = broken!("gc_raises_last_gc");
             Some(w.gc_publish(start, mark, sectors, if raised { w.gen_() } else { oldest }))
         };
-        let order = if cfg!(tierce_mutant = "gc_publish_relaxed") {
+        let order = if broken!("gc_publish_relaxed") {
             Ordering::Relaxed
         } else {
             // AcqRel: Acquire pairs with the Release in `unpin`; Release with `invalidate`, and
@@ -443,7 +439,7 @@ impl Table {
             let next = w.unused(durable).filter(|_| w.gen_() == pointer);
             next.map(|w| self.stamped(w))
         };
-        let order = if cfg!(tierce_mutant = "unused_relaxed") {
+        let order = if broken!("unused_relaxed") {
             Ordering::Relaxed
         } else {
             // AcqRel: as `invalidate`.
@@ -461,8 +457,8 @@ impl Table {
         durable: Gen,
     ) -> Result<Snapshot, Snapshot> {
         let next = |w: Snapshot| w.bump_gen(durable).filter(|_| w.gen_() == pointer);
-        let alone = cfg!(tierce_mutant = "bump_gen_relaxed");
-        let order = if alone || cfg!(tierce_mutant = "prio_block_no_owner_fence") {
+        let alone = broken!("bump_gen_relaxed");
+        let order = if alone || broken!("prio_block_no_owner_fence") {
             Ordering::Relaxed
         } else {
             // AcqRel: as `invalidate`.
@@ -529,11 +525,11 @@ impl Table {
     /// What the bucket of gen `pointer` holds is dead; it may be invalidated. `false` if it is
     /// somebody else's by now: gen and mark are one word, or what he marked dirty would be lost.
     pub(crate) fn free(&self, bucket: BucketIndex, pointer: Gen) -> bool {
-        let unchecked = cfg!(tierce_mutant = "free_looks_first");
+        let unchecked = broken!("free_looks_first");
         if unchecked && self.peek(bucket).gen_() != pointer {
             return false;
         }
-        let order = if cfg!(tierce_mutant = "free_relaxed") {
+        let order = if broken!("free_relaxed") {
             Ordering::Relaxed
         } else {
             // AcqRel: Release publishes the owner's last accesses to `invalidate`.

@@ -46,7 +46,7 @@ use crate::reserves::Free;
 use crate::sync::{Arc, Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::task::Waker;
-use tierce_core::{BucketIndex, Reserve};
+use tierce_core::{BucketIndex, Reserve, broken};
 
 /// What became of a waiter.
 #[derive(Debug)]
@@ -183,7 +183,7 @@ impl Waits {
         }
         let waiter = Arc::new(Waiter { lot: Mutex::new(Lot::Waiting(waker.clone())) });
         lines.by_reserve[reserve.as_usize()].push_back(Arc::clone(&waiter));
-        if cfg!(tierce_mutant = "wait_no_fence") {
+        if broken!("wait_no_fence") {
             self.attention.raise(WAITING);
         } else {
             self.attention.set(WAITING);

@@ -41,7 +41,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 use std::collections::VecDeque;
 use std::time::Instant;
-use tierce_core::Reserve;
+use tierce_core::{Reserve, broken};
 
 /// Somebody in line.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ impl Watches {
             devices.iter().for_each(|device| device.set_watched(false));
         }
         drop(lines);
-        if !cfg!(tierce_mutant = "watch_leaves_silently") {
+        if !broken!("watch_leaves_silently") {
             wake(next);
         }
     }
@@ -198,7 +198,7 @@ impl future::Decided for FreeFuture<'_> {
             let devices = self.allocator.devices();
             self.watcher = Some(self.allocator.watches().line_up(self.reserve, waker, devices));
             devices.iter().for_each(Device::feel_demand);
-            if cfg!(tierce_mutant = "watch_no_second_look") {
+            if broken!("watch_no_second_look") {
                 return None;
             }
         }

@@ -7,7 +7,7 @@
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, Ordering, fence};
 use loom::thread;
-use tierce_core::{Gen, Mark};
+use tierce_core::{Gen, Mark, broken};
 use tierce_lockfree::{Allocator, BucketRef, Marked, model as inside};
 use tierce_loom_tests::{
     model,
@@ -26,7 +26,7 @@ fn full() -> (Arc<Allocator>, BucketRef) {
 /// Puts other data into the bucket, as a device in memory does.
 fn overwrite(data: &AtomicU32, value: u32) {
     // Release: the gen advanced before; pairs with the fence of the reader.
-    if !cfg!(tierce_mutant = "device_no_fence") {
+    if !broken!("device_no_fence") {
         fence(Ordering::Release);
     }
     // Relaxed: ordered by the fence.

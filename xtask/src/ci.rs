@@ -5,15 +5,12 @@
 //! the stages that need the tool are skipped, saying so.
 
 use crate::report::{Outcome, Report, if_there_is};
-use crate::run::{self, Show};
+use crate::run;
 use crate::{checks, crash, fuzz, kill_test, loom, mutants, perf_check, place, sanitize};
 use crate::{shuttle, suites};
 use anyhow::Result;
 use clap::Args;
-use std::process::Command;
 
-/// How many deliberate breaks a run tries, chosen by the commit.
-const MUTANT_SAMPLE: usize = 3;
 /// How often a run kills the replay.
 const KILL_ROUNDS: u64 = 3;
 
@@ -45,7 +42,7 @@ pub(crate) fn run(options: &Options, report: &mut Report) {
     report.stage("kill-test", || if_there_is(kill_test::exists(), "program", kill));
     report.stage("crash", || if_there_is(crash::exists(), "command", crashes));
     report.stage("perf-check", || perf_check::run(&perf_check::Options { bless: false }));
-    report.stage("mutants", || if_there_is(mutants::exist()?, "mutant with a test", mutant_sample));
+    report.stage("mutants", || if_there_is(mutants::exist()?, "mutant with a test", all_mutants));
     report.stage("licences", || with("deny", strict, checks::licences));
     report.stage("lean", checks::lean);
 }
@@ -87,16 +84,6 @@ fn crashes() -> Result<Outcome> {
     crash::run(&crash::Options { seeds: crash::CI_SEEDS })
 }
 
-fn mutant_sample() -> Result<Outcome> {
-    mutants::run(&mutants::Options::sample(MUTANT_SAMPLE, commit_seed()))
-}
-
-/// A seed that every commit draws anew and that gives the same sample when the commit is
-/// looked at again; 0 outside a repository.
-fn commit_seed() -> u64 {
-    let mut command = Command::new("git");
-    command.args(["rev-parse", "--short=12", "HEAD"]).current_dir(place::root());
-    let output = run::run(command, Show::Never);
-    let commit = output.map(|output| output.text).unwrap_or_default();
-    u64::from_str_radix(commit.trim(), 16).unwrap_or(0)
+fn all_mutants() -> Result<Outcome> {
+    mutants::run(&mutants::Options::default())
 }

@@ -9,6 +9,7 @@ use crate::run::{self, Output, Show};
 use crate::tally;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -27,7 +28,7 @@ pub(crate) struct Options {
 }
 
 /// One fuzz target.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Target {
     /// The package it attacks: the directory that holds `fuzz/`.
     pub(crate) package: PathBuf,
@@ -46,13 +47,23 @@ pub(crate) struct Setting {
     pub(crate) target_dir: PathBuf,
     /// Where crashing inputs go; `fuzz/artifacts` if nothing is said.
     pub(crate) artifacts: Option<PathBuf>,
+    /// Where the copy of the corpus goes.
+    pub(crate) corpora: PathBuf,
+    /// More of the environment of the run.
+    pub(crate) env: Vec<(&'static str, OsString)>,
 }
 
 impl Setting {
     /// The code as it is, for so many seconds.
     pub(crate) fn plain(seconds: u64) -> Self {
-        let target_dir = place::target("fuzz");
-        Self { seconds, rustflags: run::rustflags(""), target_dir, artifacts: None }
+        Self {
+            seconds,
+            rustflags: run::rustflags(""),
+            target_dir: place::target("fuzz"),
+            artifacts: None,
+            corpora: place::target("fuzz-corpus"),
+            env: Vec::new(),
+        }
     }
 }
 
@@ -69,8 +80,9 @@ impl Target {
 
     /// Builds and runs it from a copy of its corpus.
     pub(crate) fn run(&self, setting: &Setting, show: Show) -> Result<Output> {
-        let corpus = self.copy_corpus()?;
+        let corpus = self.copy_corpus(&setting.corpora)?;
         let mut command = self.command("run", setting);
+        command.envs(setting.env.iter().map(|(name, value)| (name, value)));
         command.arg(&corpus).arg("--").arg(format!("-max_total_time={}", setting.seconds));
         if let Some(artifacts) = &setting.artifacts {
             fs::create_dir_all(artifacts)?;
@@ -86,9 +98,9 @@ impl Target {
         command
     }
 
-    /// A fresh directory with the checked-in corpus.
-    fn copy_corpus(&self) -> Result<PathBuf> {
-        let copy = place::target("fuzz-corpus").join(&self.name);
+    /// A fresh directory in `corpora` with the checked-in corpus.
+    fn copy_corpus(&self, corpora: &Path) -> Result<PathBuf> {
+        let copy = corpora.join(&self.name);
         if copy.exists() {
             fs::remove_dir_all(&copy).with_context(|| format!("clearing {}", copy.display()))?;
         }

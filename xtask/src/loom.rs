@@ -27,11 +27,12 @@ pub(crate) fn exists() -> Result<bool> {
     Ok(!place::rust_files(&place::root().join("loom-tests/tests"))?.is_empty())
 }
 
-/// The models, or one file of them, with at most `bound` preemptions.
-pub(crate) fn models(bound: u32, file: Option<&str>) -> Tests {
-    let mut select = vec!["-p", "tierce-loom-tests", "--release"];
-    select.extend(file.iter().flat_map(|file| ["--test", file]));
-    let mut tests = Tests::select(select)
+/// The package that has them.
+pub(crate) const PACKAGE: &str = "tierce-loom-tests";
+
+/// The models, with at most `bound` preemptions.
+pub(crate) fn models(bound: u32) -> Tests {
+    let mut tests = Tests::select(["-p", PACKAGE, "--release"])
         .env("RUSTFLAGS", run::rustflags("--cfg tierce_loom"))
         .env("CARGO_TARGET_DIR", place::target("loom"))
         .env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true")
@@ -48,7 +49,7 @@ fn worth_a_line(line: &str) -> bool {
 
 /// Runs all models.
 pub(crate) fn run(options: &Options) -> Result<Outcome> {
-    let (output, tally) = models(options.bound, None).run(Show::Picked(worth_a_line), None)?;
+    let (output, tally) = models(options.bound).run(Show::Picked(worth_a_line), None)?;
     let iterations = tally::numbers_before(&output.text, "model ", "iterations").sum::<u64>();
     let note = format!("models; {iterations} iterations, bound {}", options.bound);
     Ok(suites::outcome(&output, &tally, note))

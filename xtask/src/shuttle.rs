@@ -45,11 +45,12 @@ pub(crate) fn exists() -> Result<bool> {
     Ok(!place::rust_files(&place::root().join("shuttle-tests/tests"))?.is_empty())
 }
 
-/// The scenarios, or one file of them, each with so many schedules.
-pub(crate) fn scenarios(schedules: u64, file: Option<&str>) -> Tests {
-    let mut select = vec!["-p", "tierce-shuttle-tests", "--release"];
-    select.extend(file.iter().flat_map(|file| ["--test", file]));
-    let mut tests = Tests::select(select)
+/// The package that has them.
+pub(crate) const PACKAGE: &str = "tierce-shuttle-tests";
+
+/// The scenarios, each with so many schedules.
+pub(crate) fn scenarios(schedules: u64) -> Tests {
+    let mut tests = Tests::select(["-p", PACKAGE, "--release"])
         .env("RUSTFLAGS", run::rustflags("--cfg tierce_shuttle"))
         .env("CARGO_TARGET_DIR", place::target("shuttle"))
         .env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true")
@@ -69,7 +70,7 @@ pub(crate) fn run(options: &Options) -> Result<Outcome> {
     let count = count_scenarios(&options.filter)?;
     ensure!(count > 0, "no scenario's name contains {:?}", options.filter);
     let each = options.schedules.div_ceil(count);
-    let mut tests = scenarios(each, None);
+    let mut tests = scenarios(each);
     tests.filter.clone_from(&options.filter);
     if let Some(seed) = options.seed {
         tests = tests.env("TIERCE_SHUTTLE_SEED", seed.to_string());

@@ -7,11 +7,12 @@ use crate::place;
 use crate::report::{Outcome, if_there_is};
 use crate::run::{self, Output, Show};
 use crate::tally::{self, Tally};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -44,13 +45,6 @@ impl Tests {
         self
     }
 
-    /// Builds without running.
-    pub(crate) fn build(&self, show: Show) -> Result<Output> {
-        let mut command = self.command();
-        command.arg("--no-run");
-        run::run(command, show)
-    }
-
     /// Builds and runs, at most for `limit`.
     pub(crate) fn run(&self, show: Show, limit: Option<Duration>) -> Result<(Output, Tally)> {
         let mut command = self.command();
@@ -69,6 +63,23 @@ impl Tests {
         Ok((output, tally))
     }
 
+    /// Builds without running, by cargo test; says where the test programs are.
+    pub(crate) fn programs(&self) -> Result<Vec<Program>> {
+        let mut command = run::cargo(["test", "--no-run"]);
+        command.arg("--message-format=json-render-diagnostics").args(&self.select);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        let output = run::run(command, Show::Never)?;
+        let (messages, rest): (Vec<_>, Vec<_>) =
+            output.text.lines().partition(|line| line.starts_with('{'));
+        ensure!(
+            output.status.success(),
+            "{} does not build\n{}",
+            self.select.join(" "),
+            rest.join("\n")
+        );
+        messages.into_iter().filter_map(|message| Program::of(message).transpose()).collect()
+    }
+
     fn filter(&self) -> Option<&str> {
         (!self.filter.is_empty()).then_some(self.filter.as_str())
     }
@@ -83,6 +94,64 @@ impl Tests {
         }
         command
     }
+}
+
+/// A test program that was built.
+#[derive(Debug)]
+pub(crate) struct Program {
+    /// Its package.
+    pub(crate) package: String,
+    /// The integration test; the unit tests if there is none.
+    pub(crate) test: Option<String>,
+    path: PathBuf,
+    /// Where cargo would run it.
+    directory: PathBuf,
+}
+
+impl Program {
+    /// The program that a message of cargo tells of.
+    fn of(message: &str) -> Result<Option<Self>> {
+        let artifact = serde_json::from_str::<Artifact>(message)
+            .with_context(|| format!("what cargo says: {message}"))?;
+        let Artifact { manifest_path: Some(manifest), target: Some(target), .. } = artifact else {
+            return Ok(None);
+        };
+        let (Some(path), true) = (artifact.executable, artifact.profile.is_some_and(|p| p.test))
+        else {
+            return Ok(None);
+        };
+        let directory = manifest.parent().context("a manifest lies in a directory")?.to_owned();
+        let test = target.kind.iter().any(|kind| kind == "test").then_some(target.name);
+        Ok(Some(Self { package: package_name(&directory)?, test, path, directory }))
+    }
+
+    /// It, in the environment of `tests`.
+    pub(crate) fn command(&self, tests: &Tests) -> Command {
+        let mut command = Command::new(&self.path);
+        command.current_dir(&self.directory);
+        command.envs(tests.env.iter().map(|(name, value)| (name, value)));
+        command
+    }
+}
+
+/// What is read of cargo's messages; all but artifacts lack something.
+#[derive(Deserialize)]
+struct Artifact {
+    manifest_path: Option<PathBuf>,
+    target: Option<ArtifactTarget>,
+    profile: Option<ArtifactProfile>,
+    executable: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct ArtifactTarget {
+    kind: Vec<String>,
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct ArtifactProfile {
+    test: bool,
 }
 
 /// Whether cargo-nextest is installed; asked once.
@@ -247,6 +316,26 @@ mod tests {
     #[test]
     fn stress_tests_are_counted() {
         assert!(stress_tests().unwrap() > 0);
+    }
+
+    #[test]
+    fn test_programs_are_found_in_what_cargo_says() {
+        let manifest = place::root().join("core/Cargo.toml");
+        let message = |kind: &str, name: &str, test: bool| {
+            format!(
+                r#"{{"reason":"compiler-artifact","manifest_path":{manifest:?},
+                "target":{{"kind":["{kind}"],"crate_types":["bin"],"name":"{name}"}},
+                "profile":{{"opt_level":"0","test":{test}}},"executable":"/x/{name}-01"}}"#
+            )
+        };
+        let unit = Program::of(&message("lib", "tierce_core", true)).unwrap().unwrap();
+        assert_eq!((unit.package.as_str(), unit.test), ("tierce-core", None));
+        assert_eq!(unit.path, Path::new("/x/tierce_core-01"));
+        let other = Program::of(&message("test", "records", true)).unwrap().unwrap();
+        assert_eq!(other.test.as_deref(), Some("records"));
+        assert!(Program::of(&message("bin", "tierce", false)).unwrap().is_none());
+        assert!(Program::of(r#"{"reason":"build-finished","success":true}"#).unwrap().is_none());
+        assert!(Program::of("{").is_err());
     }
 
     #[test]

@@ -24,6 +24,7 @@
 
 use super::key::{Key, Keys};
 use super::{Check, SetMagic, crc};
+use crate::broken;
 use crate::bucket::DeviceIndex;
 use crate::error::{Error, Place, RecordKind};
 use core::mem::{offset_of, size_of};
@@ -234,7 +235,7 @@ impl Jset {
         check.same_bits("magic", header.magic.get(), set.jset())?;
         let keys = header.keys.get() as usize;
         check.that(keys <= MAX_KEY_WORDS, "keys", keys, format_args!("at most {MAX_KEY_WORDS}"))?;
-        if cfg!(tierce_mutant = "jset_unchecked_keys") {
+        if broken!("jset_unchecked_keys") {
             let _ = &rest[..8 * keys];
         }
         let Some(words) = rest.get(..8 * keys) else {

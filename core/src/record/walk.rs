@@ -24,6 +24,7 @@
 
 use super::key::{Key, Pointer};
 use super::{Check, Jset, Node, SetMagic};
+use crate::broken;
 use crate::bucket::{BucketId, DeviceIndex};
 use crate::error::{Error, Place, RecordKind};
 use crate::geometry::{Geometry, SECTOR_BYTES};
@@ -276,7 +277,7 @@ impl Walk<'_> {
     ) -> Result<Node, E> {
         let place = Place::bucket(at.bucket(), 0);
         let check = Check::new(RecordKind::Node, place);
-        let new = self.seen.insert(at) || cfg!(tierce_mutant = "walk_node_twice");
+        let new = self.seen.insert(at) || broken!("walk_node_twice");
         check.that(new, "bucket", "in the index twice", "once")?;
         let geometry = &self.devices[at.device().as_usize()];
         let bytes = (key.sectors() * SECTOR_BYTES).min(geometry.meta_bytes());

@@ -1,20 +1,27 @@
 //! Every legal change of a bucket's word: the table at the top of [`super`].
 
 use super::{BUSY, ONE_PIN, PIN_LIMIT, Purpose, Snapshot};
+use crate::broken;
 use crate::bucket::{GC_GEN_LIMIT, Gen, Mark, Prio};
 
 /// The transitions.
 impl Snapshot {
     /// Whether [`invalidate`](Self::invalidate) would succeed.
     #[must_use]
-    pub const fn can_invalidate(self) -> bool {
-        self.0 & BUSY == 0
-            && (self.gc_gen() < GC_GEN_LIMIT || cfg!(tierce_mutant = "invalidate_far"))
+    pub fn can_invalidate(self) -> bool {
+        let busy = if broken!("invalidate_pinned") {
+            BUSY & (ONE_PIN - 1)
+        } else if broken!("invalidate_dirty") {
+            BUSY & !(ONE_PIN - 1)
+        } else {
+            BUSY
+        };
+        self.0 & busy == 0 && (self.gc_gen() < GC_GEN_LIMIT || broken!("invalidate_far"))
     }
 
     /// Takes the bucket for reuse: every pointer into it becomes stale.
     #[must_use]
-    pub const fn invalidate(self) -> Option<Self> {
+    pub fn invalidate(self) -> Option<Self> {
         if !self.can_invalidate() {
             return None;
         }
@@ -125,14 +132,11 @@ impl Snapshot {
     /// while the gen on the device, `durable`, is the gen in memory: so at most once per prio
     /// write.
     #[must_use]
-    pub const fn unused(self, durable: Gen) -> Option<Self> {
-        if self.gen_().get() != durable.get() && !cfg!(tierce_mutant = "unused_twice") {
+    pub fn unused(self, durable: Gen) -> Option<Self> {
+        if self.gen_().get() != durable.get() && !broken!("unused_twice") {
             return None;
         }
-        match self.invalidate() {
-            Some(next) => Some(next.with_mark(Mark::None)),
-            None => None,
-        }
+        self.invalidate().map(|next| next.with_mark(Mark::None))
     }
 
     /// The gen of a metadata bucket that its owner frees advances by one; `durable` is its gen
@@ -141,9 +145,9 @@ impl Snapshot {
     /// `None`: the gen has run too far ahead, a garbage collection or a prio write has to come
     /// first.
     #[must_use]
-    pub const fn bump_gen(self, durable: Gen) -> Option<Self> {
+    pub fn bump_gen(self, durable: Gen) -> Option<Self> {
         let far = self.gc_gen() >= GC_GEN_LIMIT || self.gen_().since(durable) >= GC_GEN_LIMIT;
-        if far && !cfg!(tierce_mutant = "bump_gen_far") {
+        if far && !broken!("bump_gen_far") {
             return None;
         }
         Some(self.with_gen(self.gen_().next()))

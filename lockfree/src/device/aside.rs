@@ -7,7 +7,7 @@
 
 use super::Device;
 use crate::sync::{Ordering, fence};
-use tierce_core::{BucketIndex, Snapshot};
+use tierce_core::{BucketIndex, Snapshot, broken};
 
 impl Device {
     #[cold]
@@ -19,7 +19,7 @@ impl Device {
     /// Keeps a free bucket away from the lists until the foreign pin on it is gone.
     pub(crate) fn set_aside(&self, bucket: BucketIndex) {
         self.set_aside.put(bucket);
-        if !cfg!(tierce_mutant = "set_aside_no_fence") {
+        if !broken!("set_aside_no_fence") {
             // SeqCst: of this fence and the one in `pin_dropped` one comes first: either the look
             // below finds the pin gone, or whoever drops it sees that a bucket was set aside.
             fence(Ordering::SeqCst);
@@ -34,7 +34,7 @@ impl Device {
         if word.pin_count() != 1 {
             return; // a free bucket with no other foreign pin has exactly its own
         }
-        if !cfg!(tierce_mutant = "pin_dropped_no_fence") {
+        if !broken!("pin_dropped_no_fence") {
             // SeqCst: pairs with the fence in `set_aside`.
             fence(Ordering::SeqCst);
         }

@@ -23,7 +23,7 @@ use crate::device::Hunger;
 use crate::events::event;
 use crate::wait::Sleepers;
 use std::collections::VecDeque;
-use tierce_core::{BucketIndex, Reserve};
+use tierce_core::{BucketIndex, Reserve, broken};
 
 impl Device {
     /// Makes a bucket free that has just become safe to reuse. `Err` if all lists are full.
@@ -97,7 +97,7 @@ impl Device {
         // Whoever is woken may run at once, and want it.
         drop(stock);
         drop(sleepers);
-        if left == 0 && !cfg!(tierce_mutant = "restock_unrung") {
+        if left == 0 && !broken!("restock_unrung") {
             self.ring_if_hungry(ROOM);
         }
         left < before

@@ -6,6 +6,7 @@
 use super::Device;
 use crate::attention::{BUCKETS, DISCARDS, HUNGRY, OFFERED, ROOM, UNBLOCKED, WAITING, WATCHED};
 use crate::sync::Ordering;
+use tierce_core::broken;
 
 /// What a sleeping reclaimer wants.
 #[derive(Clone, Copy, Debug)]
@@ -42,13 +43,13 @@ impl Device {
 
     #[cold]
     pub(super) fn noticed(&self, seen: u32) {
-        if seen & WAITING != 0 && !cfg!(tierce_mutant = "offered_unserved") {
+        if seen & WAITING != 0 && !broken!("offered_unserved") {
             self.serve();
         }
         if seen & BUCKETS != 0 {
             self.ring_if_hungry(BUCKETS);
         }
-        if seen & WATCHED != 0 && !cfg!(tierce_mutant = "offered_unwatched") {
+        if seen & WATCHED != 0 && !broken!("offered_unwatched") {
             self.watches.offered();
         }
     }
@@ -89,7 +90,7 @@ impl Device {
     /// either that finds it, or whoever makes it available rings.
     pub(crate) fn stay_hungry(&self, hunger: Hunger) {
         self.attention().clear(HUNGRY);
-        if cfg!(tierce_mutant = "hungry_no_fence") {
+        if broken!("hungry_no_fence") {
             self.attention().raise(hunger as u32);
         } else {
             self.attention().set(hunger as u32);

@@ -34,7 +34,7 @@ use crate::sync::Arc;
 use std::collections::VecDeque;
 use std::task::{Wake, Waker};
 use tierce_core::spec::Event;
-use tierce_core::{BucketIndex, DeviceIndex};
+use tierce_core::{BucketIndex, DeviceIndex, broken};
 
 /// Discards of an owner who allows several.
 #[derive(Debug, Default)]
@@ -151,7 +151,7 @@ impl Reclaimer {
         let discards = self.discards.as_mut()?;
         discards.allowed -= 1;
         discards.under_way.push(bucket);
-        if cfg!(tierce_mutant = "discard_released_at_once") {
+        if broken!("discard_released_at_once") {
             discards.settled.push_back(bucket);
         }
         Some(bucket)

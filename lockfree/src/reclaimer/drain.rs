@@ -5,7 +5,7 @@ use crate::device::Hunger;
 use crate::events::event;
 use crate::sync::Arc;
 use tierce_core::spec::Event;
-use tierce_core::{BucketId, BucketIndex};
+use tierce_core::{BucketId, BucketIndex, broken};
 
 impl Reclaimer {
     /// Phase 1: everything that is ready goes to the free lists.
@@ -26,7 +26,7 @@ impl Reclaimer {
             let next = self.in_hand.take().or_else(|| Some((self.ready.pop_front()?, false)));
             let Some((bucket, discarded)) = next else { break };
             if !discarded {
-                if cfg!(tierce_mutant = "release_before_discarded") {
+                if broken!("release_before_discarded") {
                     let _ = self.dev().release(bucket);
                 }
                 self.in_hand = Some((bucket, false));

@@ -8,7 +8,7 @@ use crate::prio_write::PrioWrite;
 use crate::sync::Arc;
 use std::time::Instant;
 use tierce_core::spec::Event;
-use tierce_core::{BucketIndex, Gen, Reserve};
+use tierce_core::{BucketIndex, Gen, Reserve, broken};
 
 impl Reclaimer {
     /// The state of the blocks if nobody holds prio writes back; else whoever leaves last rings.
@@ -22,7 +22,7 @@ impl Reclaimer {
 
     /// Phase 3: the batch and the chain.
     pub(super) fn begin_write(&mut self) -> Step {
-        if cfg!(tierce_mutant = "release_before_durable") {
+        if broken!("release_before_durable") {
             for bucket in core::mem::take(&mut self.free_inc) {
                 let _ = self.dev().release(bucket);
             }
@@ -56,7 +56,7 @@ impl Reclaimer {
             self.alloc_chain()
         });
         let Some(chain) = chain else { return Step::Wait(WaitFor::PrioBuckets) };
-        if cfg!(tierce_mutant = "old_chain_early") {
+        if broken!("old_chain_early") {
             let old = core::mem::take(&mut self.dev().chain.lock().live);
             for bucket in old {
                 let _ = self.release_old(bucket) && self.dev().recycle(bucket);
@@ -118,7 +118,7 @@ impl Reclaimer {
         let old: Vec<_> =
             old.into_iter().map(|bucket| (bucket, self.release_old(bucket))).collect();
         drop(chain);
-        let old = if cfg!(tierce_mutant = "old_chain_kept") { Vec::new() } else { old };
+        let old = if broken!("old_chain_kept") { Vec::new() } else { old };
         for (bucket, pinned) in old {
             self.event(|bucket| Event::PrioFreed { bucket }, bucket);
             if pinned && device.recycle(bucket) {
@@ -133,12 +133,11 @@ impl Reclaimer {
         event!(DEBUG, "prio_durable", device = self.device, seq = write.seq());
         write.settle();
         let encoded_is_current = |&(bucket, encoded): &(BucketIndex, Gen)| {
-            cfg!(tierce_mutant = "gen_mismatch_released")
-                || device.table().peek(bucket).gen_() == encoded
+            broken!("gen_mismatch_released") || device.table().peek(bucket).gen_() == encoded
         };
         let (ready, moved): (Vec<_>, Vec<_>) = write.encoded_batch().partition(encoded_is_current);
         self.ready.extend(ready.into_iter().map(|(bucket, _)| bucket));
-        if !cfg!(tierce_mutant = "gen_mismatch_dropped") {
+        if !broken!("gen_mismatch_dropped") {
             self.free_inc.extend(moved.into_iter().map(|(bucket, _)| bucket));
         }
         self.in_flight = 0;

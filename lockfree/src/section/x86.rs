@@ -62,6 +62,7 @@ use crate::hint;
 use crate::sync::AtomicU64;
 use core::arch::asm;
 use std::sync::OnceLock;
+use tierce_core::broken;
 
 /// `MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ`.
 const BARRIER: libc::c_int = 1 << 7;
@@ -260,7 +261,7 @@ impl Section {
     /// If the kernel refuses what it granted before: the process has forbidden itself the call.
     #[cold]
     pub(crate) fn barrier(self) {
-        if cfg!(tierce_mutant = "barrier_skipped") {
+        if broken!("barrier_skipped") {
             return;
         }
         // The second time: a child that the kernel does not take for its registered parent.

@@ -57,6 +57,7 @@ use crate::near::{MODES, NEAR, Patience, SHARED};
 use crate::section::Section;
 use crate::sync::Ordering;
 use std::time::Duration;
+use tierce_core::broken;
 
 /// When a slot is made near: a turn and its end cost as much as some hundred locked instructions,
 /// and interrupt other CPUs.
@@ -75,11 +76,11 @@ impl Slot {
         let cpu = section.cpu();
         // Relaxed: by Invariant 2.
         let is_own = self.cpu.load(Ordering::Relaxed) as usize == cpu;
-        if seen & MODES != NEAR || !is_own && !cfg!(tierce_mutant = "slot_of_any_cpu") {
+        if seen & MODES != NEAR || !is_own && !broken!("slot_of_any_cpu") {
             return self.replace_shared(section, seen, old, new);
         }
         let (cell, old, new) = (&self.word, old.bits(), new.bits());
-        if cfg!(tierce_mutant = "slot_in_any_turn") {
+        if broken!("slot_in_any_turn") {
             return section.store(modes, NEAR, cpu, cell, old, new);
         }
         section.store_in_turn(modes, seen, cpu, cell, old, new)
@@ -132,11 +133,7 @@ impl Slot {
         // Relaxed (both): by Invariant 1.
         if self.cpu.load(Ordering::Relaxed) != cpu {
             let settle = || self.cpu.store(cpu, Ordering::Relaxed);
-            if cfg!(tierce_mutant = "slot_cpu_unvisited") {
-                settle()
-            } else {
-                self.modes.visited(settle)
-            }
+            if broken!("slot_cpu_unvisited") { settle() } else { self.modes.visited(settle) }
         }
         self.modes.open();
     }

@@ -10,6 +10,7 @@
 use crate::sync::Ordering;
 use crate::sync::unmodelled::{AtomicU32, AtomicU64};
 use crossbeam_utils::CachePadded;
+use tierce_core::broken;
 
 const BITS: usize = u64::BITS as usize;
 
@@ -35,7 +36,7 @@ impl Part {
     }
 
     fn idle(&self) -> u64 {
-        if cfg!(tierce_mutant = "hand_ignores_use") {
+        if broken!("hand_ignores_use") {
             return self.mine();
         }
         // Relaxed: a hint.

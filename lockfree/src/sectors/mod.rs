@@ -86,7 +86,7 @@ pub use extent::Extent;
 pub use request::{SectorRequest, WritePoint};
 use slot::{SlotWord, Take};
 use std::time::Instant;
-use tierce_core::{BucketId, DeviceIndex};
+use tierce_core::{BucketId, DeviceIndex, broken};
 
 /// The open buckets of a set.
 #[derive(Debug)]
@@ -212,7 +212,7 @@ impl OpenBuckets {
         else {
             return None;
         };
-        if cfg!(tierce_mutant = "slot_take_by_store") {
+        if broken!("slot_take_by_store") {
             // AcqRel: the deliberate break, whatever the word has become meanwhile.
             slot.word.swap(next.bits(), Ordering::AcqRel);
         } else if !slot.replace(self.section, word, next) {
@@ -257,7 +257,7 @@ impl OpenBuckets {
     /// Closes every open bucket, or those of one device: for shutdown. What remains of them is
     /// lost.
     pub(crate) fn seal(&self, allocator: &Allocator, device: Option<DeviceIndex>) {
-        if !cfg!(tierce_mutant = "seal_no_fence") {
+        if !broken!("seal_no_fence") {
             // SeqCst: pairs with that of `open`, see *Ending* above.
             fence(Ordering::SeqCst);
         }
@@ -282,11 +282,11 @@ fn device_of(allocator: &Allocator, bucket: BucketId) -> &Device {
 /// `bucket` was just taken out of its slot, `units` of it handed out and `unused` pins left.
 #[cold]
 fn closed(device: &Device, bucket: BucketId, units: u32, unused: u16) {
-    if unused > 0 && !cfg!(tierce_mutant = "slot_unsettled") {
+    if unused > 0 && !broken!("slot_unsettled") {
         device.table().unpin(bucket.bucket(), unused);
     }
     let sectors = i64::from(units) << device.sector_units().shift;
-    if cfg!(tierce_mutant = "closed_uncounted") {
+    if broken!("closed_uncounted") {
         return;
     }
     device.counters.sectors_written.add(sectors);
@@ -332,29 +332,29 @@ fn open<'a>(
     let id = pointer.id();
     let device = device_of(allocator, id);
     let prepaid = u16::try_from(device.bucket_units() - 1).expect("a bucket has ≤ 8191 units");
-    if !cfg!(tierce_mutant = "slot_before_prepay") {
+    if !broken!("slot_before_prepay") {
         device.table().prepay(id.bucket(), prepaid);
     }
     // Its Release publishes that the pins were taken; pairs with the Acquire in `take`.
     let section = allocator.open_buckets().section;
     let opened = slot.replace(section, word, word.opened(pointer, request.flash_only));
-    if cfg!(tierce_mutant = "slot_before_prepay") {
+    if broken!("slot_before_prepay") {
         device.table().prepay(id.bucket(), prepaid);
     }
     if !opened {
-        if cfg!(tierce_mutant = "spare_back_before_settled") {
+        if broken!("spare_back_before_settled") {
             device.give_back(crate::reserves::Free::none(bucket.into_bucket().bucket()));
             device.table().unpin(id.bucket(), prepaid);
             return Ok(());
         }
         device.table().unpin(id.bucket(), prepaid);
-        if cfg!(tierce_mutant = "rollover_loses_spare") {
+        if broken!("rollover_loses_spare") {
             let _ = bucket.into_bucket();
             return Ok(());
         }
         return Err(bucket);
     }
-    if !cfg!(tierce_mutant = "open_bucket_no_fence") {
+    if !broken!("open_bucket_no_fence") {
         // SeqCst: pairs with that of `seal`, see *Ending* above.
         fence(Ordering::SeqCst);
     }

@@ -7,6 +7,7 @@ use super::choose::{Slot, Slots};
 use super::request::{SectorRequest, WritePoint};
 use crate::sync::Ordering;
 use crate::sync::unmodelled::AtomicU32;
+use tierce_core::broken;
 
 /// Entries per slot. A slot is the last one of one write point and of one end, so that at most
 /// one entry in so many is in use, and two rarely meet.
@@ -72,7 +73,7 @@ impl Points {
         is_crowded: bool,
     ) -> Option<usize> {
         let [first, second] = self.pair(request.write_point);
-        let is_crowded = is_crowded && !cfg!(tierce_mutant = "crowd_unshared");
+        let is_crowded = is_crowded && !broken!("crowd_unshared");
         let is_right =
             |slot: &Slot| (is_crowded || slot.is_writer(request)) && slot.is_of_class(request);
         verified(first, slots, place, is_right).or_else(|| verified(second, slots, place, is_right))

@@ -49,6 +49,7 @@
 
 use crate::sync::{AtomicU64, Ordering, look_again};
 use crossbeam_utils::CachePadded;
+use tierce_core::broken;
 use tierce_core::geometry::MAX_BUCKETS;
 
 /// Bits of a number of pieces.
@@ -111,7 +112,7 @@ impl Crew {
     pub(crate) fn lead(&self, phase: Phase, pieces: usize, mut work: impl FnMut(usize)) {
         // Relaxed: nobody counts before the word is opened.
         self.done.swap(0, Ordering::Relaxed);
-        let order = if cfg!(tierce_mutant = "crew_opens_relaxed") {
+        let order = if broken!("crew_opens_relaxed") {
             Ordering::Relaxed
         } else {
             // Release: publishes what the phase works on; pairs with the Acquire in `take`.
@@ -122,7 +123,7 @@ impl Crew {
             let _done = Done(self);
             work(piece);
         }
-        let order = if cfg!(tierce_mutant = "crew_done_relaxed") {
+        let order = if broken!("crew_done_relaxed") {
             Ordering::Relaxed
         } else {
             // Acquire: pairs with the Release of those who count: their work is seen.
@@ -166,7 +167,7 @@ impl Crew {
             if next == pieces {
                 return Err(Phase::of(turn));
             }
-            if cfg!(tierce_mutant = "crew_takes_by_store") {
+            if broken!("crew_takes_by_store") {
                 // Acquire: the deliberate break, whoever took it meanwhile.
                 self.turn.swap(turn + 1, Ordering::Acquire);
                 return Ok((Phase::of(turn), next as usize));

@@ -40,6 +40,7 @@ use core::fmt;
 use core::mem::take;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use tierce_core::broken;
 
 /// What is called for: work, done by whoever has this number.
 type Work<'a> = dyn Fn(usize) + Sync + 'a;
@@ -92,7 +93,7 @@ impl Desk {
     /// Answers the call that is there, if there is one. `false` if nobody calls any more.
     fn answer(&self) -> bool {
         let mut top = self.top.lock();
-        if cfg!(tierce_mutant = "desk_answered_unlocked")
+        if broken!("desk_answered_unlocked")
             && let Top::Call(work, number) = *top
         {
             drop(top);
@@ -134,7 +135,7 @@ impl Called<'_> {
     /// Takes the call away. Returns why it panicked, if it did.
     fn end(&mut self) -> Option<Payload> {
         let desk = self.0.take()?;
-        if cfg!(tierce_mutant = "desk_call_left") {
+        if broken!("desk_call_left") {
             return None;
         }
         let mut looks = 0;

@@ -47,7 +47,7 @@ use crate::table::Table;
 use core::cmp::Reverse;
 use crossbeam_utils::CachePadded;
 use tierce_core::draws::Draws;
-use tierce_core::{BucketIndex, Geometry};
+use tierce_core::{BucketIndex, Geometry, broken};
 
 /// Buckets for each that is sampled.
 const STRIDE: usize = 64;
@@ -175,10 +175,10 @@ impl Search<'_> {
         let (mut left, wanted) = (candidates, pass.wanted.min(candidates));
         if let Some(rank) = guess.limit(wanted) {
             let limit = Limit { rank, most: Guess::most(wanted) };
-            if self.scan(crew, limit) || cfg!(tierce_mutant = "lru_guess_overrun") {
+            if self.scan(crew, limit) || broken!("lru_guess_overrun") {
                 left -= self.take(crew, pass, left, limit.rank, guess, some);
             }
-            if pass.wanted == 0 || left == 0 || cfg!(tierce_mutant = "lru_guess_final") {
+            if pass.wanted == 0 || left == 0 || broken!("lru_guess_final") {
                 return guess.right();
             }
             guess.wrong();
@@ -197,7 +197,7 @@ impl Search<'_> {
             let limit = limit(sample, rank);
             self.scan(crew, Limit { rank: limit, most: usize::MAX });
             left -= self.take(crew, pass, left, limit, guess, some);
-            if limit == Rank::LAST || cfg!(tierce_mutant = "lru_one_scan") {
+            if limit == Rank::LAST || broken!("lru_one_scan") {
                 break;
             }
         }
@@ -348,7 +348,7 @@ pub(super) fn in_order<'a>(
     ranks: &'a mut [Rank],
     table: &'a Table,
 ) -> impl Iterator<Item = BucketIndex> + 'a {
-    if cfg!(tierce_mutant = "lru_ties_by_place") {
+    if broken!("lru_ties_by_place") {
         ranks.sort_unstable_by_key(|rank| (rank.key(), Reverse(rank.bucket())));
     } else {
         ranks.sort_unstable();

@@ -2,7 +2,7 @@
 
 use tierce_core::policy::lru_key;
 use tierce_core::word::SECTORS_MAX;
-use tierce_core::{AgeEpoch, BucketIndex, Prio, Snapshot};
+use tierce_core::{AgeEpoch, BucketIndex, Prio, Snapshot, broken};
 
 /// A bucket's place in the order: the key above the bucket's number. No two are the same, so
 /// whatever is the smallest of a table does not depend on who looks at it in which order.
@@ -83,7 +83,7 @@ impl Estimate {
     #[inline(always)]
     pub(crate) fn of(self, word: u64) -> u32 {
         let word = Snapshot::from_bits(word);
-        let later = u16::from(cfg!(tierce_mutant = "lru_estimate_too_high"));
+        let later = u16::from(broken!("lru_estimate_too_high"));
         let age = self.epoch.wrapping_sub(word.stamp().bits()).saturating_sub(later);
         (self.fresh - u32::from(age).min(self.oldest)) * u32::from(word.sectors())
     }

@@ -37,7 +37,7 @@ use crate::table::Table;
 use crate::words::{LINE, Line};
 use core::ops::Range;
 use tierce_core::word::BUSY;
-use tierce_core::{BucketIndex, Geometry};
+use tierce_core::{BucketIndex, Geometry, broken};
 
 /// Lines of a piece, at least: 16 KiB, about a microsecond.
 const PIECE_LEAST: usize = 256;
@@ -130,10 +130,10 @@ impl Scan<'_> {
         let rank = limit.rank;
         let Some(Range { start: begin, end }) = self.cut().nth(piece) else { return };
         // From the line behind that of the limit's bucket on, the limit's key is too large.
-        let early = cfg!(tierce_mutant = "lru_ties_split_early");
+        let early = broken!("lru_ties_split_early");
         let split = rank.bucket().as_usize() / LINE + if early { 0 } else { 1 };
         let split = split.clamp(begin, end);
-        let most = if cfg!(tierce_mutant = "lru_limit_exclusive") { 0 } else { 1 };
+        let most = if broken!("lru_limit_exclusive") { 0 } else { 1 };
         self.part(begin..split, limit, rank.key() + most, scanner, found);
         self.part(split..end, limit, rank.key(), scanner, found);
     }

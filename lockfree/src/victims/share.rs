@@ -16,7 +16,7 @@ use super::rank::Rank;
 use crate::sync::Mutex;
 use crate::table::Table;
 use crossbeam_utils::CachePadded;
-use tierce_core::{BucketIndex, Snapshot};
+use tierce_core::{BucketIndex, Snapshot, broken};
 
 /// Of what was found, so many are looked at to tell where shares of about the same size begin.
 const LOOKED_AT: usize = 256;
@@ -75,7 +75,7 @@ impl Share {
 
     /// Keeps in `ranks` what is in the share, in any order. Returns how many are before it.
     fn collect(&mut self, found: &[Found]) -> usize {
-        let overlap = cfg!(tierce_mutant = "lru_shares_overlap");
+        let overlap = broken!("lru_shares_overlap");
         let from = if overlap { Rank::FIRST } else { self.from };
         let (ranks, mut kept) = (&mut self.ranks, 0);
         let width = self.to.bits() - from.bits();

@@ -29,7 +29,7 @@
 //! Relaxed: counters by which nothing else is told. A count that is missed goes into the next sum.
 
 use crate::sync::{AtomicU32, Ordering};
-use tierce_core::{BucketIndex, Prio, Snapshot};
+use tierce_core::{BucketIndex, Prio, Snapshot, broken};
 
 /// Ages that are told apart; the last one is everything older.
 const AGES: usize = 64;
@@ -146,7 +146,7 @@ impl Density {
             density[age] = (time > 0.0).then(|| used / time);
         }
         let largest = density.iter().flatten().fold(0.0, |a: f64, &b| a.max(b));
-        if largest > 0.0 && !cfg!(tierce_mutant = "density_not_learned") {
+        if largest > 0.0 && !broken!("density_not_learned") {
             let scaled = |density: Option<f64>| density.map(|d| (d / largest * SCALE) as u32);
             let mut before = SCALE as u32;
             self.density = density.map(|density| {

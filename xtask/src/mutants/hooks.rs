@@ -25,15 +25,15 @@ pub(crate) fn find(root: &Path) -> Result<BTreeMap<String, String>> {
     Ok(found)
 }
 
-/// The names in `tierce_mutant = "name"`, outside comment lines.
+/// The names in `broken!("name")`, outside comment lines.
 fn names(text: &str) -> BTreeSet<String> {
     let code = text.lines().map(str::trim_start).filter(|line| !line.starts_with("//"));
+    let code = code.collect::<Vec<_>>().join("\n");
     let name = |after: &str| {
-        let value = after.trim_start().strip_prefix('=')?.trim_start().strip_prefix('"')?;
+        let value = after.trim_start().strip_prefix('"')?;
         Some(value.split_once('"')?.0.to_owned())
     };
-    let uses = code.flat_map(|line| line.split("tierce_mutant").skip(1));
-    uses.filter_map(name).collect()
+    code.split("broken!(").skip(1).filter_map(name).collect()
 }
 
 /// What is on one side only, in words.
@@ -55,15 +55,15 @@ mod tests {
     #[test]
     fn hooks_are_found_in_every_form_but_not_in_comments() {
         let text = r#"
-            // #[cfg(tierce_mutant = "in-a-comment")]
-            #[cfg(tierce_mutant = "attribute")]
-            #[cfg(not(tierce_mutant="negated"))]
-            if cfg!(tierce_mutant = "macro") || cfg!(tierce_mutant = "macro-2") {
-            #[cfg(any(tierce_mutant = "any", tierce_loom))]
-            #[cfg(tierce_mutant)]
+            // if broken!("in-a-comment") {
+            if broken!("first") || !tierce_core::broken!("second") {
+            let order = u64::from(broken!(
+                "on-a-line-of-its-own"
+            ));
+            macro_rules! broken { ($name:literal) => { false } }
         "#;
         let found = names(text).into_iter().collect::<Vec<_>>();
-        assert_eq!(found, ["any", "attribute", "macro", "macro-2", "negated"]);
+        assert_eq!(found, ["first", "on-a-line-of-its-own", "second"]);
     }
 
     #[test]

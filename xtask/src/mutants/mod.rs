@@ -1,53 +1,55 @@
 //! The deliberate breaks: a test that cannot fail proves nothing, so each is shown to fail.
 //!
 //! `mutants.toml` lists them and says how one is written; `list.rs` reads it, `hooks.rs` finds
-//! the hooks in the sources, `kill.rs` builds and runs.
+//! the hooks in the sources, `build.rs` builds, `kill.rs` runs.
 //!
 //! 1. List and hooks are compared: a name on one side only fails the task. So are the list and the
 //!    table in `lockfree/README.md` (`table.rs`).
-//! 2. Each test that is to kill something runs on the code as it is and must pass. Otherwise
-//!    its failure later would mean nothing.
-//! 3. For each break the code is built with it. A break that does not build is no kill.
-//! 4. The test runs. If it fails, the break is killed; if it passes, the break has survived and
-//!    the task fails. A test that hangs kills only a break that is said to hang.
+//! 2. Everything that is to kill something is built, once, with all breaks; which one is made is
+//!    chosen when a test runs (`core/src/broken.rs`).
+//! 3. Each of these tests runs without any break and must pass. Otherwise its failure later would
+//!    mean nothing.
+//! 4. For each break its test runs. If it fails, the break is killed; if it passes, the break has
+//!    survived and the task fails. A test that hangs kills only a break that is said to hang, and
+//!    one that never came to the broken place kills nothing.
+//!
+//! Tests run several at a time (`side_by_side.rs`): most keep one processor busy. What was not
+//! killed is tried once more, alone.
 
+mod build;
 mod hooks;
 mod kill;
 mod list;
+mod side_by_side;
 mod table;
 
 use crate::place;
 use crate::report::Outcome;
+use crate::run;
 use anyhow::{Result, bail, ensure};
+use build::Built;
 use clap::Args;
 use kill::Verdict;
 use list::{Kill, Mutant};
+use side_by_side::side_by_side;
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
+use std::thread::available_parallelism;
 use std::time::Instant;
 
 #[derive(Args, Default)]
 pub(crate) struct Options {
     /// Try only these
     names: Vec<String>,
-    /// Try only so many, drawn at random among those that have a test
-    #[arg(long, conflicts_with = "names")]
-    sample: Option<usize>,
-    /// What the random draw starts from
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    /// How many tests run at a time; as many as there are processors if nothing is said
+    #[arg(long)]
+    jobs: Option<NonZeroUsize>,
     /// Print the list and what kills each, and end
     #[arg(long)]
     pub(crate) list: bool,
     /// Write the table in lockfree/README.md anew, and end
     #[arg(long, conflicts_with = "list")]
     pub(crate) table: bool,
-}
-
-impl Options {
-    /// So many, drawn with `seed`.
-    pub(crate) fn sample(count: usize, seed: u64) -> Self {
-        Self { sample: Some(count), seed, ..Self::default() }
-    }
 }
 
 /// Whether there are any with a test that is to kill them.
@@ -94,24 +96,55 @@ pub(crate) fn run(options: &Options) -> Result<Outcome> {
             _ => failed.push(name),
         }
     }
-    let limits = kill::baseline(&tried)?;
-    for mutant in tried {
-        let started = Instant::now();
-        let verdict = kill::attempt(&mutant, limits[&mutant.kill])?;
-        let seconds = started.elapsed().as_secs_f64();
-        println!("{verdict:<18} {seconds:>7.1} s  {}  ({})", mutant.name, mutant.kill);
-        if verdict == Verdict::Killed || verdict == Verdict::Hung && mutant.hangs {
+    let tried = without_missing_tools(tried);
+    for (mutant, is_killed) in try_all(&tried, options.jobs)? {
+        if is_killed {
             killed += 1;
         } else {
-            failed.push(mutant.name);
+            failed.push(mutant.name.clone());
         }
     }
-    kill::clean_up()?;
     let mut note = format!("of {count} mutants; {argued} argued equivalent");
     if !failed.is_empty() {
         note = format!("not killed: {}", failed.join(", "));
     }
     Ok(Outcome::suite(killed, failed.len() as u64, note))
+}
+
+/// Leaves out those that cannot be tried here, with a word.
+fn without_missing_tools(mut mutants: Vec<Mutant>) -> Vec<Mutant> {
+    let needs_fuzz = |mutant: &Mutant| matches!(mutant.kill, Kill::Fuzz { .. });
+    if mutants.iter().any(needs_fuzz)
+        && let Err(error) = run::need_cargo_tool("fuzz")
+    {
+        let left_out = mutants.extract_if(.., |mutant| needs_fuzz(mutant));
+        left_out.for_each(|mutant| println!("{} is not tried: {error}", mutant.name));
+    }
+    mutants
+}
+
+/// Builds and runs; says of each whether it was killed.
+fn try_all(mutants: &[Mutant], jobs: Option<NonZeroUsize>) -> Result<Vec<(&Mutant, bool)>> {
+    let started = Instant::now();
+    let built = Built::new(mutants.iter().map(|mutant| &mutant.kill))?;
+    println!("{:<18} {:>7.1} s", "built", started.elapsed().as_secs_f64());
+    let jobs = jobs.map_or_else(available_parallelism, Ok).map_or(1, NonZeroUsize::get);
+    let limits = kill::baseline(&built, mutants, jobs)?;
+    let attempt = |mutant: &Mutant| {
+        let started = Instant::now();
+        let verdict = kill::attempt(&built, mutant, limits[&mutant.kill])?;
+        let seconds = started.elapsed().as_secs_f64();
+        println!("{verdict:<18} {seconds:>7.1} s  {}  ({})", mutant.name, mutant.kill);
+        Ok(verdict == Verdict::Killed || verdict == Verdict::Hung && mutant.hangs)
+    };
+    let killed = side_by_side(mutants, jobs, attempt)?;
+    let mut verdicts: Vec<_> = mutants.iter().zip(killed).collect();
+    // Real threads have to meet, and on a busy machine they seldom do.
+    for (mutant, killed) in verdicts.iter_mut().filter(|(_, killed)| !killed) {
+        println!("{}: once more, alone", mutant.name);
+        *killed = attempt(mutant)?;
+    }
+    Ok(verdicts)
 }
 
 /// The list, after it was compared with the hooks and the table.
@@ -140,58 +173,12 @@ fn choose(mut all: Vec<Mutant>, options: &Options) -> Result<Vec<Mutant>> {
     if !options.names.is_empty() {
         all.retain(|mutant| options.names.contains(&mutant.name));
     }
-    if let Some(sample) = options.sample {
-        all.retain(|mutant| mutant.kill.is_test());
-        draw(&mut all, sample, options.seed);
-    }
     Ok(all)
-}
-
-/// Keeps `count` items, each choice equally likely, the same for the same seed
-/// (Fisher–Yates with SplitMix64).
-fn draw<T>(items: &mut Vec<T>, count: usize, seed: u64) {
-    let mut state = seed;
-    for i in 0..count.min(items.len()) {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut bits = state;
-        bits = (bits ^ bits >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        bits = (bits ^ bits >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        bits ^= bits >> 31;
-        let left = (items.len() - i) as u64;
-        items.swap(i, i + (bits % left) as usize);
-    }
-    items.truncate(count);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
-
-    #[test]
-    fn a_sample_has_the_size_asked_for_and_no_repeats() {
-        for seed in 0..100 {
-            let mut items = (0..10).collect::<Vec<_>>();
-            draw(&mut items, 4, seed);
-            assert_eq!(items.iter().collect::<BTreeSet<_>>().len(), 4);
-            let mut again = (0..10).collect::<Vec<_>>();
-            draw(&mut again, 4, seed);
-            assert_eq!(items, again, "the seed decides");
-        }
-        let mut few = vec![1, 2];
-        draw(&mut few, 5, 1);
-        assert_eq!(few.len(), 2);
-    }
-
-    #[test]
-    fn every_item_is_drawn_by_some_seed() {
-        let drawn = (0..200).flat_map(|seed| {
-            let mut items = (0..10).collect::<Vec<_>>();
-            draw(&mut items, 1, seed);
-            items
-        });
-        assert_eq!(drawn.collect::<BTreeSet<_>>().len(), 10);
-    }
 
     /// The checked-in list, the sources and the page agree.
     #[test]

@@ -57,7 +57,7 @@
 //!
 //! What says nothing of its progress only looks at what it was given, and is wait-free.
 // The files that need it say why: `hint/cpu.rs`, `huge_pages.rs`, `pile.rs`, `section/x86.rs`,
-// `victims/desk.rs`, `victims/x86.rs`, `wide.rs`, `wide/shuffle.rs`, `words/room.rs`.
+// `wide.rs`, `wide/shuffle.rs`, `victims/x86.rs`, `words/room.rs`.
 #![cfg_attr(not(tierce_loom), deny(unsafe_code))]
 
 pub mod allocation;

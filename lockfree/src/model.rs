@@ -4,7 +4,7 @@
 use crate::ageing::{AgeClock, Ageing};
 use crate::allocator::Allocator;
 use crate::sync::Arc;
-use crate::victims::{crew, desk};
+use crate::victims::crew;
 use crate::{attention, cells, counter, owner, pile, prio_block, reserves, ring, table};
 use tierce_core::word::Purpose;
 use tierce_core::{
@@ -560,26 +560,5 @@ impl Crew {
     /// No phase follows.
     pub fn close(&self) {
         self.0.close();
-    }
-}
-
-/// The desk of a thread that helps with passes.
-#[derive(Clone, Debug, Default)]
-pub struct Desk(Arc<desk::Desk>);
-
-impl Desk {
-    /// Answers calls until nobody calls any more.
-    pub fn serve(&self) {
-        self.0.serve();
-    }
-
-    /// Runs `lead`; who serves may run `work` meanwhile.
-    pub fn together(&self, work: &(dyn Fn() + Sync), lead: impl FnOnce()) {
-        desk::together(core::slice::from_ref(&self.0), &|_number| work(), lead);
-    }
-
-    /// Nobody calls any more.
-    pub fn end(&self) {
-        self.0.end();
     }
 }

@@ -92,11 +92,6 @@ mod imp {
         }
     }
 
-    /// Starts a thread of that name, for which nobody waits; `false` if there can be none.
-    pub(crate) fn start_thread(name: String, main: impl FnOnce() + Send + 'static) -> bool {
-        std::thread::Builder::new().name(name).spawn(main).is_ok()
-    }
-
     /// A break before the next look at what another thread is about to change: short at first.
     /// Who has looked for 0.1 to 0.4 ms sleeps between looks, so that the other one gets a CPU.
     pub(crate) fn look_again(looks: &mut u32) {

@@ -12,8 +12,6 @@ pub(crate) mod sampled;
 
 pub(crate) mod crew;
 
-pub(crate) mod desk;
-
 pub(crate) mod uses;
 
 mod guess;

@@ -1,11 +1,10 @@
 //! The threads of long passes.
 //!
 //! A pass is cut into pieces (`crew.rs` says how they are shared out). The reclaimer's thread takes
-//! one after the other, and so do its helpers, if it may have any: threads of our own, started
-//! when the first pass long enough for it comes, who sleep at their desks (`desk.rs`) between
-//! passes. Who does which piece makes no difference to what is found. If no threads can be had, if
-//! they work for another reclaimer of the set, or if they come too late, the reclaimer does
-//! everything by itself.
+//! one after the other, and so do its helpers, if it may have any: the threads of a pool of our
+//! own, made when the first pass long enough for it comes. Who does which piece makes no
+//! difference to what is found. If the threads cannot be had, the reclaimer does everything by
+//! itself.
 
 use super::crew::{Crew, Phase};
 
@@ -16,46 +15,42 @@ const FEW: usize = 256 << 10;
 #[cfg(not(any(tierce_loom, tierce_shuttle)))]
 mod imp {
     use super::{Crew, FEW, Phase};
-    use crate::sync::{Arc, OnceLock, start_thread};
-    use crate::victims::desk::{self, Desk};
+    use crate::sync::OnceLock;
+    use rayon_core::{ThreadPool, ThreadPoolBuilder};
 
     /// The reclaimer's own thread and its helpers.
     #[derive(Debug)]
     pub(crate) struct Threads {
         helpers: usize,
         name: String,
-        /// Of those that could be started.
-        desks: OnceLock<Vec<Arc<Desk>>>,
+        /// Nothing if the helpers could not be started.
+        pool: OnceLock<Option<ThreadPool>>,
     }
 
     impl Threads {
         /// `threads`, the reclaimer's own included; the others are called `name` and a number.
         pub(crate) fn new(threads: u32, name: &str) -> Self {
             let helpers = (threads as usize).saturating_sub(1);
-            Self { helpers, name: name.to_owned(), desks: OnceLock::new() }
+            Self { helpers, name: name.to_owned(), pool: OnceLock::new() }
         }
 
-        fn start(&self) -> Vec<Arc<Desk>> {
-            let start = |number| {
-                let desk = Arc::new(Desk::default());
-                let own = Arc::clone(&desk);
-                let started = start_thread(format!("{}-{number}", self.name), move || own.serve());
-                started.then_some(desk)
-            };
-            (0..self.helpers).map_while(start).collect()
+        fn start(&self) -> Option<ThreadPool> {
+            let name = self.name.clone();
+            let pool = ThreadPoolBuilder::new().num_threads(self.helpers);
+            pool.thread_name(move |number| format!("{name}-{number}")).build().ok()
         }
 
-        /// The desks of the helpers, if this many buckets are worth their while.
-        fn desks(&self, buckets: usize) -> &[Arc<Desk>] {
+        /// The helpers, if there are any and this many buckets are worth their while.
+        fn helpers(&self, buckets: usize) -> Option<&ThreadPool> {
             if self.helpers == 0 || buckets < FEW {
-                return &[];
+                return None;
             }
-            self.desks.get_or_init(|| self.start())
+            self.pool.get_or_init(|| self.start()).as_ref()
         }
 
         /// How many threads work on a pass over so many buckets.
         pub(crate) fn count(&self, buckets: usize) -> usize {
-            self.desks(buckets).len() + 1
+            self.helpers(buckets).map_or(1, |_| self.helpers + 1)
         }
 
         /// Runs `lead`, which opens phases. Helpers for a pass over so many buckets do theirs by
@@ -67,24 +62,25 @@ mod imp {
             lead: impl FnOnce(&Crew) -> R,
         ) -> R {
             let crew = Crew::new();
-            let help = |helper| crew.help(|phase, piece| work(phase, piece, helper));
-            desk::together(self.desks(buckets), &help, || {
-                // Helpers leave, also if the leader panics.
-                let _closed = Closed(&crew);
-                lead(&crew)
+            let Some(pool) = self.helpers(buckets) else { return lead(&crew) };
+            let (crew, work) = (&crew, &work);
+            pool.in_place_scope(|scope| {
+                // The scope ends when all helpers have left, also if the leader panics.
+                let _closed = Closed(crew);
+                for helper in 1..=self.helpers {
+                    let work = move |phase, piece| work(phase, piece, helper);
+                    scope.spawn(move |_| crew.help(work));
+                }
+                lead(crew)
             })
         }
 
         /// How many helpers run.
         #[cfg(test)]
         pub(crate) fn running(&self) -> usize {
-            self.desks.get().map_or(0, Vec::len)
-        }
-    }
-
-    impl Drop for Threads {
-        fn drop(&mut self) {
-            self.desks.get().into_iter().flatten().for_each(|desk| desk.end());
+            self.pool
+                .get()
+                .map_or(0, |pool| pool.as_ref().map_or(0, ThreadPool::current_num_threads))
         }
     }
 

@@ -7,20 +7,21 @@
 //!
 //! # Protocol
 //!
-//! 1. *Sample* the table: one bucket out of each of many ranges of the same length. From the
-//!    ranks of those that can be invalidated follows a limit up to which there are probably as
-//!    many buckets as are wanted, and few more.
+//! 1. *Guess* from what the pass before found a limit up to which there are probably as many
+//!    buckets as are wanted, and few more ([`super::guess`]). If that cannot be, or the guess turns
+//!    out to be wrong, *sample* the table: one bucket out of each of many ranges of the same
+//!    length. From the ranks of those that can be invalidated follows such a limit, too.
 //! 2. *Scan* the table for everything up to the limit ([`super::scan`]).
 //! 3. *Take* what was found in ascending order until `free_inc` is full. Only as many are
 //!    brought into order as are wanted.
-//! 4. If that was too little, because the sample misled or because others changed words
+//! 4. If that was too little, because the limit misled or because others changed words
 //!    meanwhile, begin again at 2 with a limit further up, the last time without one. What has
 //!    been taken is pinned, so it is not found twice.
 //!
 //! A pass tries at most as many buckets as there are *candidates* ([`tierce_core::Sizes`]).
 //!
-//! Each of the three is a phase of which several threads do pieces ([`super::crew`]). What they
-//! find each keeps for himself; nobody has to bring it together before the third phase, whose
+//! Sample, scan and taking are phases of which several threads do pieces ([`super::crew`]). What
+//! they find each keeps for himself; nobody has to bring it together before the third phase, whose
 //! pieces are shares of ranks that all of them look for in all that was found (`share.rs`).
 //! The reclaimer's thread puts the shares one behind the other. What is still missing then,
 //! since others were faster with some buckets, it takes alone.
@@ -28,19 +29,20 @@
 //! # Why it is exact
 //!
 //! If nobody changes words, a scan finds everything up to its limit, so what is taken are the
-//! smallest ranks in ascending order, however good the sample was: it decides about speed only.
+//! smallest ranks in ascending order, however good the limit was: it decides about speed only.
 //! If others change words, the pass takes each bucket by its rank at some instant during it.
 //!
 //! Candidates are not kept for the next pass: meanwhile buckets were touched, written, unpinned
 //! and collected, and what is smallest then can only be seen by looking at all again.
 
 use super::crew::{Crew, Phase};
+use super::guess::Guess;
 use super::rank::{Keys, Rank};
-use super::scan::{Scan, Scanner};
+use super::scan::{Limit, Scan, Scanner};
 use super::share::{self, Share, Shares};
 use super::vectors;
 use super::{Pass, Taken};
-use crate::sync::{AtomicU64, Mutex, Ordering, RwLock};
+use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, RwLock};
 use crate::table::Table;
 use core::cmp::Reverse;
 use crossbeam_utils::CachePadded;
@@ -69,10 +71,21 @@ const SOON: usize = 32;
 /// Memory of one device's passes, kept from one to the next.
 #[derive(Debug, Default)]
 pub(crate) struct Lru {
+    guess: Guess,
     sample: Vec<Rank>,
+    /// Of what was found, to tell where shares begin.
+    some: Vec<Rank>,
     /// What each thread finds.
     found: Vec<Found>,
     shares: Vec<CachePadded<Mutex<Share>>>,
+}
+
+#[cfg(all(test, not(any(tierce_loom, tierce_shuttle))))]
+impl Lru {
+    /// The next pass guesses, if it can.
+    pub(super) fn forget_wrong_guesses(&mut self) {
+        self.guess.forget_wrong();
+    }
 }
 
 /// What one thread finds; then all read it. In a cache line of its own: it is written to with
@@ -90,15 +103,23 @@ where
     let buckets = geometry.buckets().len();
     let threads = scanner.threads().count(buckets);
     let scan = Scan { table, geometry, keys, far, threads };
-    let Lru { sample, found, shares } = lru;
+    let Lru { guess, sample, some, found, shares } = lru;
     found.resize_with(threads, Found::default);
     shares.resize_with(threads, CachePadded::default);
     let limit = AtomicU64::new(Rank::LAST.bits());
-    let search = Search { scan, scanner, limit, found, shares };
+    let most = AtomicUsize::new(usize::MAX);
+    let search = Search { scan, scanner, limit, most, found, shares };
     let work = |phase, piece, thread: usize| search.piece(phase, piece, &search.found[thread]);
     scanner.threads().together(buckets, work, |crew| {
-        search.lead(crew, pass, candidates, sample);
+        search.lead(crew, pass, candidates, Own { guess, sample, some });
     });
+}
+
+/// What nobody but the leader uses.
+struct Own<'a> {
+    guess: &'a mut Guess,
+    sample: &'a mut Vec<Rank>,
+    some: &'a mut Vec<Rank>,
 }
 
 /// What the threads of a pass share.
@@ -108,6 +129,8 @@ struct Search<'a> {
     scanner: &'a Scanner,
     /// The largest rank that is looked for. Set before a scan.
     limit: AtomicU64,
+    /// How many each thread may find. Set with it.
+    most: AtomicUsize,
     found: &'a [Found],
     shares: &'a Shares,
 }
@@ -118,8 +141,9 @@ impl Search<'_> {
         match phase {
             Phase::Sample => self.sample(piece, &mut found.write()),
             Phase::Scan => {
-                // Relaxed: published with the phase.
-                let limit = Rank::from_bits(self.limit.load(Ordering::Relaxed));
+                // Relaxed (both): published with the phase.
+                let rank = Rank::from_bits(self.limit.load(Ordering::Relaxed));
+                let limit = Limit { rank, most: self.most.load(Ordering::Relaxed) };
                 self.scan.piece(piece, limit, self.scanner, &mut found.write());
             }
             Phase::Take => self.shares[piece].lock().take(self.found, self.scan.table),
@@ -143,36 +167,50 @@ impl Search<'_> {
     }
 
     /// The reclaimer's part of a pass.
-    fn lead<F>(
-        &self,
-        crew: &Crew,
-        pass: &mut Pass<'_, F>,
-        candidates: usize,
-        sample: &mut Vec<Rank>,
-    ) where
+    fn lead<F>(&self, crew: &Crew, pass: &mut Pass<'_, F>, candidates: usize, own: Own<'_>)
+    where
         F: FnMut(Taken<'_>),
     {
+        let Own { guess, sample, some } = own;
+        let (mut left, wanted) = (candidates, pass.wanted.min(candidates));
+        if let Some(rank) = guess.limit(wanted) {
+            let limit = Limit { rank, most: Guess::most(wanted) };
+            if self.scan(crew, limit) || broken!("lru_guess_overrun") {
+                left -= self.take(crew, pass, left, limit.rank, guess, some);
+            }
+            if pass.wanted == 0 || left == 0 || broken!("lru_guess_final") {
+                return guess.right();
+            }
+            guess.wrong();
+        }
+        let buckets = pass.geometry.buckets().len();
         let sampled = sample_size(pass.geometry);
         self.forget();
         self.lead_phase(crew, Phase::Sample, sampled.div_ceil(SAMPLED_TOGETHER));
         sample.clear();
         self.found.iter().for_each(|found| sample.append(&mut found.write()));
-        let rank = enough(pass.wanted.min(candidates), sampled, pass.geometry.buckets().len());
-        let (mut left, mut some) = (candidates, Vec::new());
+        let rank = enough(wanted, sampled, buckets);
         for rank in [rank, 4 * rank, usize::MAX] {
             if pass.wanted == 0 || left == 0 {
                 break;
             }
             let limit = limit(sample, rank);
-            // Relaxed: published with the phase.
-            self.limit.store(limit.bits(), Ordering::Relaxed);
-            self.forget();
-            self.lead_phase(crew, Phase::Scan, self.scan.pieces());
-            left -= self.take(crew, pass, left, &mut some);
+            self.scan(crew, Limit { rank: limit, most: usize::MAX });
+            left -= self.take(crew, pass, left, limit, guess, some);
             if limit == Rank::LAST || broken!("lru_one_scan") {
                 break;
             }
         }
+    }
+
+    /// Finds everything up to a limit. `false` if that is more than it may be: then only a part.
+    fn scan(&self, crew: &Crew, limit: Limit) -> bool {
+        // Relaxed (both): published with the phase.
+        self.limit.store(limit.rank.bits(), Ordering::Relaxed);
+        self.most.store(limit.most, Ordering::Relaxed);
+        self.forget();
+        self.lead_phase(crew, Phase::Scan, self.scan.pieces());
+        self.found.iter().all(|found| found.read().len() < limit.most)
     }
 
     /// Clears what was found before.
@@ -193,19 +231,22 @@ impl Search<'_> {
         }
     }
 
-    /// Takes the smallest of what was found in ascending order, at most `most`, until no more are
-    /// wanted. Returns how many it tried.
+    /// Takes the smallest of what was found up to `limit` in ascending order, at most `most`,
+    /// until no more are wanted. Returns how many it tried.
     fn take<F>(
         &self,
         crew: &Crew,
         pass: &mut Pass<'_, F>,
         most: usize,
+        limit: Rank,
+        guess: &mut Guess,
         some: &mut Vec<Rank>,
     ) -> usize
     where
         F: FnMut(Taken<'_>),
     {
         let (mut tried, mut last) = (0, None);
+        let found = self.found.iter().map(|found| found.read().len()).sum();
         // One thread shares with nobody.
         if self.found.len() > 1 {
             share::deal(self.found, self.shares, pass.wanted.min(most), some);
@@ -224,9 +265,12 @@ impl Search<'_> {
         }
         if pass.wanted > 0 && tried < most {
             let mut rest = self.all_found(last);
-            tried += take_alone(pass, &mut rest, most - tried);
+            let alone = take_alone(pass, &mut rest, most - tried);
+            tried += alone;
+            last = rest[..alone].last().copied().or(last);
             *self.found[0].write() = rest;
         }
+        guess.learn(limit, found, tried, last);
         tried
     }
 }

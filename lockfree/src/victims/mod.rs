@@ -14,6 +14,7 @@ pub(crate) mod crew;
 
 pub(crate) mod uses;
 
+mod guess;
 mod rank;
 mod scan;
 mod share;

@@ -63,6 +63,15 @@ impl Scanner {
     }
 }
 
+/// Up to where is looked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limit {
+    /// The largest rank that is looked for.
+    pub(super) rank: Rank,
+    /// Each thread stops when it has found so many: more than are of use.
+    pub(super) most: usize,
+}
+
 /// What is looked for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scan<'a> {
@@ -106,29 +115,34 @@ impl Scan<'_> {
         self.cut().count()
     }
 
-    /// Adds to `found` all buckets of a piece up to `limit` that can be invalidated, in any order.
+    /// Adds to `found` all buckets of a piece up to the limit that can be invalidated, in any
+    /// order, unless it has as many as it may.
     pub(super) fn piece(
         &self,
         piece: usize,
-        limit: Rank,
+        limit: Limit,
         scanner: &Scanner,
         found: &mut Vec<Rank>,
     ) {
+        if found.len() >= limit.most {
+            return;
+        }
+        let rank = limit.rank;
         let Some(Range { start: begin, end }) = self.cut().nth(piece) else { return };
         // From the line behind that of the limit's bucket on, the limit's key is too large.
         let early = broken!("lru_ties_split_early");
-        let split = limit.bucket().as_usize() / LINE + if early { 0 } else { 1 };
+        let split = rank.bucket().as_usize() / LINE + if early { 0 } else { 1 };
         let split = split.clamp(begin, end);
         let most = if broken!("lru_limit_exclusive") { 0 } else { 1 };
-        self.part(begin..split, limit, limit.key() + most, scanner, found);
-        self.part(split..end, limit, limit.key(), scanner, found);
+        self.part(begin..split, limit, rank.key() + most, scanner, found);
+        self.part(split..end, limit, rank.key(), scanner, found);
     }
 
     /// The lines of one part, in which estimates below `bound` pass.
     fn part(
         &self,
         lines: Range<usize>,
-        limit: Rank,
+        limit: Limit,
         bound: u32,
         scanner: &Scanner,
         found: &mut Vec<Rank>,
@@ -146,9 +160,10 @@ impl Scan<'_> {
     /// Step 3, for one word. Rare, and kept out of the loops.
     #[cold]
     #[inline(never)]
-    fn passed(&self, place: usize, limit: Rank, found: &mut Vec<Rank>) {
+    fn passed(&self, place: usize, limit: Limit, found: &mut Vec<Rank>) {
         if let Some(rank) = self.rank(BucketIndex::new(place as u32))
-            && rank <= limit
+            && rank <= limit.rank
+            && found.len() < limit.most
         {
             found.push(rank);
         }

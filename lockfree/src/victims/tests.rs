@@ -6,7 +6,7 @@
 
 use super::lru::{self, Lru};
 use super::rank::{Keys, Rank};
-use super::scan::Scan;
+use super::scan::{Limit, Scan};
 use super::{Pass, Scanner, Taken, scan, vectors};
 use crate::ageing::AgeClock;
 use crate::config::Config;
@@ -60,6 +60,16 @@ impl Given {
 
     /// What a pass takes from `table`, in its order, and whether a far bucket was in the way.
     fn pass(&self, table: &Table, scanner: &Scanner) -> (Vec<BucketIndex>, bool) {
+        self.next_pass(table, scanner, &mut Lru::default())
+    }
+
+    /// The same after others.
+    fn next_pass(
+        &self,
+        table: &Table,
+        scanner: &Scanner,
+        lru: &mut Lru,
+    ) -> (Vec<BucketIndex>, bool) {
         let mut order = Vec::new();
         let mut pass = Pass {
             table,
@@ -70,7 +80,7 @@ impl Given {
             wanted: self.wanted,
             taken: |taken: Taken<'_>| order.extend(taken.buckets),
         };
-        lru::pass(&mut pass, self.candidates, &mut Lru::default(), scanner);
+        lru::pass(&mut pass, self.candidates, lru, scanner);
         let write_early = pass.write_early;
         (order, write_early)
     }
@@ -185,6 +195,7 @@ proptest! {
         prop_assert_eq!(all.len(), expected.len());
         let limit = if all.is_empty() { Rank::LAST } else { *at.get(&all) };
         all.retain(|&rank| rank <= limit);
+        let limit = Limit { rank: limit, most: usize::MAX };
         for vectors in [false, true] {
             let mut found = Vec::new();
             let scanner = scanner(1, vectors);
@@ -247,6 +258,58 @@ fn a_sample_that_misleads_costs_time_only() {
     assert_eq!(expected.len(), 2000);
     for vectors in [false, true] {
         assert!(given.pass(&given.table(), &scanner(1, vectors)).0 == expected);
+    }
+}
+
+/// What happens to a device between two passes.
+#[derive(Clone, Copy, Debug)]
+enum Between {
+    /// What was taken is full again.
+    Nothing,
+    /// Most of what would have been next is used: a guess is too low.
+    Touched,
+    /// A third of all becomes nearly empty, the last ones first: it is far too high.
+    Emptied,
+}
+
+impl Between {
+    fn happen(self, given: &mut Given, taken: &[BucketIndex]) {
+        let fresh = word(Prio::FRESH.get(), 1024);
+        taken.iter().for_each(|bucket| given.words[bucket.as_usize()] = fresh);
+        match self {
+            Self::Nothing => {}
+            Self::Touched => {
+                given.wanted *= 3;
+                let mut next = given.expected();
+                given.wanted /= 3;
+                next.retain(|bucket| bucket.get() % 16 != 0);
+                next.iter().for_each(|bucket| given.words[bucket.as_usize()] = fresh);
+            }
+            Self::Emptied => {
+                let empty = Shape::Descending.words(given.words.len() as u32, 0);
+                let third = given.words.iter_mut().zip(empty).step_by(3);
+                third.for_each(|(word, empty)| *word = empty.with_sectors(1));
+            }
+        }
+    }
+}
+
+/// Whether a limit was guessed, and how well, makes no difference to what is taken.
+#[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
+fn a_guess_costs_time_only() {
+    use Between::{Emptied, Nothing, Touched};
+    let alone = SHAPES.map(|shape| (shape, 1, 8000));
+    for (shape, threads, nbuckets) in alone.into_iter().chain([(Shape::Random, 2, 263_000)]) {
+        let mut given = Given::new(1, shape.words(nbuckets, 5));
+        given.candidates = 4 * given.wanted;
+        let (scanner, mut lru) = (scanner(threads, true), Lru::default());
+        for between in [Nothing, Touched, Nothing, Emptied, Nothing] {
+            let (order, _) = given.next_pass(&given.table(), &scanner, &mut lru);
+            assert!(order == given.expected(), "{shape:?}, {threads} threads, before {between:?}");
+            between.happen(&mut given, &order);
+            lru.forget_wrong_guesses();
+        }
     }
 }
 

@@ -6,11 +6,11 @@
 
 use super::*;
 use crate::attention::WAITING;
-use crate::hint::affinity::{allowed_cpus, apart, run_on};
+use crate::hint::affinity::{Trial, allowed_cpus, apart, run_on};
 use crate::sync::yield_now;
 use core::sync::atomic::{AtomicBool, AtomicU32};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const BUCKETS: u32 = 8;
 const TIME: Duration = Duration::from_millis(1500);
@@ -51,14 +51,14 @@ impl Held {
 }
 
 /// What one thread does: `way` decides how often it moves, steals and visits.
-fn churn(cells: &Cells, attention: &Attention, held: &Held, way: usize, until: Instant) -> u32 {
+fn churn(cells: &Cells, attention: &Attention, held: &Held, way: usize, trial: Trial) -> u32 {
     let cpus = allowed_cpus();
     let mut near = 0;
     for turn in way.. {
         if turn.is_multiple_of(64) {
             run_on(cpus[(turn / 64) % cpus.len()]);
             attention.open();
-            if Instant::now() > until {
+            if trial.is_over(near > 20 && attention.turns() > 10) {
                 break;
             }
         }
@@ -85,9 +85,9 @@ fn each_bucket_is_in_one_place_however_threads_move() {
         let Some((cells, attention)) = near_cells() else { return };
         assert!((0..BUCKETS).all(|bucket| cells.push_anywhere(BucketIndex::new(bucket))));
         let held = Held((0..BUCKETS).map(|_| AtomicBool::new(false)).collect());
-        let until = Instant::now() + TIME;
+        let trial = Trial::new(TIME);
         let near: u32 = thread::scope(|scope| {
-            let churn = |way| churn(&cells, &attention, &held, way, until);
+            let churn = |way| churn(&cells, &attention, &held, way, trial);
             let threads: Vec<_> = (0..6).map(|way| scope.spawn(move || churn(way))).collect();
             threads.into_iter().map(|thread| thread.join().expect("no panic")).sum()
         });
@@ -105,13 +105,14 @@ fn each_bucket_is_in_one_place_however_threads_move() {
 fn a_thief_and_the_owner_take_a_bucket_once() {
     apart(|| {
         let Some((cells, attention)) = near_cells() else { return };
-        let (cpus, until) = (allowed_cpus(), Instant::now() + TIME);
+        let (cpus, trial) = (allowed_cpus(), Trial::new(TIME));
+        let is_over = || trial.is_over(cpus.len() < 2 || attention.turns() > 20);
         let held = Held((0..2).map(|_| AtomicBool::new(false)).collect());
         assert!((0..2).all(|bucket| cells.push_anywhere(BucketIndex::new(bucket))));
         thread::scope(|scope| {
             scope.spawn(|| {
                 run_on(*cpus.last().expect("there is one"));
-                while Instant::now() < until {
+                while !is_over() {
                     if attention.mode() == NEAR
                         && let Some(bucket) = cells.pop_anywhere()
                     {
@@ -121,7 +122,7 @@ fn a_thief_and_the_owner_take_a_bucket_once() {
                 }
             });
             run_on(cpus[0]);
-            while Instant::now() < until {
+            while !is_over() {
                 attention.open();
                 for _ in 0..100 {
                     if let Some(bucket) = cells.pop() {
@@ -142,7 +143,7 @@ fn a_thief_and_the_owner_take_a_bucket_once() {
 fn i10_a_stored_bucket_or_who_waits_is_seen() {
     apart(|| {
         let Some((cells, attention)) = near_cells() else { return };
-        let (cpus, until) = (allowed_cpus(), Instant::now() + TIME);
+        let (cpus, trial) = (allowed_cpus(), Trial::new(TIME));
         let (round, done, found) = (AtomicU32::new(0), AtomicU32::new(0), AtomicBool::new(false));
         let (mut stored, mut missed) = (0, 0);
         let at = |number: &AtomicU32, wanted| {
@@ -172,7 +173,7 @@ fn i10_a_stored_bucket_or_who_waits_is_seen() {
             for number in 1.. {
                 attention.open();
                 stored += u32::from(attention.mode() == NEAR);
-                let last = Instant::now() > until;
+                let last = trial.is_over(stored > 10);
                 // Release: a round begins.
                 round.store(if last { u32::MAX } else { number }, Ordering::Release);
                 // The other takes a while to see it.

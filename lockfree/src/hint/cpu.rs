@@ -175,6 +175,31 @@ fn has_vdso() -> bool {
 /// Threads that choose their CPU.
 #[cfg(test)]
 pub(crate) mod affinity {
+    use std::time::{Duration, Instant};
+
+    /// How long threads try to make happen what a test is about.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Trial {
+        began: Instant,
+        least: Duration,
+    }
+
+    impl Trial {
+        /// On a machine with many others threads may hardly run: then a test takes longer.
+        const MOST: Duration = Duration::from_secs(60);
+
+        /// At least so long.
+        pub(crate) fn new(least: Duration) -> Self {
+            Self { began: Instant::now(), least }
+        }
+
+        /// Whether it was long enough, if that is whether what was wanted has happened.
+        pub(crate) fn is_over(self, has_happened: bool) -> bool {
+            let took = self.began.elapsed();
+            took > if has_happened { self.least } else { Self::MOST }
+        }
+    }
+
     /// At most 8 on which this thread may run.
     pub(crate) fn allowed_cpus() -> Vec<usize> {
         let set = affinity();

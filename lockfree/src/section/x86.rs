@@ -285,7 +285,7 @@ fn membarrier(command: libc::c_int) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hint::affinity::{allowed_cpus, apart, run_on};
+    use crate::hint::affinity::{Trial, allowed_cpus, apart, run_on};
     use crate::sync::Ordering;
 
     const MODE: u64 = 1 << 9;
@@ -455,12 +455,12 @@ mod tests {
         apart(|| {
             let Some((section, cpu)) = bound() else { return };
             let (modes, cell) = (AtomicU64::new(MODE), AtomicU64::new(0));
-            let until = std::time::Instant::now() + std::time::Duration::from_millis(500);
+            let trial = Trial::new(std::time::Duration::from_millis(500));
             let count = || {
                 run_on(cpu);
                 let mut stored = 0;
                 // Relaxed: both run on one CPU.
-                while std::time::Instant::now() < until {
+                while !trial.is_over(stored > 10) {
                     let old = cell.load(Ordering::Relaxed);
                     let done = store_slowly(section, &modes, &cell, (old, old + 1), 20_000);
                     stored += u64::from(done);

@@ -7,9 +7,8 @@
 use super::super::slot::Take;
 use super::*;
 use crate::bucket_ref::BucketRef;
-use crate::hint::affinity::{allowed_cpus, apart, run_on};
+use crate::hint::affinity::{Trial, allowed_cpus, apart, run_on};
 use std::thread;
-use std::time::Instant;
 use tierce_core::{BucketId, BucketIndex, DeviceIndex, Gen};
 
 const UNITS: u32 = 1000;
@@ -25,14 +24,14 @@ fn bucket(opening: u32) -> BucketRef {
 }
 
 /// Takes units, and opens the next bucket when there is none. How often the slot was near.
-fn churn(slot: &Slot, section: Section, way: usize, until: Instant) -> (Taken, usize) {
+fn churn(slot: &Slot, section: Section, way: usize, trial: Trial) -> (Taken, usize) {
     let (cpus, mut taken, mut near) = (allowed_cpus(), Vec::new(), 0);
     let mut opened = 0;
     for turn in way.. {
         if turn.is_multiple_of(256) {
             run_on(cpus[(turn / 256) % cpus.len()]);
             slot.bring_near();
-            if Instant::now() > until {
+            if trial.is_over(near > 30 && slot.modes.turns() > 10) {
                 break;
             }
         }
@@ -67,10 +66,10 @@ fn each_unit_is_taken_once() {
             return;
         };
         let slot = Slot::new(Some(section));
-        let until = Instant::now() + TIME;
+        let trial = Trial::new(TIME);
         let done: Vec<_> = thread::scope(|scope| {
             let slot = &slot;
-            let threads = (0..4).map(|way| scope.spawn(move || churn(slot, section, way, until)));
+            let threads = (0..4).map(|way| scope.spawn(move || churn(slot, section, way, trial)));
             let threads: Vec<_> = threads.collect();
             threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
         });

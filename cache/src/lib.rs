@@ -67,7 +67,7 @@
 //! | a future that is dropped | its insert or remove took place or not; nothing is left behind |
 //! | a device that fails a write or flush | it is out of use. A flush says once that something was lost, so do all that were under way, and every `insert_durable` and `remove_durable`. Its entries are misses or can still be read, inserts go to the others; without others they return [`Error::Space`] with the cause |
 //! | a device that fails a read | a miss |
-//! | damaged bytes | a miss; of a header: the bucket's entries are misses |
+//! | damaged bytes | a miss; met by a restart they may also bring back an older value, as told above |
 //! | a device that failed, at the next start | nothing of it counts if the others went on without it |
 //! | a bucket that cannot be read at open | cold: it may have held what is newer than anything else |
 //! | a device that can be neither read nor written at open | the open fails; while [recovering](Recover) every insert, remove and flush does, and gets miss |
@@ -107,7 +107,7 @@
 //! | `reinsert.rs`, `going.rs` | what was hit outlives its bucket; what is about to go is read |
 //! | `void.rs`, `members.rs` | what a device that failed, or was not there, may not bring back |
 //! | `spread.rs` | values that do not fit what is left of a bucket, or a bucket |
-//! | `budget.rs`, `flights.rs`, `block.rs` | waiting: for memory, for who fetches the same key, without a runtime |
+//! | `budget.rs`, `flights.rs`, `block.rs`, `wakers.rs` | waiting: for memory, for who fetches the same key, without a runtime |
 //! | `collector.rs` | garbage collection: a thread that sleeps until it is due |
 //! | `stats.rs`, `metrics.rs`, `events.rs` | what is counted, and what can be listened to |
 //!
@@ -180,6 +180,7 @@ mod table;
 #[cfg(test)]
 mod testing;
 mod void;
+mod wakers;
 mod warm;
 
 pub use cache::Cache;

@@ -21,8 +21,9 @@
 //!
 //! # What it promises
 //!
-//! * A hit is the newest value that was acknowledged for its key, byte for byte. Whatever is
-//!   damaged, torn, reused or of another key is a miss, counted by reason in [`Stats`].
+//! * A hit is the newest value that was acknowledged for its key, byte for byte (after a restart:
+//!   on media without damage, see below). Whatever is damaged, torn, reused or of another key is a
+//!   miss, counted by reason in [`Stats`].
 //! * Nothing is dropped silently: an insert that cannot be stored waits, or says so.
 //! * After [`flush`](Cache::flush), [`close`](Cache::close), `insert_durable` or `remove_durable`,
 //!   what was acknowledged before survives a power loss, for as long as its bucket is not reused.
@@ -31,6 +32,15 @@
 //!   same key; never anything else. (After a kill of the process what was written by then is there.)
 //! * A device that fails takes its share of the entries with it: they become misses. The others
 //!   go on.
+//! * Damaged bytes are never served. As long as the cache is open nothing else takes their place: a
+//!   get that meets them is a miss, counted as [`Stats::corrupt`]. A restart knows of a record only
+//!   from its bucket, so damage there can hide the newest record of a key, also one that says that
+//!   the key was removed; then an *older* value is found that is still in another bucket. It has to
+//!   be damage of a bucket's header, which hides all of the bucket, of its list of dead records, or
+//!   of a record in a bucket without a summary (it was not full before a crash, or that is damaged
+//!   as well), which may also hide those behind it. None of this is counted: to a restart it looks
+//!   as a bucket that was never written, or the end of what was. Who cannot bear it keeps a version
+//!   in the value and compares that.
 //!
 //! # Coming back
 //!

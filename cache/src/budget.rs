@@ -180,7 +180,12 @@ impl Permit {
         Self { budget, bytes, used: Vec::new() }
     }
 
-    /// Memory for `capacity` bytes.
+    /// Whether it is for so many bytes.
+    pub(crate) const fn is_for(&self, bytes: usize) -> bool {
+        bytes <= self.bytes
+    }
+
+    /// Memory for `capacity` bytes, which it is for.
     pub(crate) fn memory(&self, capacity: usize) -> Vec<u8> {
         let mut state = self.budget.lock();
         let fitting = state.spare.iter().rposition(|spare| spare.capacity() >= capacity);

@@ -3,12 +3,13 @@
 use crate::block::{block_on, block_until};
 use crate::codec::Code;
 use crate::config::{Config, Put};
-use crate::engine::{Engine, Reads};
+use crate::engine::{Disk, Engine, Reads};
 use crate::error::Error;
 use crate::events::{event, in_span};
 use crate::flush::Losses;
 use crate::open;
 use crate::stats::Stats;
+use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -22,10 +23,23 @@ use tierce_io::{Device, Pipeline};
 /// needs no particular runtime. They are the same code.
 ///
 /// See the [crate] for an example and for what it promises.
-#[derive(Debug)]
 pub struct Cache<K: ?Sized = [u8], V: ?Sized = [u8]> {
     background: Background,
     types: PhantomData<fn(&K) -> Box<V>>,
+}
+
+impl<K: ?Sized, V: ?Sized> fmt::Debug for Cache<K, V> {
+    /// Its devices, policy and size, without what is in it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let engine = self.engine();
+        let devices: Vec<_> = engine.devices.iter().map(Disk::name).collect();
+        f.debug_struct("Cache")
+            .field("devices", &devices)
+            .field("policy", &engine.allocator.get().map(|allocator| allocator.policy()))
+            .field("entries", &engine.index.len())
+            .field("is_recovered", &engine.warm.is_over())
+            .finish_non_exhaustive()
+    }
 }
 
 /// The engine and its threads. Ends them when it is dropped.
@@ -47,12 +61,15 @@ pub(crate) struct Threads {
 }
 
 impl Background {
-    /// Ends the recovery, wherever it is. `None`: it hangs, in a read that does not come back. Then
-    /// it is left alone: it ends with that read, and the devices are free.
+    /// Ends the recovery, wherever it is. `None`: it hangs, in a read that does not come back, or in
+    /// a waker that called us. Then it is left alone: it ends with that, and the devices are free.
     fn end_recovery(&mut self) -> Option<thread::Result<Result<(), Error>>> {
         let Some(recovery) = self.recovery.take() else { return Some(Ok(Ok(()))) };
         let warm = &self.engine.warm;
         warm.stop();
+        if is_own(&recovery) {
+            return None;
+        }
         // How it ended its thread says.
         let _ = block_until(warm.over(), Instant::now().checked_add(self.space_timeout))?;
         Some(recovery.join().map(|ended| match ended {
@@ -68,12 +85,20 @@ impl Background {
     fn stop(&mut self) -> Result<(), Error> {
         let Some(Threads { pipelines, collector }) = self.threads.take() else { return Ok(()) };
         self.engine.allocator().close();
-        if let Err(panic) = collector.join() {
+        if !is_own(&collector)
+            && let Err(panic) = collector.join()
+        {
             std::panic::resume_unwind(panic);
         }
         let ended = pipelines.into_iter().map(Pipeline::close).collect::<Vec<_>>();
         ended.into_iter().collect::<Result<(), _>>().map_err(Error::from)
     }
+}
+
+/// Whether it is the calling thread, which cannot wait for its own end: it calls wakers, and those
+/// may do anything.
+fn is_own<T>(thread: &JoinHandle<T>) -> bool {
+    thread.thread().id() == thread::current().id()
 }
 
 impl Drop for Background {

@@ -22,6 +22,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Put, WhenFull};
 use crate::error::Error;
 use crate::events::event;
+use crate::fetch::Lost;
 use crate::flights::Flights;
 use crate::index::{Index, KeyHash, Location};
 use crate::layout::{BucketHeader, GRAIN, Kind, Layout, Record};
@@ -224,22 +225,19 @@ impl Engine {
         };
         let Some(location) = found else { return Found::Nothing };
         let Some(begun) = self.begin(read, location.bucket) else {
-            self.counters.stale.add_one();
             self.forget_stale(hash, location);
-            return Found::Miss;
+            return self.lost(Lost::Reused);
         };
         let life = self.lives.get(location.bucket.id());
-        let Some(fetched) = self.fetch(hash, location, life, reads).await else {
-            return Found::Miss;
+        let fetched = match self.fetch(hash, location, life, reads).await {
+            Ok(fetched) => fetched,
+            Err(lost) => return self.lost(lost),
         };
         if !self.was_there(begun, location.bucket, life.number) {
             self.forget_stale(hash, location);
-            return Found::Miss;
+            return self.lost(Lost::ReusedMeanwhile);
         }
-        let Some(record) = fetched.record(life.number) else {
-            self.counters.corrupt.add_one();
-            return Found::Miss;
-        };
+        let Some(record) = fetched.record(life.number) else { return self.lost(Lost::Damaged) };
         if record.key != key {
             self.counters.other_key.add_one();
             return Found::Miss;
@@ -251,10 +249,9 @@ impl Engine {
         match record.kind {
             Kind::Value => value.extend_from_slice(record.value),
             Kind::Spread => {
-                if !self.gather(record.value, value, reads).await {
+                if let Err(lost) = self.gather(record.value, value, reads).await {
                     value.clear();
-                    self.counters.stale.add_one();
-                    return Found::Miss;
+                    return self.lost(lost);
                 }
             }
             Kind::Tombstone | Kind::Part => return Found::Miss,
@@ -262,6 +259,18 @@ impl Engine {
         let place = Place { life: life.number, offset: location.offset };
         self.keep(hash, place, &fetched, &record);
         Found::Hit
+    }
+
+    /// A miss, counted by its one reason.
+    fn lost(&self, why: Lost) -> Found {
+        let counters = &self.counters;
+        match why {
+            Lost::Reused => counters.stale.add_one(),
+            Lost::ReusedMeanwhile => counters.read_races.add_one(),
+            Lost::Unreadable => counters.read_errors.add_one(),
+            Lost::Damaged => counters.corrupt.add_one(),
+        }
+        Found::Miss
     }
 
     /// Drops an entry whose bucket was reused, as soon as that is durable. Other entries that lead to

@@ -21,6 +21,19 @@ pub(crate) enum Fetched {
     Read(Buffer, usize),
 }
 
+/// Why a record, or a part of its value, is not there any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Lost {
+    /// The bucket had been reused before the read.
+    Reused,
+    /// The bucket was reused during the read.
+    ReusedMeanwhile,
+    /// The device cannot read it.
+    Unreadable,
+    /// What was read is something else.
+    Damaged,
+}
+
 impl Fetched {
     /// The record, if it is one of that life and whole.
     pub(crate) fn record(&self, life: u64) -> Option<Record<'_>> {
@@ -33,24 +46,24 @@ impl Fetched {
 }
 
 impl Engine {
-    /// What is at `location`, in the life that `life` names. `None`: the device cannot read it.
+    /// What is at `location`, in the life that `life` names.
     pub(crate) async fn fetch(
         &self,
         hash: KeyHash,
         location: Location,
         life: LifeWord,
         reads: Reads,
-    ) -> Option<Fetched> {
+    ) -> Result<Fetched, Lost> {
         let place = Place { life: life.number, offset: location.offset };
         if let Some(copy) = self.memory.find(hash, place) {
-            return Some(Fetched::Copied(copy));
+            return Ok(Fetched::Copied(copy));
         }
         if life.buffered
             && let Some(life) = self.lives.find(location.bucket)
             && let Some(bytes) = life.copy(location.offset, location.bytes)
         {
             self.counters.buffer_reads.add_one();
-            return Some(Fetched::Buffered(bytes));
+            return Ok(Fetched::Buffered(bytes));
         }
         let block = self.layout.block;
         let start = location.offset / block * block;
@@ -66,15 +79,14 @@ impl Engine {
         let buffer = match buffer {
             Ok(buffer) => buffer,
             Err(error) => {
-                self.counters.read_errors.add_one();
                 event!(WARN, "read_failed", device = location.bucket.device(), cause = error);
-                return None;
+                return Err(Lost::Unreadable);
             }
         };
         if let Some(allocator) = self.allocator.get() {
             allocator.account_io((bytes as u32) / SECTOR_BYTES);
         }
-        Some(Fetched::Read(buffer, (location.offset - start) as usize))
+        Ok(Fetched::Read(buffer, (location.offset - start) as usize))
     }
 
     /// Keeps a copy of a record that was not fetched from one.
@@ -84,26 +96,73 @@ impl Engine {
         }
     }
 
-    /// Appends the parts that `pointers` lead to; false if one of them is gone.
-    pub(crate) async fn gather(&self, pointers: &[u8], value: &mut Vec<u8>, reads: Reads) -> bool {
-        let Some(parts) = spread::decode(pointers) else { return false };
-        for part in parts {
+    /// Appends the parts that `pointers` lead to; an error if one of them is gone.
+    pub(crate) async fn gather(
+        &self,
+        pointers: &[u8],
+        value: &mut Vec<u8>,
+        reads: Reads,
+    ) -> Result<(), Lost> {
+        for part in spread::decode(pointers).ok_or(Lost::Damaged)? {
             let Part { location, life: number } = part;
             let read = self.begin_read();
-            let Some(begun) = self.begin(read, location.bucket) else { return false };
+            let begun = self.begin(read, location.bucket).ok_or(Lost::Reused)?;
             let life = self.lives.get(location.bucket.id());
+            if life.number != number {
+                return Err(Lost::Reused);
+            }
             let place = Place { life: number, offset: location.offset };
-            let fetched = self.fetch(place.hash(), location, life, reads).await;
-            let valid = life.number == number && self.was_there(begun, location.bucket, number);
-            let Some(fetched) = fetched.filter(|_| valid) else { return false };
-            match fetched.record(number) {
-                Some(record) if record.kind == Kind::Part => {
-                    value.extend_from_slice(record.value);
-                    self.keep(place.hash(), place, &fetched, &record);
-                }
-                _ => return false,
+            let fetched = self.fetch(place.hash(), location, life, reads).await?;
+            if !self.was_there(begun, location.bucket, number) {
+                return Err(Lost::ReusedMeanwhile);
+            }
+            let record = fetched.record(number).filter(|record| record.kind == Kind::Part);
+            let record = record.ok_or(Lost::Damaged)?;
+            value.extend_from_slice(record.value);
+            self.keep(place.hash(), place, &fetched, &record);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::formatted;
+    use crate::{Cache, Config, Stats};
+    use tierce_io::{Fault, FaultKind, Operation};
+
+    fn by_reason(stats: &Stats) -> u64 {
+        let lost = stats.stale + stats.read_races + stats.corrupt + stats.read_errors;
+        lost + stats.other_key + stats.expired + stats.misses_recovering
+    }
+
+    /// Also of a value in parts, whichever of them is not there.
+    #[test]
+    fn a_miss_has_one_reason() {
+        let sim = formatted(0, 640, 16 << 10);
+        let config = Config::new("sim").streams(1);
+        let cache = Cache::open_on(&config, vec![sim.clone()]).expect("opens");
+        let value = vec![7; cache.value_bytes_max(1)];
+        cache.insert(b"k", &value).expect("it is spread over two buckets");
+        cache.close().expect("closes");
+
+        let cache = Cache::open_on(&config, vec![sim.clone()]).expect("opens");
+        let mut misses = 0;
+        for kind in [FaultKind::Io, FaultKind::Corrupt] {
+            // The pointers, and two parts.
+            for read in 0..3 {
+                sim.inject(Fault::new(kind, Operation::Read, read));
+                misses += u64::from(cache.get(b"k").expect("a get never fails").is_none());
+                sim.clear_faults();
+                let stats = cache.stats();
+                assert_eq!((stats.misses, by_reason(&stats)), (misses, misses), "{stats:?}");
             }
         }
-        true
+        assert_eq!((misses > 4, cache.stats().read_errors), (true, 3));
+        assert_eq!(cache.get(b"k").expect("no fault"), Some(value));
+        assert_eq!(cache.get(b"nothing").expect("no fault"), None);
+        let stats = cache.stats();
+        assert_eq!((stats.misses, by_reason(&stats)), (misses + 1, misses));
+        cache.close().expect("closes");
     }
 }

@@ -1,6 +1,7 @@
 //! One fill at a time per key: whoever asks for a key that is being fetched waits for that.
 
 use crate::index::KeyHash;
+use crate::wakers::{Ticket, Wakers};
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,7 +16,7 @@ pub(crate) struct Flights {
 
 #[derive(Debug)]
 struct Flight {
-    waiting: Vec<Waker>,
+    waiting: Wakers,
     /// The thread that does nothing else until it has landed.
     blocks: Option<ThreadId>,
 }
@@ -39,7 +40,7 @@ impl Flights {
         if under_way.contains_key(&hash) {
             return None;
         }
-        under_way.insert(hash, Flight { waiting: Vec::new(), blocks });
+        under_way.insert(hash, Flight { waiting: Wakers::default(), blocks });
         Some(Leader { flights: self, hash })
     }
 
@@ -51,21 +52,73 @@ impl Flights {
 
     /// Waits until nobody fills that key.
     pub(crate) fn landed(&self, hash: KeyHash) -> impl Future<Output = ()> + Send + '_ {
-        poll_fn(move |context| match self.lock().get_mut(&hash) {
-            None => Poll::Ready(()),
-            Some(Flight { waiting, .. }) => {
-                if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
-                    waiting.push(context.waker().clone());
-                }
-                Poll::Pending
-            }
+        let mut place = Place { flights: self, hash, ticket: None };
+        poll_fn(move |context| {
+            let place = &mut place; // all of it, so that it is dropped with the future
+            let mut under_way = self.lock();
+            let Some(flight) = under_way.get_mut(&hash) else { return Poll::Ready(()) };
+            let old = flight.waiting.enter(&mut place.ticket, context.waker());
+            drop(under_way);
+            drop(old); // not before: see `Wakers`
+            Poll::Pending
         })
+    }
+}
+
+/// Of who waits for a fill, or has given up.
+struct Place<'a> {
+    flights: &'a Flights,
+    hash: KeyHash,
+    ticket: Ticket,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut under_way = self.flights.lock();
+        let own = under_way.get_mut(&self.hash).and_then(|own| own.waiting.leave(self.ticket));
+        drop(under_way);
+        drop(own); // not before: see `Wakers`
     }
 }
 
 impl Drop for Leader<'_> {
     fn drop(&mut self) {
         let landed = self.flights.lock().remove(&self.hash);
-        landed.into_iter().flat_map(|flight| flight.waiting).for_each(Waker::wake);
+        landed.into_iter().flat_map(|mut flight| flight.waiting.take()).for_each(Waker::wake);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::task::{Context, Wake};
+
+    struct Task;
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    /// Also if somebody else has begun to fill meanwhile.
+    #[test]
+    fn who_waits_leaves_one_waker_at_most() {
+        let (flights, hash, task) = (Flights::default(), KeyHash(7), Arc::new(Task));
+        let waker = Waker::from(Arc::clone(&task));
+        let context = &mut Context::from_waker(&waker);
+        let leader = flights.lead(hash, None).expect("nobody fills it");
+        let [mut first, mut second] = [(); 2].map(|()| Box::pin(flights.landed(hash)));
+        for _ in 0..2 {
+            assert!(first.as_mut().poll(context).is_pending());
+            assert!(second.as_mut().poll(context).is_pending());
+        }
+        assert_eq!(Arc::strong_count(&task), 4, "two wait");
+        drop(leader);
+        let _leader = flights.lead(hash, None).expect("nobody fills it any more");
+        assert!(second.as_mut().poll(context).is_pending());
+        assert!(first.as_mut().poll(context).is_pending());
+        assert_eq!(Arc::strong_count(&task), 4, "two wait");
+        drop((first, second));
+        assert_eq!(Arc::strong_count(&task), 2, "nobody does");
     }
 }

@@ -21,8 +21,9 @@
 //!
 //! # What it promises
 //!
-//! * A hit is the newest value that was acknowledged for its key, byte for byte. Whatever is
-//!   damaged, torn, reused or of another key is a miss, counted by reason in [`Stats`].
+//! * A hit is the newest value that was acknowledged for its key, byte for byte (after a restart:
+//!   on media without damage, see below). Whatever is damaged, torn, reused or of another key is a
+//!   miss, counted by reason in [`Stats`].
 //! * Nothing is dropped silently: an insert that cannot be stored waits, or says so.
 //! * After [`flush`](Cache::flush), [`close`](Cache::close), `insert_durable` or `remove_durable`,
 //!   what was acknowledged before survives a power loss, for as long as its bucket is not reused.
@@ -31,6 +32,15 @@
 //!   same key; never anything else. (After a kill of the process what was written by then is there.)
 //! * A device that fails takes its share of the entries with it: they become misses. The others
 //!   go on.
+//! * Damaged bytes are never served. As long as the cache is open nothing else takes their place: a
+//!   get that meets them is a miss, counted as [`Stats::corrupt`]. A restart knows of a record only
+//!   from its bucket, so damage there can hide the newest record of a key, also one that says that
+//!   the key was removed; then an *older* value is found that is still in another bucket. It has to
+//!   be damage of a bucket's header, which hides all of the bucket, of its list of dead records, or
+//!   of a record in a bucket without a summary (it was not full before a crash, or that is damaged
+//!   as well), which may also hide those behind it. None of this is counted: to a restart it looks
+//!   as a bucket that was never written, or the end of what was. Who cannot bear it keeps a version
+//!   in the value and compares that.
 //!
 //! # Coming back
 //!
@@ -67,7 +77,7 @@
 //! | a future that is dropped | its insert or remove took place or not; nothing is left behind |
 //! | a device that fails a write or flush | it is out of use. A flush says once that something was lost, so do all that were under way, and every `insert_durable` and `remove_durable`. Its entries are misses or can still be read, inserts go to the others; without others they return [`Error::Space`] with the cause |
 //! | a device that fails a read | a miss |
-//! | damaged bytes | a miss; of a header: the bucket's entries are misses |
+//! | damaged bytes | a miss; met by a restart they may also bring back an older value, as told above |
 //! | a device that failed, at the next start | nothing of it counts if the others went on without it |
 //! | a bucket that cannot be read at open | cold: it may have held what is newer than anything else |
 //! | a device that can be neither read nor written at open | the open fails; while [recovering](Recover) every insert, remove and flush does, and gets miss |
@@ -107,7 +117,7 @@
 //! | `reinsert.rs`, `going.rs` | what was hit outlives its bucket; what is about to go is read |
 //! | `void.rs`, `members.rs` | what a device that failed, or was not there, may not bring back |
 //! | `spread.rs` | values that do not fit what is left of a bucket, or a bucket |
-//! | `budget.rs`, `flights.rs`, `block.rs` | waiting: for memory, for who fetches the same key, without a runtime |
+//! | `budget.rs`, `flights.rs`, `block.rs`, `wakers.rs` | waiting: for memory, for who fetches the same key, without a runtime |
 //! | `collector.rs` | garbage collection: a thread that sleeps until it is due |
 //! | `stats.rs`, `metrics.rs`, `events.rs` | what is counted, and what can be listened to |
 //!
@@ -180,6 +190,7 @@ mod table;
 #[cfg(test)]
 mod testing;
 mod void;
+mod wakers;
 mod warm;
 
 pub use cache::Cache;

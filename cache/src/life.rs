@@ -31,6 +31,7 @@
 
 use crate::budget::Permit;
 use crate::layout::Layout;
+use crate::wakers::{Ticket, Wakers};
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -280,7 +281,7 @@ struct State {
     sealed: bool,
     failed: bool,
     /// Who waits for segments to be confirmed.
-    waiting: Vec<Waker>,
+    waiting: Wakers,
 }
 
 impl Life {
@@ -299,7 +300,7 @@ impl Life {
             allocation: Some(allocation),
             sealed: false,
             failed: false,
-            waiting: Vec::new(),
+            waiting: Wakers::default(),
         };
         Arc::new(Self { bucket, number, layout, device, start, owner, state: Mutex::new(state) })
     }
@@ -376,17 +377,19 @@ impl Life {
     /// Waits until what was submitted by now is on the device; false if some of it is lost.
     pub(crate) fn written(self: Arc<Self>) -> impl Future<Output = bool> + Send {
         let upto = lock(&self.state).next_segment;
+        let mut place = Place { life: self, ticket: None };
         poll_fn(move |context| {
-            let mut state = lock(&self.state);
+            let place = &mut place; // all of it, so that it is dropped with the future
+            let mut state = lock(&place.life.state);
             if state.failed {
                 return Poll::Ready(false);
             }
             if state.segments.iter().all(|s| s.number >= upto || !s.submitted) {
                 return Poll::Ready(true);
             }
-            if !state.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
-                state.waiting.push(context.waker().clone());
-            }
+            let old = state.waiting.enter(&mut place.ticket, context.waker());
+            drop(state);
+            drop(old); // not before: see `Wakers`
             Poll::Pending
         })
     }
@@ -405,11 +408,11 @@ impl Life {
             let at = state.segments.iter().position(|segment| segment.number == number);
             let segment = at.map(|at| state.segments.remove(at));
             state.failed |= failed;
-            (segment, std::mem::take(&mut state.waiting))
+            (segment, state.waiting.take())
         };
         self.settle();
         drop(segment);
-        waiting.into_iter().for_each(Waker::wake);
+        waiting.for_each(Waker::wake);
     }
 
     /// Lets go of the bucket if there is nothing left to do for it.
@@ -424,6 +427,19 @@ impl Life {
         let Some(allocation) = allocation else { return };
         self.owner.lives().confirmed(self);
         allocation.written();
+    }
+}
+
+/// Of who waits for segments of a life, or has given up.
+struct Place {
+    life: Arc<Life>,
+    ticket: Ticket,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let own = lock(&self.life.state).waiting.leave(self.ticket);
+        drop(own); // the lock is free
     }
 }
 

@@ -89,6 +89,7 @@ const OF_CACHE: &[Number<Stats>] = &[
     counter!(cache reinserted, Count, "Entries written anew before their bucket was reused."),
     counter!(cache reinserted_bytes, Bytes, "Their keys and values."),
     counter!(cache reinsertions_given_up, Count, "Times that writing anew ended early."),
+    counter!(cache reinsertion_read_errors, Count, "Reads for that that the device could not do."),
     counter!(cache read_races, Count, "Misses: the bucket was reused during the read."),
     counter!(cache invalidated, Count, "Buckets invalidated."),
     counter!(cache prio_writes, Count, "Durable writes of the gens and prios."),

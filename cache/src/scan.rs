@@ -7,6 +7,10 @@
 //! whole, by the survey already.
 //!
 //! A bucket counts if its header is of this device, this bucket and the gen that the table has.
+//!
+//! What is damaged looks like what was never written, so it is passed over: a header with its bucket;
+//! a record that begins a block with all that follow, any other up to the next block. Records that
+//! were newer than others of their keys are missed then, see the crate's documentation.
 
 use crate::index::KeyHash;
 use crate::layout::{

@@ -35,6 +35,7 @@ pub(crate) struct Counters {
     pub(crate) expired: Count,
     pub(crate) misses_recovering: Count,
     pub(crate) read_errors: Count,
+    pub(crate) read_races: Count,
     pub(crate) buffer_reads: Count,
     pub(crate) inserts: Count,
     pub(crate) failed_inserts: Count,
@@ -47,6 +48,7 @@ pub(crate) struct Counters {
     pub(crate) reinserted: Count,
     pub(crate) reinserted_bytes: Count,
     pub(crate) reinsertions_given_up: Count,
+    pub(crate) reinsertion_read_errors: Count,
 }
 
 /// The cache at about one instant: each number is right by itself.
@@ -89,11 +91,13 @@ pub struct Stats {
     pub lineage_bytes: u64,
     /// Gets that found the value.
     pub hits: u64,
-    /// Gets that did not, for whatever reason.
+    /// Gets that did not, for whatever reason. Each is counted as one of `stale`, `read_races`,
+    /// `corrupt`, `other_key`, `expired`, `misses_recovering` and `read_errors`, a value in parts by
+    /// the first that is not there; the rest of them, of keys under which nothing is stored, as none.
     pub misses: u64,
     /// Misses because the bucket had been reused before the read.
     pub stale: u64,
-    /// Misses because what was read is damaged.
+    /// Misses because what was read is damaged. What a restart passes over is not counted.
     pub corrupt: u64,
     /// Misses because another key has the same hash.
     pub other_key: u64,
@@ -133,6 +137,8 @@ pub struct Stats {
     pub reinserted_bytes: u64,
     /// Times that this ended early: no bucket was free, or half of what went was written anew.
     pub reinsertions_given_up: u64,
+    /// Reads for it that the device could not do: what was to be written anew is gone.
+    pub reinsertion_read_errors: u64,
     /// Misses because the bucket was reused during the read.
     pub read_races: u64,
     /// Buckets invalidated.
@@ -252,7 +258,8 @@ impl Stats {
             reinserted: counters.reinserted.get(),
             reinserted_bytes: counters.reinserted_bytes.get(),
             reinsertions_given_up: counters.reinsertions_given_up.get(),
-            read_races: allocator.as_ref().map_or(0, |allocator| allocator.read_races_total),
+            reinsertion_read_errors: counters.reinsertion_read_errors.get(),
+            read_races: counters.read_races.get(),
             invalidated: devices().map(|device| device.invalidate_total).sum(),
             prio_writes: devices().map(|device| device.prio_write_total).sum(),
             discards: devices().map(|device| device.discard_total).sum(),

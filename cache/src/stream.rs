@@ -133,12 +133,15 @@ impl Streams {
     }
 
     /// Gives `stream` memory for a segment, for a record of `bytes` bytes. If it has one, or needs
-    /// another bucket by now, the memory is given back.
+    /// another bucket or more memory by now, the memory is given back.
     pub(crate) fn fill(&self, stream: usize, bytes: u32, permit: crate::budget::Permit) {
         let mut guard = self.lock(stream);
         let Some(open) = guard.as_mut() else { return };
         if open.segment_end.is_none() && bytes <= open.left() {
-            open.begin(bytes, self.segment_bytes, permit);
+            let capacity = open.next_segment(bytes, self.segment_bytes);
+            if permit.is_for(capacity as usize) {
+                open.begin(capacity, self.segment_bytes, permit);
+            }
         }
     }
 
@@ -183,9 +186,8 @@ impl Open {
         if self.cursor == self.layout().first_record() { 0 } else { self.cursor }
     }
 
-    fn begin(&mut self, bytes: u32, segment_bytes: u32, permit: crate::budget::Permit) {
+    fn begin(&mut self, capacity: u32, segment_bytes: u32, permit: crate::budget::Permit) {
         let start = self.segment_start();
-        let capacity = self.next_segment(bytes, segment_bytes);
         self.life.begin(start, capacity as usize, Some(permit));
         if start == 0 {
             let (header, block) = (self.header, self.layout().block as usize);
@@ -282,4 +284,34 @@ pub(crate) fn longest_value(left: u32, key: usize, grain: u32) -> usize {
 /// A record that names no key of its own.
 pub(crate) const fn part(version: u64, value: &[u8]) -> Record<'_> {
     Record { kind: Kind::Part, version, expires: 0, key: &[], value }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::formatted;
+    use crate::{Cache, Config};
+
+    /// Who waited for memory may find that the stream needs more by now.
+    #[test]
+    fn a_segment_takes_no_more_than_its_permit() {
+        let sim = formatted(0, 640, 16 << 10);
+        let config = Config::new("sim").streams(1);
+        let cache = Cache::open_on(&config, vec![sim]).expect("opens");
+        cache.insert(b"key", b"value").expect("room");
+        cache.flush().expect("written"); // a bucket, without a segment
+        let engine = cache.engine();
+        let (streams, before) = (&engine.streams, engine.budget.used());
+        let Err(Need::Memory(wanted)) = streams.room(0, 1000) else { panic!("no segment") };
+        assert!(wanted > 1024);
+        for bytes in [1024, wanted - 1] {
+            streams.fill(0, 1000, engine.budget.try_take(bytes).expect("it is free"));
+            assert_eq!(engine.budget.used(), before, "it was too little");
+            assert_eq!(streams.room(0, 1000).map(drop), Err(Need::Memory(wanted)));
+        }
+        streams.fill(0, 1000, engine.budget.try_take(wanted).expect("it is free"));
+        assert!(streams.room(0, 1000).is_ok());
+        assert_eq!(engine.budget.used(), before + wanted);
+        drop(cache);
+    }
 }

@@ -27,6 +27,7 @@ use crate::config::Recover;
 use crate::error::Error;
 use crate::index::{Index, KeyHash};
 use crate::memory::Hashed;
+use crate::wakers::{Ticket, Wakers};
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::hash::BuildHasherDefault;
@@ -110,7 +111,7 @@ pub(crate) struct Warm {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    wakers: Vec<Waker>,
+    wakers: Wakers,
     error: Option<Error>,
 }
 
@@ -171,13 +172,17 @@ impl Warm {
         &self,
         done: impl Fn(Progress, &Option<Error>) -> Option<T>,
     ) -> impl Future<Output = T> {
+        let mut place = Place { warm: self, ticket: None };
         poll_fn(move |context| {
+            let place = &mut place; // all of it, so that it is dropped with the future
             // Under the lock: a step that comes later finds the waker.
             let mut waiting = lock(&self.waiting);
             if let Some(output) = done(self.progress(), &waiting.error) {
                 return Poll::Ready(output);
             }
-            waiting.wakers.push(context.waker().clone());
+            let old = waiting.wakers.enter(&mut place.ticket, context.waker());
+            drop(waiting);
+            drop(old); // not before: see `Wakers`
             Poll::Pending
         })
     }
@@ -225,9 +230,9 @@ impl Warm {
             waiting.error = error;
             // Release: see `progress`. Swapped by the recovery alone.
             self.word.swap(word, Ordering::Release);
-            std::mem::take(&mut waiting.wakers)
+            waiting.wakers.take()
         };
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.for_each(Waker::wake);
     }
 
     /// Locked: what is noted of the keys of a shard.
@@ -256,6 +261,19 @@ impl Warm {
             }
         }
         Guard(self)
+    }
+}
+
+/// Of who waits for a step, or has given up.
+struct Place<'a> {
+    warm: &'a Warm,
+    ticket: Ticket,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let own = lock(&self.warm.waiting).wakers.leave(self.ticket);
+        drop(own); // the lock is free
     }
 }
 
@@ -291,5 +309,29 @@ mod tests {
         assert!(matches!(over.as_mut().poll(context), Poll::Ready(Ok(()))));
         assert!(!warm.is_gone(KeyHash(7)), "nothing is noted any more");
         assert_eq!(warm.known(), (10, 10));
+    }
+    struct Task;
+
+    impl std::task::Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    #[test]
+    fn who_waits_leaves_one_waker_at_most() {
+        let task = Arc::new(Task);
+        let warm = Warm::new(Recover::WaitMeanwhile, 10);
+        let (mut step, mut over) = (Box::pin(warm.after(0)), Box::pin(warm.over()));
+        for _ in 0..10 {
+            let waker = Waker::from(Arc::clone(&task));
+            let context = &mut Context::from_waker(&waker);
+            assert!(step.as_mut().poll(context).is_pending());
+            assert!(over.as_mut().poll(context).is_pending());
+        }
+        assert_eq!(Arc::strong_count(&task), 3, "two wait");
+        // Who has another one by now.
+        assert!(over.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert_eq!(Arc::strong_count(&task), 2);
+        drop(step);
+        assert_eq!(Arc::strong_count(&task), 1, "nobody waits with it");
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tierce_cache::{Cache, Config, Error, Put, WhenFull};
 use tierce_core::Policy;
-use tierce_io::FormatOptions;
+use tierce_io::{FormatOptions, Sim, SimOptions, format_on};
 
 const BUCKET: u32 = 64 << 10;
 
@@ -274,4 +274,16 @@ fn who_does_not_wait_is_told() {
     }
     let stats = cache.stats();
     assert_eq!((stats.inserts, stats.failed_inserts), (stored, full), "{stats:?}");
+}
+
+/// It is derived by whoever has a cache in a struct of his own, and lands in logs.
+#[test]
+fn debug_output_is_short() -> Result<(), Error> {
+    let sim = Sim::new(&SimOptions::default());
+    format_on(&*sim, &FormatOptions::default().bucket(64 << 10)).expect("a new device");
+    let cache = Cache::open_on(&Config::new("sim"), vec![sim])?;
+    cache.insert(b"key", b"value")?;
+    let shown = format!("{cache:?}");
+    assert!(shown.contains("entries: 1") && shown.len() < 200, "{shown}");
+    cache.close()
 }

@@ -6,9 +6,10 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::pin::pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::pin::{Pin, pin};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 use tierce_cache::{Cache, Config, Error, Put, Recover, WhenFull};
 use tierce_core::Policy;
@@ -348,4 +349,41 @@ fn a_device_that_fails_is_told() {
     }
     let error = cache.close().expect_err("the device failed");
     assert_eq!(error.to_string(), failed.to_string());
+}
+
+/// A task that is dropped when it is woken, and with it the last handle of the cache.
+struct Last(Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>, Sender<String>);
+
+impl Wake for Last {
+    fn wake(self: Arc<Self>) {
+        let task = self.0.lock().expect("no panic under it").take();
+        drop(task);
+        let thread = std::thread::current().name().unwrap_or_default().to_owned();
+        self.1.send(thread).expect("the test waits for it");
+    }
+}
+
+/// At a step, and at the end.
+#[test]
+fn the_last_handle_may_be_dropped_on_the_own_thread_of_the_recovery() {
+    for before in [OPENING, READS - 100] {
+        let (sim, _) = filled(7);
+        hang(&sim, before);
+        let _resume = Resume(&sim);
+        let cache = Arc::new(open_meanwhile(&sim));
+        assert!(until_it_hangs(&sim, &cache), "so many reads");
+        let (dropped, told) = channel();
+        let task = Box::pin(async move { drop(cache.recovered_async().await) });
+        let last = Arc::new(Last(Mutex::new(Some(task)), dropped));
+        let waker = Waker::from(Arc::clone(&last));
+        let mut task = last.0.lock().expect("no panic under it");
+        let poll = task.as_mut().map(|task| task.as_mut().poll(&mut Context::from_waker(&waker)));
+        assert_eq!(poll, Some(Poll::Pending), "it hangs");
+        drop(task);
+        sim.clear_faults();
+        sim.resume();
+        // Less than who waits for the recovery waits.
+        let thread = told.recv_timeout(Duration::from_secs(10)).expect("the waker came back");
+        assert_eq!(thread, "tierce-recover");
+    }
 }

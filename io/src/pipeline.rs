@@ -177,16 +177,25 @@ impl Pipeline {
     }
 
     /// Waits for the thread to end, as it does when the allocator is closed or the device fails.
+    /// On the thread itself, in a waker that it calls, it does not wait but closes the allocator:
+    /// the thread ends when the waker has returned.
     ///
     /// # Errors
     ///
     /// [`Error::Failed`] if the device failed.
     pub fn join(mut self) -> Result<(), Error> {
-        match self.thread.take().map(JoinHandle::join) {
+        match self.take_thread().map(JoinHandle::join) {
             None => Ok(()),
             Some(Ok(result)) => result,
             Some(Err(panic)) => std::panic::resume_unwind(panic),
         }
+    }
+
+    /// The thread, for who may wait for it.
+    fn take_thread(&mut self) -> Option<JoinHandle<Result<(), Error>>> {
+        // A waker may drop the last handle on the thread itself, which ends by itself.
+        let own = std::thread::current().id();
+        self.thread.take().filter(|thread| thread.thread().id() != own)
     }
 }
 
@@ -194,7 +203,7 @@ impl Drop for Pipeline {
     /// As [`close`](Self::close); an error was told to everybody who waited.
     fn drop(&mut self) {
         self.allocator.close();
-        if let Some(thread) = self.thread.take() {
+        if let Some(thread) = self.take_thread() {
             let _ = thread.join();
         }
     }

@@ -246,7 +246,6 @@ fn seconds_now() -> u32 {
 /// What makes the table of gens and prios durable.
 ///
 /// See [`Volume`] for an example.
-#[derive(Debug)]
 pub struct StateWriter {
     device: Arc<dyn Device>,
     superblock: Superblock,
@@ -255,6 +254,17 @@ pub struct StateWriter {
     seq: u64,
     chain: Vec<BucketIndex>,
     failed: Option<Arc<Error>>,
+}
+
+impl fmt::Debug for StateWriter {
+    /// Without the chain, which may be long.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StateWriter")
+            .field("device", self.device.name())
+            .field("prio_seq", &self.seq)
+            .field("failed", &self.failed)
+            .finish_non_exhaustive()
+    }
 }
 
 impl StateWriter {

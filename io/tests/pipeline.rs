@@ -7,13 +7,19 @@
 //! 3. Closing ends the thread; what was durable is found again.
 //! 4. Discards come before a bucket is free, but nobody waits for them; a device that does none,
 //!    or hangs, does not stop anything.
+//! 5. A waker that drops the pipeline on the pipeline's own thread does not wait for itself.
 
 mod common;
 
 use common::recorder::Recorder;
 use common::{dir, file};
-use std::sync::Arc;
+use std::future::Future;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
+use std::time::Duration;
 use tierce_core::{BucketIndex, DeviceIndex, Gen, Prio, Reserve};
 use tierce_io::{
     DeviceExt, DiscardPace, Error, Fault, FaultKind, FormatOptions, OpenOptions, Operation, Owner,
@@ -268,6 +274,66 @@ fn a_device_without_discards_stops_nothing() {
         bucket.written();
     }
     pipeline.close().unwrap();
+}
+
+/// They hold tables of all buckets, which nobody wants to see in a log.
+#[test]
+fn debug_output_is_short() {
+    let short = |debug: &dyn std::fmt::Debug| {
+        let shown = format!("{debug:?}");
+        assert!(shown.len() < 700, "{} bytes: {shown}", shown.len());
+    };
+    let volume = Volume::open_on(Recorder::new(formatted()), Owner::Allocator).unwrap();
+    short(&volume);
+    let (table, writer) = volume.into_start();
+    short(&writer);
+    let startup = Allocator::start(Config::default(), vec![table]).unwrap();
+    let (allocator, mut reclaimers) = startup.finish();
+    short(&allocator);
+    let reclaimer = reclaimers.remove(0);
+    short(&reclaimer);
+    let work = Work::new(reclaimer, writer);
+    short(&work);
+    short(&Pipeline::start_work(work).unwrap());
+}
+
+/// Drops a pipeline when it is woken, and says on which thread.
+struct Last(Mutex<(Option<Pipeline>, Sender<String>)>);
+
+impl Wake for Last {
+    fn wake(self: Arc<Self>) {
+        let mut last = self.0.lock().expect("no panic under it");
+        drop(last.0.take());
+        let thread = std::thread::current().name().unwrap_or_default().to_owned();
+        last.1.send(thread).expect("the test waits for it");
+    }
+}
+
+#[test]
+fn the_last_handle_may_be_dropped_on_the_own_thread() {
+    let device = Sim::new(&SimOptions::default().bytes(1024 << 16));
+    format_on(&*device, &FormatOptions::default().bucket(64 << 10)).unwrap();
+    let volume = Volume::open_on(device.clone(), Owner::Allocator).unwrap();
+    // Nothing is free before the first table of gens is durable.
+    device.inject(Fault::new(FaultKind::Stall, Operation::Flush, 0).for_good());
+    let (allocator, pipeline) = start(volume, Config::default());
+    let (dropped, told) = channel();
+    let waker = Waker::from(Arc::new(Last(Mutex::new((Some(pipeline), dropped)))));
+    let mut waits = pin!(allocator.alloc_any(Reserve::None));
+    let context = &mut Context::from_waker(&waker);
+    assert!(waits.as_mut().poll(context).is_pending(), "nothing is free");
+    while device.stalled() == 0 {
+        std::thread::yield_now();
+    }
+    device.clear_faults();
+    device.resume();
+    let thread = told.recv_timeout(Duration::from_secs(60)).expect("the waker came back");
+    assert_eq!(thread, "tierce-reclaim");
+    // The thread ends, and with it the last user of the device but us.
+    drop(waits);
+    while Arc::strong_count(&device) > 1 {
+        std::thread::yield_now();
+    }
 }
 
 /// 776 sets: encoded by several threads, each with a ring of its own where there are rings, read

@@ -20,6 +20,7 @@ use crate::table::Table;
 use crate::victims::Scanner;
 use crate::watch::Watches;
 use std::cmp::Reverse;
+use std::fmt;
 use std::time::Instant;
 use tierce_core::{BucketId, DeviceIndex, Geometry, Policy, Reserve};
 
@@ -45,7 +46,6 @@ use tierce_core::{BucketId, DeviceIndex, Geometry, Policy, Reserve};
 /// assert_eq!((extent.offset(), extent.sectors()), (0, 16));
 /// # Ok::<(), tierce_lockfree::Error>(())
 /// ```
-#[derive(Debug)]
 pub struct Allocator {
     config: Config,
     policy: AtomicU32,
@@ -56,6 +56,18 @@ pub struct Allocator {
     counters: Counters,
     prio_blocks: PrioBlocks,
     scanner: Scanner,
+}
+
+impl fmt::Debug for Allocator {
+    /// Without the tables, which have an entry per bucket.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nbuckets: Vec<_> =
+            self.devices.iter().map(|device| device.geometry().nbuckets()).collect();
+        f.debug_struct("Allocator")
+            .field("policy", &self.policy())
+            .field("nbuckets", &nbuckets)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Opening and closing.

@@ -49,6 +49,7 @@ use crate::victims::lru::Lru;
 use crate::victims::sampled::Sampled;
 use crate::victims::{self, Pass, Taken};
 use std::collections::VecDeque;
+use std::fmt;
 use std::time::Instant;
 use tierce_core::draws::Draws;
 use tierce_core::spec::Event;
@@ -150,7 +151,6 @@ enum Passed {
 /// assert!(allocator.try_alloc(Reserve::None)?.is_some());
 /// # Ok::<(), tierce_lockfree::Error>(())
 /// ```
-#[derive(Debug)]
 pub struct Reclaimer {
     allocator: Arc<Allocator>,
     device: DeviceIndex,
@@ -189,6 +189,19 @@ pub struct Reclaimer {
     draws: Draws,
     lru: Lru,
     sampled: Sampled,
+}
+
+impl fmt::Debug for Reclaimer {
+    /// Without the buckets on their way, which may be many.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reclaimer")
+            .field("device", &self.device)
+            .field("phase", &self.phase)
+            .field("prio_seq", &self.prio_seq)
+            .field("free_inc", &self.free_inc.len())
+            .field("ready", &self.ready.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Reclaimer {

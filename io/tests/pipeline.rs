@@ -14,7 +14,6 @@ mod common;
 use common::recorder::Recorder;
 use common::{dir, file};
 use std::future::Future;
-use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -319,7 +318,7 @@ fn the_last_handle_may_be_dropped_on_the_own_thread() {
     let (allocator, pipeline) = start(volume, Config::default());
     let (dropped, told) = channel();
     let waker = Waker::from(Arc::new(Last(Mutex::new((Some(pipeline), dropped)))));
-    let mut waits = pin!(allocator.alloc_any(Reserve::None));
+    let mut waits = Box::pin(allocator.alloc_any(Reserve::None));
     let context = &mut Context::from_waker(&waker);
     assert!(waits.as_mut().poll(context).is_pending(), "nothing is free");
     while device.stalled() == 0 {

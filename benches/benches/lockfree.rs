@@ -13,7 +13,7 @@ use tierce_bench::report::Document;
 struct Arguments {
     /// The bars to measure, as P4; all by default.
     bars: Vec<String>,
-    /// About two minutes: no 16 Mi buckets, fewer thread counts, short samples.
+    /// About three minutes: no 16 Mi buckets, fewer thread counts, short samples.
     #[arg(long)]
     quick: bool,
     /// Rounds that count, at least 1.

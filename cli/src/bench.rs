@@ -18,7 +18,7 @@ const PAGE: &str = "report.html";
 
 /// Measure the allocator beside its baselines, and say what it reaches.
 ///
-/// Without an argument everything is measured quickly, in about two minutes on two cores, and a
+/// Without an argument everything is measured quickly, in about three minutes on two cores, and a
 /// page is written to report.html. Nobody else should use the machine meanwhile.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -28,7 +28,7 @@ pub(crate) struct Args {
     /// What to measure, or single figures as P13 or entries [default: all, and then quickly].
     #[arg(ignore_case = true)]
     what: Vec<What>,
-    /// About two minutes: no 16 Mi buckets, fewer threads, short samples.
+    /// About three minutes: no 16 Mi buckets, fewer threads, short samples.
     #[arg(long)]
     quick: bool,
     /// Numbers of threads, instead of each figure's own.

@@ -69,7 +69,7 @@ impl Plan {
         Self::of(7, 400, false)
     }
 
-    /// About two minutes on two cores.
+    /// About three minutes on two cores.
     #[must_use]
     pub const fn quick() -> Self {
         Self::of(5, 40, true)

@@ -44,6 +44,7 @@
 //! | [`queue`] | a thread's own ring, without hand-off |
 //! | [`sim`] | a third one, which loses power and fails as it is told, by a seed |
 //! | `file.rs` | opening files and block devices exclusively |
+//! | `ending.rs` | waiting until a thread of ours has ended, and when not to |
 //! | [`probe`](mod@probe), [`format`](mod@format) | what a device carries already, and making a cache of it |
 //! | `superblock.rs` | why a power loss cannot tear the only copy |
 //! | [`journal`] | steps 3 and 4 above, and the ring of buckets they are written to |
@@ -92,6 +93,7 @@ pub mod buffer;
 pub mod completion;
 pub mod device;
 pub mod discard;
+mod ending;
 pub mod error;
 pub mod explore;
 mod file;

@@ -36,6 +36,7 @@
 use crate::completion::Completion;
 use crate::device::Request;
 use crate::discard::{DiscardPace, Discards};
+use crate::ending::join;
 use crate::error::Error;
 use crate::volume::StateWriter;
 use std::fmt;
@@ -184,18 +185,11 @@ impl Pipeline {
     ///
     /// [`Error::Failed`] if the device failed.
     pub fn join(mut self) -> Result<(), Error> {
-        match self.take_thread().map(JoinHandle::join) {
+        match self.thread.take().and_then(join) {
             None => Ok(()),
             Some(Ok(result)) => result,
             Some(Err(panic)) => std::panic::resume_unwind(panic),
         }
-    }
-
-    /// The thread, for who may wait for it.
-    fn take_thread(&mut self) -> Option<JoinHandle<Result<(), Error>>> {
-        // A waker may drop the last handle on the thread itself, which ends by itself.
-        let own = std::thread::current().id();
-        self.thread.take().filter(|thread| thread.thread().id() != own)
     }
 }
 
@@ -203,9 +197,7 @@ impl Drop for Pipeline {
     /// As [`close`](Self::close); an error was told to everybody who waited.
     fn drop(&mut self) {
         self.allocator.close();
-        if let Some(thread) = self.take_thread() {
-            let _ = thread.join();
-        }
+        let _ = self.thread.take().and_then(join);
     }
 }
 

@@ -8,6 +8,7 @@
 use crate::buffer::{Buffer, Pool};
 use crate::completion::{Completer, Completion, Outcome};
 use crate::device::{Capabilities, Device, DiscardKind, Operation, Request, refused};
+use crate::ending::join;
 use crate::error::Error;
 use crate::file::{DeviceFile, DeviceOptions};
 use rustix::fs::FallocateFlags;
@@ -131,13 +132,7 @@ impl Drop for SyncIo {
     fn drop(&mut self) {
         self.shared.lock().closed = true;
         self.shared.arrived.notify_all();
-        let own = std::thread::current().id();
-        for thread in self.threads.drain(..) {
-            // A waker may drop the last handle on a thread of ours; that one ends by itself.
-            if thread.thread().id() != own {
-                let _ = thread.join();
-            }
-        }
+        self.threads.drain(..).for_each(|thread| drop(join(thread)));
     }
 }
 

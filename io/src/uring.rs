@@ -46,6 +46,7 @@
 use crate::buffer::{Buffer, Pool};
 use crate::completion::{Completer, Completion, Outcome};
 use crate::device::{Capabilities, Device, Request, RingFile, refused};
+use crate::ending::join;
 use crate::error::Error;
 use crate::file::{DeviceFile, DeviceOptions};
 use crate::sync_io;
@@ -265,12 +266,7 @@ impl Drop for Uring {
     /// Waits until what was submitted is done.
     fn drop(&mut self) {
         self.members.iter().for_each(|(member, _)| member.send(Message::Close));
-        for (_, thread) in self.members.drain(..) {
-            // A waker may drop the last handle on a ring's own thread, which ends by itself.
-            if thread.thread().id() != std::thread::current().id() {
-                let _ = thread.join();
-            }
-        }
+        self.members.drain(..).for_each(|(_, thread)| drop(join(thread)));
     }
 }
 

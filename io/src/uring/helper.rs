@@ -5,6 +5,7 @@
 
 use crate::completion::Completer;
 use crate::device::Request;
+use crate::ending::join;
 use crate::error::Error;
 use crate::file::DeviceFile;
 use crate::sync_io::perform;
@@ -63,10 +64,7 @@ impl Helper {
     pub(super) fn join(&mut self) {
         if let Some((sender, thread)) = self.thread.take() {
             drop(sender);
-            // A waker may drop the device on the helper's own thread, which ends by itself.
-            if thread.thread().id() != std::thread::current().id() {
-                let _ = thread.join();
-            }
+            let _ = join(thread);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! One fill at a time per key: whoever asks for a key that is being fetched waits for that.
 
 use crate::index::KeyHash;
-use crate::wakers::{Ticket, Wakers};
+use crate::wakers::{Place, Wakers};
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -52,32 +52,15 @@ impl Flights {
 
     /// Waits until nobody fills that key.
     pub(crate) fn landed(&self, hash: KeyHash) -> impl Future<Output = ()> + Send + '_ {
-        let mut place = Place { flights: self, hash, ticket: None };
+        let mut place = Place::new(move |own| self.lock().get_mut(&hash)?.waiting.leave(own));
         poll_fn(move |context| {
-            let place = &mut place; // all of it, so that it is dropped with the future
             let mut under_way = self.lock();
             let Some(flight) = under_way.get_mut(&hash) else { return Poll::Ready(()) };
-            let old = flight.waiting.enter(&mut place.ticket, context.waker());
+            let old = place.enter(&mut flight.waiting, context.waker());
             drop(under_way);
             drop(old); // not before: see `Wakers`
             Poll::Pending
         })
-    }
-}
-
-/// Of who waits for a fill, or has given up.
-struct Place<'a> {
-    flights: &'a Flights,
-    hash: KeyHash,
-    ticket: Ticket,
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        let mut under_way = self.flights.lock();
-        let own = under_way.get_mut(&self.hash).and_then(|own| own.waiting.leave(self.ticket));
-        drop(under_way);
-        drop(own); // not before: see `Wakers`
     }
 }
 
@@ -91,14 +74,9 @@ impl Drop for Leader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Task;
     use std::sync::Arc;
-    use std::task::{Context, Wake};
-
-    struct Task;
-
-    impl Wake for Task {
-        fn wake(self: Arc<Self>) {}
-    }
+    use std::task::Context;
 
     /// Also if somebody else has begun to fill meanwhile.
     #[test]

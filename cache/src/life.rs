@@ -31,7 +31,7 @@
 
 use crate::budget::Permit;
 use crate::layout::Layout;
-use crate::wakers::{Ticket, Wakers};
+use crate::wakers::{Place, Wakers};
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -377,17 +377,17 @@ impl Life {
     /// Waits until what was submitted by now is on the device; false if some of it is lost.
     pub(crate) fn written(self: Arc<Self>) -> impl Future<Output = bool> + Send {
         let upto = lock(&self.state).next_segment;
-        let mut place = Place { life: self, ticket: None };
+        let life = Arc::clone(&self);
+        let mut place = Place::new(move |own| lock(&life.state).waiting.leave(own));
         poll_fn(move |context| {
-            let place = &mut place; // all of it, so that it is dropped with the future
-            let mut state = lock(&place.life.state);
+            let mut state = lock(&self.state);
             if state.failed {
                 return Poll::Ready(false);
             }
             if state.segments.iter().all(|s| s.number >= upto || !s.submitted) {
                 return Poll::Ready(true);
             }
-            let old = state.waiting.enter(&mut place.ticket, context.waker());
+            let old = place.enter(&mut state.waiting, context.waker());
             drop(state);
             drop(old); // not before: see `Wakers`
             Poll::Pending
@@ -427,19 +427,6 @@ impl Life {
         let Some(allocation) = allocation else { return };
         self.owner.lives().confirmed(self);
         allocation.written();
-    }
-}
-
-/// Of who waits for segments of a life, or has given up.
-struct Place {
-    life: Arc<Life>,
-    ticket: Ticket,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let own = lock(&self.life.state).waiting.leave(self.ticket);
-        drop(own); // the lock is free
     }
 }
 

@@ -12,10 +12,34 @@ pub(crate) struct Wakers(BTreeMap<u64, Waker>);
 /// What a waiter was given when he came: nobody else has the same, wherever he waits.
 pub(crate) type Ticket = Option<u64>;
 
+/// A waiter's place among the wakers. Dropped with his future, it takes his waker out, by `leave`,
+/// which takes the lock; the waker is dropped without it.
+#[derive(Debug)]
+pub(crate) struct Place<L: Fn(Ticket) -> Option<Waker>> {
+    ticket: Ticket,
+    leave: L,
+}
+
+impl<L: Fn(Ticket) -> Option<Waker>> Place<L> {
+    /// Of who has not come yet.
+    pub(crate) fn new(leave: L) -> Self {
+        Self { ticket: None, leave }
+    }
+
+    /// `waker` will be woken in place of the one that he left before, which is returned.
+    pub(crate) fn enter(&mut self, wakers: &mut Wakers, waker: &Waker) -> Option<Waker> {
+        wakers.enter(&mut self.ticket, waker)
+    }
+}
+
+impl<L: Fn(Ticket) -> Option<Waker>> Drop for Place<L> {
+    fn drop(&mut self) {
+        drop((self.leave)(self.ticket));
+    }
+}
+
 impl Wakers {
-    /// `waker` will be woken, for who has `ticket` in place of the one that he left before, which is
-    /// returned.
-    pub(crate) fn enter(&mut self, ticket: &mut Ticket, waker: &Waker) -> Option<Waker> {
+    fn enter(&mut self, ticket: &mut Ticket, waker: &Waker) -> Option<Waker> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         // Relaxed: only that they differ matters.
         let own = ticket.get_or_insert_with(|| NEXT.fetch_add(1, Ordering::Relaxed));
@@ -39,14 +63,8 @@ impl Wakers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Task;
     use std::sync::Arc;
-    use std::task::Wake;
-
-    struct Task;
-
-    impl Wake for Task {
-        fn wake(self: Arc<Self>) {}
-    }
 
     #[test]
     fn everybody_has_one() {

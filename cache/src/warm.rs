@@ -27,7 +27,7 @@ use crate::config::Recover;
 use crate::error::Error;
 use crate::index::{Index, KeyHash};
 use crate::memory::Hashed;
-use crate::wakers::{Ticket, Wakers};
+use crate::wakers::{Place, Wakers};
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::hash::BuildHasherDefault;
@@ -172,15 +172,14 @@ impl Warm {
         &self,
         done: impl Fn(Progress, &Option<Error>) -> Option<T>,
     ) -> impl Future<Output = T> {
-        let mut place = Place { warm: self, ticket: None };
+        let mut place = Place::new(|own| lock(&self.waiting).wakers.leave(own));
         poll_fn(move |context| {
-            let place = &mut place; // all of it, so that it is dropped with the future
             // Under the lock: a step that comes later finds the waker.
             let mut waiting = lock(&self.waiting);
             if let Some(output) = done(self.progress(), &waiting.error) {
                 return Poll::Ready(output);
             }
-            let old = waiting.wakers.enter(&mut place.ticket, context.waker());
+            let old = place.enter(&mut waiting.wakers, context.waker());
             drop(waiting);
             drop(old); // not before: see `Wakers`
             Poll::Pending
@@ -264,23 +263,11 @@ impl Warm {
     }
 }
 
-/// Of who waits for a step, or has given up.
-struct Place<'a> {
-    warm: &'a Warm,
-    ticket: Ticket,
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        let own = lock(&self.warm.waiting).wakers.leave(self.ticket);
-        drop(own); // the lock is free
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::block::block_on;
+    use crate::testing::Task;
     use std::pin::pin;
     use std::task::Context;
 
@@ -309,11 +296,6 @@ mod tests {
         assert!(matches!(over.as_mut().poll(context), Poll::Ready(Ok(()))));
         assert!(!warm.is_gone(KeyHash(7)), "nothing is noted any more");
         assert_eq!(warm.known(), (10, 10));
-    }
-    struct Task;
-
-    impl std::task::Wake for Task {
-        fn wake(self: Arc<Self>) {}
     }
 
     #[test]
